@@ -1,0 +1,47 @@
+# What every target needs is built by the target itself: a fresh clone needs no other step.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help venv proto lint format test demo bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+venv: $(STAMP)  ## a virtual environment with everything in it
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "walplane needs Python 3.11 or newer: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/pip install -q --upgrade pip
+	@$(BIN)/pip install -q -e '.[all,dev]'
+	@touch $@
+
+proto: $(STAMP)  ## regenerate the gRPC code
+	@$(BIN)/python -m devservices.protos
+
+lint: $(STAMP)  ## ruff, mypy strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP)  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: $(STAMP)  ## unit, property, conformance, integration; a real Pulsar where Java and Maven are there
+	@$(BIN)/python -m devservices.test
+
+demo: $(STAMP)  ## a standalone cluster, a killed server, every row exactly once
+	@$(BIN)/python -m devservices.demo
+
+bench: $(STAMP)  ## the benchmark rows, with table and chart
+	@$(BIN)/python -m benchmarks --out bench-out
+
+clean:  ## remove what the targets made
+	@rm -rf $(VENV) .demo bench-out .devservices

@@ -1,0 +1,1 @@
+"""Pure channel states and balance policies, shared by coordinator and operator; no asyncio."""

@@ -1,0 +1,1 @@
+"""The walplane command; wires the parts together for each way to run."""

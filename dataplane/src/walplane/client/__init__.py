@@ -1,0 +1,1 @@
+"""The StreamingClient: discovery, producers, readers, and a thin blocking facade."""

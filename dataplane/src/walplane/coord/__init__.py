@@ -1,0 +1,1 @@
+"""The StreamingCoord: timestamp oracle, catalog, channel assignment, discovery."""

@@ -1,0 +1,1 @@
+"""The StreamingNode: the WALs it owns and their gRPC edge."""

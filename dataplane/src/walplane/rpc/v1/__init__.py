@@ -1,0 +1,1 @@
+"""Generated from dataplane/proto by `make proto`; never edited by hand."""

@@ -1,0 +1,1 @@
+"""What tests share: the conformance suite, checkers of histories, processes under test."""
