@@ -1,0 +1,97 @@
+"""Wire format of entries and frames, with crc32c end to end.
+
+Contract: an entry's body is made once by the producer and travels as opaque bytes to the reader;
+its checksum is made with it and checked at both ends. A frame is what one backend record holds.
+Damage is `UNRECOVERABLE`, never skipped. Layer: message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import google_crc32c
+
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+
+FRAME_OVERHEAD_BYTES = 64
+"""What a frame adds to the sum of its serialised entries, at most, apart from 8 bytes an entry."""
+
+ENVELOPE_RESERVE_BYTES = 1024
+"""Room a frame keeps per entry for what the WAL stamps into the envelope."""
+
+
+def crc32c(data: bytes) -> int:
+    """crc32c (Castagnoli) of `data`."""
+    return int(google_crc32c.value(data))
+
+
+def encode_body(header: bytes, payloads: Sequence[bytes]) -> bytes:
+    """The body of an entry: its typed header and the payloads of its messages, in order."""
+    body = log_pb2.EntryBody(
+        header=header, sizes=[len(payload) for payload in payloads], payloads=b"".join(payloads)
+    )
+    return body.SerializeToString()
+
+
+def decode_body(body: bytes) -> tuple[bytes, list[bytes]]:
+    """The typed header and the payloads that `encode_body` took.
+
+    Raises:
+        WalError: UNRECOVERABLE when the sizes do not add up.
+    """
+    parsed = log_pb2.EntryBody.FromString(body)
+    blob = parsed.payloads
+    ends = list(accumulate(parsed.sizes))
+    if (ends[-1] if ends else 0) != len(blob):
+        raise WalError(ErrorCode.UNRECOVERABLE, "an entry's payload sizes do not match its payload")
+    starts = [0, *ends[:-1]]
+    return parsed.header, [blob[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def seal_entry(envelope: log_pb2.Envelope, body: bytes) -> log_pb2.Entry:
+    """An entry of `body`, with the body's checksum."""
+    return log_pb2.Entry(envelope=envelope, body=body, body_crc32c=crc32c(body))
+
+
+def check_entry(entry: log_pb2.Entry) -> None:
+    """Checks an entry's body against its checksum.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when they differ.
+    """
+    if crc32c(entry.body) != entry.body_crc32c:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"entry for {entry.envelope.vchannel!r} does not match its crc32c: send it again",
+        )
+
+
+def encode_frame(content: log_pb2.FrameContent) -> bytes:
+    """The record that holds `content`."""
+    data = content.SerializeToString()
+    return log_pb2.Frame(crc32c=crc32c(data), content=data).SerializeToString()
+
+
+def decode_frame(record: bytes, where: str) -> log_pb2.FrameContent:
+    """The content of a record; `where` names it in errors.
+
+    Raises:
+        WalError: UNRECOVERABLE when the record is damaged.
+    """
+    try:
+        frame = log_pb2.Frame.FromString(record)
+        if crc32c(frame.content) == frame.crc32c:
+            return log_pb2.FrameContent.FromString(frame.content)
+    except ValueError as error:  # protobuf's DecodeError
+        raise damaged(where) from error
+    raise damaged(where)
+
+
+def damaged(where: str) -> WalError:
+    """The error of a record whose bytes are not those that were written."""
+    return WalError(
+        ErrorCode.UNRECOVERABLE,
+        f"record {where} is damaged (crc32c differs): restore the topic from a replica or backup",
+    )
