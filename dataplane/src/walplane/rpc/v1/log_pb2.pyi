@@ -208,10 +208,12 @@ class MetaDelta(_message.Message):
     def __init__(self, component: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class MetaSnapshotBegin(_message.Message):
-    __slots__ = ("snapshot_id",)
+    __slots__ = ("snapshot_id", "barrier")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: int
-    def __init__(self, snapshot_id: _Optional[int] = ...) -> None: ...
+    barrier: MetaBarrier
+    def __init__(self, snapshot_id: _Optional[int] = ..., barrier: _Optional[_Union[MetaBarrier, _Mapping]] = ...) -> None: ...
 
 class MetaSnapshotPart(_message.Message):
     __slots__ = ("snapshot_id", "component", "data")

@@ -1,0 +1,118 @@
+"""What a WAL needs from the outside, and what it gives back: protocols and value types.
+
+Contract: the wiring passes implementations in; `wal` never imports node, coord or client.
+Layer: wal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from walplane.message.ids import MessageID, ResumeToken
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+
+
+class TickBatch(NamedTuple):
+    """Ticks `first` .. `first + size - 1`, and the PChannels a higher term was granted for."""
+
+    first: int
+    size: int
+    lost: frozenset[str] = frozenset()
+
+
+class TimestampOracle(Protocol):
+    """Gives ticks that nobody was given before (semantics §3)."""
+
+    async def batch(self, terms: Mapping[str, int], size: int) -> TickBatch:
+        """`size` ticks for a node that holds {PChannel: term}.
+
+        Raises:
+            WalError: INNER when the coordinator cannot be reached.
+        """
+        ...
+
+    async def fresh(self, pchannel: str, term: int) -> int:
+        """A tick above every tick anyone held before the call.
+
+        From then on the oracle grants `pchannel` no tick under a lower term.
+
+        Raises:
+            WalError: UNMATCHED_CHANNEL_TERM when a higher term was granted already; INNER when
+                the coordinator cannot be reached.
+        """
+        ...
+
+
+class TermAuthority(Protocol):
+    """Says which term a PChannel is granted under, by a quorum read and never from a cache."""
+
+    async def current_term(self, pchannel: str) -> int:
+        """The highest term granted.
+
+        Raises:
+            WalError: INNER when no answer can be had.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """What an acknowledged entry got: durable, and never given out again.
+
+    `message_id` and `first_tick` are those of the entry's first message; message i has
+    message index i and tick `first_tick + i`.
+    """
+
+    message_id: MessageID
+    first_tick: int
+    count: int
+    last_confirmed: MessageID | None
+    term: int
+    open_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One entry as it lies in the log, with its position."""
+
+    entry: log_pb2.Entry
+    message_id: MessageID
+    open_number: int
+
+    @property
+    def first_tick(self) -> int:
+        """Tick of the first message."""
+        return self.entry.envelope.first_tick
+
+    @property
+    def last_tick(self) -> int:
+        """Tick of the last message."""
+        return self.entry.envelope.first_tick + self.entry.envelope.count - 1
+
+    def token(self) -> ResumeToken:
+        """Where a reader that has taken this whole entry goes on."""
+        envelope = self.entry.envelope
+        confirmed = None
+        if envelope.HasField("last_confirmed"):
+            confirmed = MessageID.from_proto(envelope.last_confirmed)
+        return ResumeToken(confirmed, self.last_tick, envelope.term, self.open_number)
+
+
+class StaleTerm(WalError):
+    """The log shows that a higher term, or another opener of the same term, was here.
+
+    Attributes:
+        term_floor: highest term seen; the next grant must lie above it.
+    """
+
+    def __init__(self, topic: str, term: int, term_floor: int) -> None:
+        """Names the topic and both terms."""
+        super().__init__(
+            ErrorCode.UNMATCHED_CHANNEL_TERM,
+            f"{topic} was opened under term {term_floor} by another owner; "
+            f"term {term} must not write any more: ask discovery for the owner",
+        )
+        self.term_floor = term_floor
