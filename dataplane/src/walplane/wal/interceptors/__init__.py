@@ -1,0 +1,1 @@
+"""What an append passes through on its way to the backend, outermost first."""

@@ -1,0 +1,247 @@
+"""The meta topic: deltas and snapshots of named components, ordered and fenced.
+
+Contract (architecture §4): order in the topic gives crash consistency. A snapshot counts only with
+its end; truncation to its begin follows only after the end was read back. A record of a lower
+(term, open number) than an earlier one is void. One writer per open; opening takes exclusivity,
+appends a barrier and reads the topic through it. Layer: wal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from walplane.backends.interface import EARLIEST, BackendSession, Start, StartAt
+from walplane.message.codec import decode_frame
+from walplane.message.ids import RecordID
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
+from walplane.wal.ports import StaleTerm
+
+_PART_BYTES = 512 * 1024
+
+
+@dataclass
+class MetaState:
+    """What a meta topic says: the last whole snapshot and the deltas after it, in order."""
+
+    snapshot: dict[str, list[bytes]] = field(default_factory=dict)
+    deltas: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class MetaLog:
+    """The exclusive writer of one meta topic."""
+
+    def __init__(
+        self, session: BackendSession, topic: str, sender: FrameSender, barrier: log_pb2.MetaBarrier
+    ) -> None:
+        """Use `open`."""
+        self._session = session
+        self._topic = topic
+        self._sender = sender
+        self._barrier = barrier
+        self._snapshots = 0
+        self._snapshot_lock = asyncio.Lock()
+
+    @classmethod
+    async def open(
+        cls,
+        session: BackendSession,
+        topic: str,
+        *,
+        term: int,
+        open_number: int,
+        barrier_id: bytes,
+        own_barriers: Collection[bytes] = (),
+    ) -> tuple[MetaLog, MetaState]:
+        """Takes the topic, appends a barrier and reads through it.
+
+        Args:
+            session: the client to use; stays the caller's to close, also after a failure.
+            topic: name of the meta topic, made when missing.
+            term: term of this owner.
+            open_number: number of this open within the term.
+            barrier_id: random id of this open.
+            own_barriers: ids of earlier opens of this same owner.
+
+        Raises:
+            StaleTerm: a barrier of a higher term, or of this term by somebody else, is there.
+            WalError: as the backend raises it.
+        """
+        await session.ensure_topic(topic)
+        key = OpenKey(term, open_number)
+        sender = FrameSender(topic, await session.open_writer(topic, term, open_number), key)
+        barrier = log_pb2.MetaBarrier(term=term, open_number=open_number, barrier_id=barrier_id)
+        await sender.send(meta=[log_pb2.MetaRecord(barrier=barrier)]).done
+        reader = _StateReader(topic, term, {barrier_id, *own_barriers})
+
+        def visit(_: RecordID, record: log_pb2.MetaRecord) -> bool:
+            reader.take(record)
+            return record.barrier.barrier_id == barrier_id
+
+        await _read(session, topic, visit)
+        return cls(session, topic, sender, barrier), reader.state
+
+    async def append(self, *deltas: tuple[str, bytes]) -> None:
+        """Adds (component, data) records, durable and in order when this returns.
+
+        Raises:
+            WalError: OUTCOME_UNKNOWN or CHANNEL_FENCED; every later call fails as well.
+        """
+        records = [
+            log_pb2.MetaRecord(delta=log_pb2.MetaDelta(component=name, data=data))
+            for name, data in deltas
+        ]
+        await asyncio.shield(self._sender.send(meta=records).done)
+
+    async def snapshot(self, components: Mapping[str, Sequence[bytes]]) -> None:
+        """Replaces everything before it by `components`, then truncates the topic.
+
+        Deltas appended while this runs lie after it: the caller takes `components` and calls
+        this without awaiting in between.
+        """
+        async with self._snapshot_lock:
+            self._snapshots += 1
+            ident = self._snapshots
+            frames = list(self._snapshot_frames(ident, components))
+            sent = [self._sender.send(meta=records).done for records in frames]
+            begin = await asyncio.shield(sent[0])
+            await asyncio.gather(*(asyncio.shield(done) for done in sent))
+            begin = await self._read_back(ident, begin)
+            await self._session.truncate(self._topic, begin)
+
+    async def close(self) -> None:
+        """Stops writing; what is in flight stays unknown. The session is the caller's."""
+        self._sender.abandon(WalError(ErrorCode.ON_SHUTDOWN, f"{self._topic} is closed"))
+
+    def _snapshot_frames(
+        self, ident: int, components: Mapping[str, Sequence[bytes]]
+    ) -> Iterator[list[log_pb2.MetaRecord]]:
+        begin = log_pb2.MetaSnapshotBegin(snapshot_id=ident, barrier=self._barrier)
+        frame = [log_pb2.MetaRecord(snapshot_begin=begin)]
+        size = parts = 0
+        for name, items in components.items():
+            for data in items:
+                part = log_pb2.MetaSnapshotPart(snapshot_id=ident, component=name, data=data)
+                if size + len(data) > _PART_BYTES:
+                    yield frame
+                    frame, size = [], 0
+                frame.append(log_pb2.MetaRecord(snapshot_part=part))
+                size += len(data)
+                parts += 1
+        end = log_pb2.MetaSnapshotEnd(snapshot_id=ident, parts=parts)
+        frame.append(log_pb2.MetaRecord(snapshot_end=end))
+        yield frame
+
+    async def _read_back(self, ident: int, begin: RecordID | None) -> RecordID:
+        start = EARLIEST if begin is None else Start(StartAt.FROM, begin)
+        found: list[RecordID] = []
+        key = OpenKey(self._barrier.term, self._barrier.open_number)
+
+        def visit(record_id: RecordID, record: log_pb2.MetaRecord) -> bool:
+            if record.snapshot_begin.snapshot_id == ident:
+                found.append(record_id)
+            return record.snapshot_end.snapshot_id == ident
+
+        await _read(self._session, self._topic, visit, start, key)
+        return found[-1]
+
+
+async def highest_term(session: BackendSession, topic: str) -> int:
+    """The highest term anybody wrote into `topic` under; 0 when it is empty. Fences nobody."""
+    terms = [0]
+    await _look(session, topic, lambda content: terms.append(content.term))
+    return max(terms)
+
+
+async def find_foreign(
+    session: BackendSession, topic: str, term: int, own_barriers: Collection[bytes]
+) -> None:
+    """A read-only look for another opener.
+
+    Raises:
+        StaleTerm: a barrier of a higher term, or of `term` by somebody else, is in `topic`.
+    """
+    reader = _StateReader(topic, term, set(own_barriers))
+
+    def visit(content: log_pb2.FrameContent) -> None:
+        for meta in content.meta:
+            reader.take(meta)
+
+    await _look(session, topic, visit)
+
+
+class _StateReader:
+    """Folds meta records into a state; refuses barriers of other openers."""
+
+    def __init__(self, topic: str, term: int, own_barriers: set[bytes]) -> None:
+        self._topic = topic
+        self._term = term
+        self._own = own_barriers
+        self._pending: tuple[int, dict[str, list[bytes]], int] | None = None
+        self.state = MetaState()
+
+    def take(self, record: log_pb2.MetaRecord) -> None:
+        if record.HasField("barrier"):
+            self._check(record.barrier)
+            self._pending = None  # a snapshot lies within one open
+        elif record.HasField("delta"):
+            self.state.deltas.append((record.delta.component, record.delta.data))
+        elif record.HasField("snapshot_begin"):
+            self._check(record.snapshot_begin.barrier)
+            ident = record.snapshot_begin.snapshot_id
+            self._pending = (ident, {}, len(self.state.deltas))
+        elif record.HasField("snapshot_part") and self._pending is not None:
+            parts = self._pending[1].setdefault(record.snapshot_part.component, [])
+            parts.append(record.snapshot_part.data)
+        elif record.HasField("snapshot_end") and self._pending is not None:
+            _, snapshot, covered = self._pending
+            self.state = MetaState(snapshot, self.state.deltas[covered:])
+            self._pending = None
+
+    def _check(self, barrier: log_pb2.MetaBarrier) -> None:
+        foreign = barrier.term == self._term and barrier.barrier_id not in self._own
+        if barrier.term > self._term or foreign:
+            raise StaleTerm(self._topic, self._term, barrier.term)
+
+
+async def _read(
+    session: BackendSession,
+    topic: str,
+    visit: Callable[[RecordID, log_pb2.MetaRecord], bool],
+    start: Start = EARLIEST,
+    floor: OpenKey = OpenKey(0, 0),  # noqa: B008 - an immutable tuple
+) -> None:
+    """Shows `visit` the valid records from `start` on until it says that it has seen enough."""
+    scanner = await session.open_scanner(topic, start)
+    frames = FrameFilter(topic, floor)
+    try:
+        while True:
+            for record in await scanner.read():
+                content = decode_frame(record.data, f"{record.record_id} of {topic}")
+                if not frames.admit(content):
+                    continue
+                if any(visit(record.record_id, meta) for meta in content.meta):
+                    return
+    finally:
+        await scanner.close()
+
+
+async def _look(
+    session: BackendSession, topic: str, visit: Callable[[log_pb2.FrameContent], None]
+) -> None:
+    """Shows `visit` every frame that is in `topic` now, void ones too; fences nobody."""
+    last = await session.last_record_id(topic)
+    if last is None:
+        return
+    scanner = await session.open_scanner(topic, EARLIEST)
+    try:
+        while True:
+            for record in await scanner.read():
+                visit(decode_frame(record.data, f"{record.record_id} of {topic}"))
+                if record.record_id >= last:
+                    return
+    finally:
+        await scanner.close()

@@ -1,0 +1,1 @@
+"""Ticks of one PChannel: reserve, acknowledgement order, watermark, last confirmed."""
