@@ -1,0 +1,82 @@
+"""Options that commands share, and the settings they make. Layer: cli.
+
+`--address` and `--debug` may stand before the command or after it; the later one wins.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+DEFAULT_ADDRESS = "127.0.0.1:7650"
+
+
+class OutputFormat(enum.StrEnum):
+    """How results are printed."""
+
+    JSON = "json"
+    YAML = "yaml"
+    TABLE = "table"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every command knows.
+
+    Attributes:
+        address: host:port of any node or coordinator of the cluster.
+        debug: print stack traces.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    debug: bool = False
+
+
+def parse_address(text: str | None) -> str | None:
+    """`text` when it has the form host:port; None stays None.
+
+    Raises:
+        typer.BadParameter: it has another form.
+    """
+    if text is None:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise typer.BadParameter(f"{text!r} is not of the form host:port")
+    return text
+
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="HOST:PORT",
+        callback=parse_address,
+        help="The cluster: any node or coordinator of it.",
+    ),
+]
+GlobalAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="HOST:PORT",
+        envvar="WALPLANE_ADDRESS",
+        callback=parse_address,
+        help=f"The cluster: any node or coordinator of it; {DEFAULT_ADDRESS} if not given.",
+    ),
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Print a stack trace when something fails.")
+]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")]
+
+
+def settings_of(context: typer.Context, address: str | None, debug: bool) -> Settings:
+    """The settings of one command: its own options over the global ones."""
+    outer = context.obj if isinstance(context.obj, Settings) else Settings()
+    return Settings(address or outer.address, debug or outer.debug)

@@ -1,0 +1,147 @@
+"""Files to Arrow batches: formats, types that widen, and the exact line of what does not fit."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+import pytest
+
+from walplane.cli.records import MAX_RECORD_BYTES, MalformedInput, chunks, records
+from walplane.cli.tables import format_of, read_batches
+
+MANY = 200_000  # lines: several chunks
+
+
+def read(data: bytes, kind: str, batch_rows: int = 1000) -> tuple[pa.Table, MalformedInput | None]:
+    """Every row given before the end or the error."""
+    batches: list[pa.RecordBatch] = []
+    failure = None
+    try:
+        for batch in read_batches(io.BytesIO(data), "f", kind, batch_rows):
+            batches.append(batch)  # noqa: PERF402 - what came before an error counts
+    except MalformedInput as error:
+        failure = error
+    return _table(batches), failure
+
+
+def _table(batches: list[pa.RecordBatch]) -> pa.Table:
+    return pa.concat_tables(
+        (pa.Table.from_batches([batch]) for batch in batches), promote_options="permissive"
+    )
+
+
+def csv_lines(count: int) -> bytes:
+    return b"".join(b"%d,xy,\n" % number for number in range(count))
+
+
+def json_lines(count: int) -> bytes:
+    return b"".join(b'{"a":%d,"b":"xx"}\n' % number for number in range(count))
+
+
+def test_formats_by_name() -> None:
+    names = ["a.csv", "a.JSONL", "a.ndjson", "a.parquet", "a.txt"]
+    assert [format_of(Path(name)) for name in names] == ["csv", "jsonl", "jsonl", "parquet", None]
+
+
+def test_csv_rows_come_in_order_and_in_bounded_batches() -> None:
+    batches = list(read_batches(io.BytesIO(b"a,b,c\n" + csv_lines(MANY)), "f", "csv", 1000))
+    assert max(batch.num_rows for batch in batches) == 1000
+    numbers = itertools.chain.from_iterable(batch["a"].to_pylist() for batch in batches)
+    assert list(numbers) == list(range(MANY))
+
+
+def test_types_widen_in_a_later_chunk() -> None:
+    table, error = read(b"a,b,c\n" + csv_lines(MANY) + b"1.5,xy,late\n" + csv_lines(5), "csv")
+    assert error is None
+    assert table.num_rows == MANY + 6
+    assert [str(field.type) for field in table.schema] == ["double", "string", "string"]
+    table, error = read(json_lines(MANY) + b'{"a":1.5,"c":true}\n' + json_lines(5), "jsonl")
+    assert error is None
+    assert table.num_rows == MANY + 6
+    assert table.schema.names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"1,xy\n", "expected 3 columns, got 2: 1,xy"),
+        (b"1,xy,z,w\n", "expected 3 columns, got 4: 1,xy,z,w"),
+        (b"zz,xy,q\n", "column 'a' has type int64: invalid value 'zz'"),
+    ],
+)
+def test_malformed_csv_line_is_named_after_every_row_before_it(bad: bytes, reason: str) -> None:
+    table, error = read(b"a,b,c\n" + csv_lines(MANY) + bad + csv_lines(MANY), "csv")
+    assert error is not None
+    assert (error.line, error.reason) == (MANY + 2, reason)
+    assert table["a"].to_pylist() == list(range(MANY))
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'{"a":1\n', "not valid JSON, Expecting ',' delimiter at column 7: {\"a\":1"),
+        (b"[1]\n", "not a JSON object: [1]"),
+        (b'{"a":"1"}\n', "Column(/a) changed from number to string"),
+    ],
+)
+def test_malformed_json_line_is_named_after_every_row_before_it(bad: bytes, reason: str) -> None:
+    table, error = read(json_lines(MANY) + bad + json_lines(MANY), "jsonl")
+    assert error is not None
+    assert (error.line, error.reason) == (MANY + 1, reason)
+    assert table["a"].to_pylist() == list(range(MANY))
+
+
+def test_a_malformed_line_in_the_first_chunk() -> None:
+    table, error = read(b"a,b\n1,2\n3\n4,5\n", "csv")
+    assert str(error) == "f:3: expected 2 columns, got 1: 3"
+    assert table.to_pylist() == [{"a": 1, "b": 2}]
+
+
+def test_a_newline_between_quotes_belongs_to_the_record() -> None:
+    text = b'a,b\n1,"x\ny ""z"""\n2,w\n'
+    table, error = read(text, "csv")
+    assert error is None
+    assert table.to_pylist() == [{"a": 1, "b": 'x\ny "z"'}, {"a": 2, "b": "w"}]
+    pieces = list(chunks(io.BytesIO(text), "f", quoted=True, chunk_bytes=6))
+    assert b"".join(piece.data for piece in pieces) == text
+    assert [(piece.data, piece.first_line) for piece in pieces][1] == (b'1,"x\ny ""z"""\n', 2)
+    assert records(text, quoted=True) == [b"a,b\n", b'1,"x\ny ""z"""\n', b"2,w\n"]
+
+
+def test_a_carriage_return_alone_ends_no_record() -> None:
+    assert records(b"a\rb\r\nc", quoted=False) == [b"a\rb\r\n", b"c"]
+
+
+def test_a_quote_left_open_does_not_take_the_whole_file_into_memory() -> None:
+    lines = io.BytesIO(b'a\n"open\n' + b"x\n" * MAX_RECORD_BYTES)
+    with pytest.raises(MalformedInput, match="f:2: a record longer than 16 MiB; is a double quote"):
+        list(chunks(lines, "f", quoted=True))
+    assert lines.tell() < MAX_RECORD_BYTES * 1.5
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_an_empty_file_is_an_error(kind: str) -> None:
+    with pytest.raises(MalformedInput, match="f: there is nothing in it"):
+        list(read_batches(io.BytesIO(b"\n \n"), "f", kind, 10))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pa_parquet.write_table(pa.table({"a": range(1000)}), path, row_group_size=300)
+    with path.open("rb") as stream:
+        table = _table(list(read_batches(stream, "t", "parquet", 100)))
+    assert table["a"].to_pylist() == list(range(1000))
+    with pytest.raises(MalformedInput, match="t: not a whole Parquet file"):
+        list(read_batches(io.BytesIO(path.read_bytes()[:-9]), "t", "parquet", 100))
+
+
+def test_json_round_trip_of_text() -> None:
+    rows = [{"a": 'ü\n,"'}, {"a": None}]
+    table, error = read(b"".join(json.dumps(row).encode() + b"\n" for row in rows), "jsonl")
+    assert error is None
+    assert table.to_pylist() == rows
