@@ -1,0 +1,88 @@
+"""Rules about the repository itself that no linter checks."""
+
+from __future__ import annotations
+
+import ast
+import filecmp
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from devservices import protos
+
+ROOT = Path(__file__).resolve().parents[3]
+GENERATED = "walplane/rpc/v1"
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 70
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files that git knows, or would add."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [path for name in listed.stdout.split() if (path := ROOT / name).exists()]
+
+
+def python_files() -> list[Path]:
+    """Every Python file written by hand."""
+    return [path for path in tracked("*.py") if GENERATED not in path.as_posix()]
+
+
+def test_operator_is_no_package() -> None:
+    """With operator/__init__.py the standard library's `operator` would be shadowed."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert "importlib" not in options["addopts"]
+
+
+def test_generated_code_is_what_the_protos_say(tmp_path: Path) -> None:
+    protos.generate(tmp_path)
+    fresh = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*_pb2*"))
+    kept = sorted(path.relative_to(protos.OUT) for path in protos.OUT.rglob("*_pb2*.py*"))
+    kept = [path for path in kept if "__pycache__" not in path.parts]
+    assert fresh == kept
+    stale = [str(p) for p in fresh if not filecmp.cmp(tmp_path / p, protos.OUT / p, shallow=False)]
+    assert stale == [], "run `make proto`"
+
+
+def test_every_package_and_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in python_files()
+        if ast.get_docstring(ast.parse(path.read_text())) is None
+    ]
+    assert silent == []
+
+
+def test_files_are_short() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {count} lines"
+        for path in python_files()
+        if (count := len(path.read_text().splitlines())) > MAX_FILE_LINES
+    ]
+    assert long == []
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length} lines"
+        for path in python_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_test_files_have_unique_names_and_no_packages() -> None:
+    tests = [path for path in tracked("*.py") if "tests" in path.parts]
+    names = [path.name for path in tests]
+    assert sorted(set(names)) == sorted(names)
+    assert "__init__.py" not in names
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"])
+def test_papers_are_there(name: str) -> None:
+    assert (ROOT / name).read_text().strip()
