@@ -27,6 +27,9 @@ class OpenKey(NamedTuple):
     open_number: int
 
 
+BEFORE_ANY_OPEN = OpenKey(0, 0)
+
+
 class FrameFilter:
     """Decides which frames of a topic, read in log order, count.
 
@@ -40,7 +43,7 @@ class FrameFilter:
         orphaned: frames dropped because one before them was never written.
     """
 
-    def __init__(self, topic: str, floor: OpenKey = OpenKey(0, 0)) -> None:
+    def __init__(self, topic: str, floor: OpenKey = BEFORE_ANY_OPEN) -> None:
         """Starts before the first frame; the first one seen may lie anywhere in its open."""
         self._topic = topic
         self._key = floor
@@ -169,8 +172,7 @@ class FrameSender:
     def _settle(self, _written: asyncio.Future[RecordID | None]) -> None:
         while self._in_flight and self._in_flight[0][0].done():
             written, sent = self._in_flight.popleft()
-            error = None if not written.cancelled() else _lost(self._topic)
-            error = error or written.exception()
+            error = _lost(self._topic) if written.cancelled() else written.exception()
             if error is not None:
                 self._in_flight.appendleft((written, sent))
                 self.abandon(error if isinstance(error, WalError) else _lost(self._topic, error))

@@ -17,7 +17,7 @@ from walplane.message.codec import decode_frame
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
+from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, FrameSender, OpenKey
 from walplane.wal.ports import StaleTerm
 
 _PART_BYTES = 512 * 1024
@@ -212,7 +212,7 @@ async def _read(
     topic: str,
     visit: Callable[[RecordID, log_pb2.MetaRecord], bool],
     start: Start = EARLIEST,
-    floor: OpenKey = OpenKey(0, 0),  # noqa: B008 - an immutable tuple
+    floor: OpenKey = BEFORE_ANY_OPEN,
 ) -> None:
     """Shows `visit` the valid records from `start` on until it says that it has seen enough."""
     scanner = await session.open_scanner(topic, start)

@@ -1,0 +1,186 @@
+"""Adaptive group commit: entries become frames, frames become acknowledged entries.
+
+Contract: a frame leaves at once while fewer than K are in flight; what queues meanwhile leaves
+together. Each entry is stamped with term, watermark and LastConfirmed when its frame leaves. An
+entry is acknowledged when its frame and all before it are durable; after a failure nothing more
+is, and `unsettled` tells what a self-reopen has to find out about. Layer: wal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from walplane.message.ids import MessageID, RecordID
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.config import WALConfig
+from walplane.wal.frames import FrameSender, OpenKey
+from walplane.wal.interceptors.base import AppendOp
+from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.windows import result_of
+from walplane.wal.timetick.acks import AckManager
+
+
+class Pending(NamedTuple):
+    """An entry that waits to be written, or whose frame is in flight."""
+
+    op: AppendOp
+    result: asyncio.Future[AppendResult]
+    since: float
+
+
+class FlyingFrame(NamedTuple):
+    """A frame in flight."""
+
+    number: int
+    entries: list[Pending]
+    since: float
+
+
+class Appender:
+    """The last link of the append chain, for one open of the log."""
+
+    def __init__(
+        self,
+        sender: FrameSender,
+        key: OpenKey,
+        backend: str,
+        acks: AckManager,
+        config: WALConfig,
+        monotonic: Callable[[], float],
+        on_written: Callable[[LogEntry], None],
+        on_settled: Callable[[], None],
+        on_trouble: Callable[[WalError], None],
+    ) -> None:
+        """Writes through `sender`.
+
+        Args:
+            sender: the frames of this open.
+            key: (term, open number) of this open.
+            backend: name in MessageIDs.
+            acks: ticks of this open.
+            config: frame size and number in flight.
+            monotonic: seconds, for the age of what is in flight.
+            on_written: takes each written entry in log order.
+            on_settled: told after each frame that was acknowledged.
+            on_trouble: told once when a frame's outcome is unknown.
+        """
+        self._sender = sender
+        self._key = key
+        self._backend = backend
+        self._acks = acks
+        self._config = config
+        self._monotonic = monotonic
+        self._on_written = on_written
+        self._on_settled = on_settled
+        self._on_trouble = on_trouble
+        self._queue: deque[Pending] = deque()
+        self._flying: deque[FlyingFrame] = deque()
+        self._stopped = False
+        self.bytes_pending = 0
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest frame in flight left, in monotonic seconds."""
+        return self._flying[0].since if self._flying else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return not self._queue and not self._flying
+
+    def submit(self, op: AppendOp) -> asyncio.Future[AppendResult]:
+        """Queues an entry behind all before it."""
+        result: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
+        self.requeue(Pending(op, result, self._monotonic()))
+        return result
+
+    def requeue(self, pending: Pending) -> None:
+        """Queues an entry whose caller waits already."""
+        self._queue.append(pending)
+        self.bytes_pending += len(pending.op.entry.body)
+        self._pump()
+
+    def stop(self, reason: WalError) -> None:
+        """Acknowledges nothing more; `unsettled` stays as it is."""
+        self._stopped = True
+        self._sender.abandon(reason)
+
+    def unsettled(self) -> tuple[list[FlyingFrame], list[Pending]]:
+        """Frames whose outcome is unknown, and entries that were never sent; in order."""
+        return list(self._flying), list(self._queue)
+
+    def _pump(self) -> None:
+        while self._queue and not self._stopped:
+            if len(self._flying) >= self._config.frames_in_flight:
+                return
+            self._send_frame()
+
+    def _send_frame(self) -> None:
+        frame: list[Pending] = []
+        size = 0
+        while self._queue:
+            body = len(self._queue[0].op.entry.body)
+            if frame and size + body > self._config.frame_bytes:
+                break
+            size += body
+            frame.append(self._queue.popleft())
+        self._stamp(frame)
+        sent = self._sender.send(entries=[pending.op.entry for pending in frame])
+        self._flying.append(FlyingFrame(sent.number, frame, self._monotonic()))
+        sent.done.add_done_callback(self._settle)
+
+    def _stamp(self, frame: list[Pending]) -> None:
+        watermark, confirmed = self._acks.watermark, self._acks.last_confirmed
+        proto = confirmed.to_proto() if confirmed is not None else None
+        for pending in frame:
+            envelope = pending.op.entry.envelope
+            envelope.term = self._key.term
+            envelope.watermark = watermark
+            if pending.op.ticks is not None:
+                envelope.first_tick = pending.op.ticks.first
+            if proto is not None:
+                envelope.last_confirmed.CopyFrom(proto)
+
+    def _settle(self, done: asyncio.Future[RecordID | None]) -> None:
+        error = done.exception()
+        if self._stopped:
+            return
+        record_id = done.result() if error is None else None
+        if record_id is None:
+            unknown = WalError(ErrorCode.OUTCOME_UNKNOWN, "a frame was written under an unknown id")
+            reason = error if isinstance(error, WalError) else unknown
+            self.stop(reason)
+            self._on_trouble(reason)
+            return
+        self._acknowledge(self._flying.popleft(), record_id)
+        self._pump()
+
+    def _acknowledge(self, frame: FlyingFrame, record_id: RecordID) -> None:
+        for index, pending in enumerate(frame.entries):
+            settle(
+                pending, self._log_entry(pending, record_id, index), self._acks, self._on_written
+            )
+            self.bytes_pending -= len(pending.op.entry.body)
+        self._acks.record_written(MessageID(self._backend, record_id))
+        self._on_settled()
+
+    def _log_entry(self, pending: Pending, record_id: RecordID, index: int) -> LogEntry:
+        message_id = MessageID(self._backend, record_id, index)
+        return LogEntry(pending.op.entry, message_id, self._key.open_number)
+
+
+def settle(
+    pending: Pending,
+    log_entry: LogEntry,
+    acks: AckManager,
+    on_written: Callable[[LogEntry], None],
+) -> None:
+    """Acknowledges an entry that is durable as `log_entry`; cannot fail (the chain's law)."""
+    on_written(log_entry)
+    if pending.op.ticks is not None:
+        acks.confirm(pending.op.ticks, log_entry)
+    if not pending.result.done():
+        pending.result.set_result(result_of(log_entry))

@@ -1,0 +1,34 @@
+"""What can be set about one WAL, with defaults found by measurement. Layer: wal."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+
+class WALConfig(BaseModel):
+    """Limits and intervals of one PChannel's WAL; bytes and seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames_in_flight: PositiveInt = 16
+    frame_bytes: PositiveInt = 1 << 20
+    """A frame is closed once it holds this much; a single entry may be larger."""
+    write_ahead_bytes: PositiveInt = 32 << 20
+    """Confirmed entries kept in memory for tailing readers."""
+    open_timeout_s: PositiveFloat = 60.0
+    """An open that takes longer fails and releases all it took."""
+    ack_timeout_s: PositiveFloat = 1.0
+    """No acknowledgement for this long: the backend's client is replaced by a self-reopen."""
+    stall_limit_s: PositiveFloat = 5.0
+    """A process that did not run for this long (half a lease) trusts nothing it hears."""
+    silence_s: PositiveFloat = 1.0
+    """After this long without entries the watermark is written down as a TimeTick."""
+    idle_tick_s: PositiveFloat = 0.2
+    """How often an idle WAL moves its watermark for tailing readers."""
+    checkpoint_s: PositiveFloat = 10.0
+    checkpoint_bytes: PositiveInt = 64 << 20
+    """A checkpoint is written after this long or this much, whichever comes first."""
+    close_timeout_s: PositiveFloat = 10.0
+    producer_results: PositiveInt = 256
+    """Results kept per producer and VChannel: how far back a repeat is answered."""
+    producers: PositiveInt = 10_000

@@ -1,0 +1,59 @@
+"""Everything a WAL recovers: its components and its checkpoint.
+
+Contract: startup and live appends run the same `observe`, in log order; replay is idempotent. A
+checkpoint {LastConfirmed, tick, ...} says: the components hold every entry up to the tick, and
+every entry above it lies at or after LastConfirmed. Layer: wal.
+"""
+
+from __future__ import annotations
+
+from walplane.message.ids import MessageID
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.config import WALConfig
+from walplane.wal.metalog import MetaState
+from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.vchannels import VChannelTable
+from walplane.wal.recovery.windows import ProducerWindows
+
+_CHECKPOINT = "checkpoint"
+
+
+class RecoveryState:
+    """The components of one PChannel and the checkpoint they were last saved with."""
+
+    def __init__(self, config: WALConfig) -> None:
+        """Empty: replay would begin at the earliest record."""
+        self.windows = ProducerWindows(config.producer_results, config.producers)
+        self.vchannels = VChannelTable()
+        self.checkpoint_id: MessageID | None = None
+        self.checkpoint_tick = 0
+
+    def observe(self, log_entry: LogEntry) -> None:
+        """Learns of a written entry, in log order; one the checkpoint covers changes nothing."""
+        if log_entry.last_tick > self.checkpoint_tick:
+            self.windows.observe(log_entry)
+            self.vchannels.observe(log_entry)
+
+    def load(self, meta: MetaState) -> None:
+        """Takes over what the meta topic says."""
+        self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
+        self.vchannels.load(meta.snapshot.get(VChannelTable.component, ()))
+        for data in meta.snapshot.get(_CHECKPOINT, ()):
+            checkpoint = log_pb2.WALCheckpoint.FromString(data)
+            self.checkpoint_tick = checkpoint.time_tick
+            if checkpoint.HasField("last_confirmed"):
+                self.checkpoint_id = MessageID.from_proto(checkpoint.last_confirmed)
+
+    def snapshot(self, checkpoint: log_pb2.WALCheckpoint) -> dict[str, list[bytes]]:
+        """Components first, the checkpoint last: it must never be ahead of them."""
+        return {
+            ProducerWindows.component: self.windows.save(),
+            VChannelTable.component: self.vchannels.save(),
+            _CHECKPOINT: [checkpoint.SerializeToString()],
+        }
+
+    def saved(self, checkpoint: log_pb2.WALCheckpoint) -> None:
+        """The snapshot with `checkpoint` is durable."""
+        self.checkpoint_tick = checkpoint.time_tick
+        if checkpoint.HasField("last_confirmed"):
+            self.checkpoint_id = MessageID.from_proto(checkpoint.last_confirmed)

@@ -1,0 +1,95 @@
+"""The write-ahead buffer: confirmed entries in memory, in tick order, for tailing readers.
+
+Contract: holds every confirmed entry above `floor`; the oldest leave when the byte budget is
+exceeded and `floor` rises with them. Readers keep their own place and are never waited for.
+Layer: wal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from walplane.wal.ports import LogEntry
+
+_COMPACT_AT = 1024
+
+
+class Signal:
+    """Wakes whoever waits; costs nothing while nobody does."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits."""
+        return self._waiting is not None
+
+    def notify(self) -> None:
+        """Wakes all who wait now."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def wait(self) -> None:
+        """Returns at the next `notify`; cancelling it disturbs nobody else."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._waiting)
+
+
+class WriteAheadBuffer:
+    """Entries above `floor`, addressed by a place that only grows.
+
+    Attributes:
+        floor: every confirmed entry above this tick is here.
+    """
+
+    def __init__(self, floor: int, max_bytes: int) -> None:
+        """Empty; nothing above `floor` is confirmed yet."""
+        self.floor = floor
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: list[LogEntry] = []
+        self._ticks: list[int] = []
+        self._dropped = 0  # entries at the head of the lists that left already
+        self._base = 0  # place of the first element of the lists
+
+    def add(self, log_entry: LogEntry) -> None:
+        """Takes the next entry in tick order."""
+        self._entries.append(log_entry)
+        self._ticks.append(log_entry.last_tick)
+        self._bytes += len(log_entry.entry.body)
+        while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
+            oldest = self._entries[self._dropped]
+            self._bytes -= len(oldest.entry.body)
+            self.floor = oldest.last_tick
+            self._dropped += 1
+        if self._dropped >= _COMPACT_AT or self._dropped * 2 > len(self._entries):
+            self._compact()
+
+    def place_after(self, tick: int) -> int | None:
+        """Where the entries above `tick` begin; None when some of them are here no more."""
+        if tick < self.floor:
+            return None
+        return self._base + bisect_right(self._ticks, tick, lo=self._dropped)
+
+    def read(self, place: int, max_bytes: int) -> tuple[Sequence[LogEntry], int] | None:
+        """Entries from `place` on and the place after them; None when they are here no more."""
+        index = place - self._base
+        if index < self._dropped:
+            return None
+        end, size = index, 0
+        while end < len(self._entries) and (size == 0 or size < max_bytes):
+            size += len(self._entries[end].entry.body) + 1
+            end += 1
+        return self._entries[index:end], self._base + end
+
+    def _compact(self) -> None:
+        del self._entries[: self._dropped]
+        del self._ticks[: self._dropped]
+        self._base += self._dropped
+        self._dropped = 0

@@ -1,0 +1,41 @@
+"""Puts entries into tick order and lets them go as the watermark rises. Layer: wal."""
+
+from __future__ import annotations
+
+import heapq
+
+from walplane.wal.ports import LogEntry
+
+
+class ReorderBuffer:
+    """A min-heap by tick (semantics §3).
+
+    Attributes:
+        released: every tick up to here was let go.
+        violations: entries that came at or below `released`; counted, never delivered.
+    """
+
+    def __init__(self, released: int) -> None:
+        """Entries at or below `released` are known to the reader already."""
+        self.released = released
+        self.violations = 0
+        self._start = released
+        self._heap: list[tuple[int, int, LogEntry]] = []
+        self._added = 0
+
+    def add(self, log_entry: LogEntry) -> None:
+        """Takes an entry in log order; one that begins at or below the start is a re-read."""
+        if log_entry.last_tick <= self.released:
+            if log_entry.last_tick > self._start:
+                self.violations += 1
+            return
+        self._added += 1
+        heapq.heappush(self._heap, (log_entry.first_tick, self._added, log_entry))
+
+    def release(self, watermark: int) -> list[LogEntry]:
+        """The entries at or below `watermark`, in tick order."""
+        ready = []
+        while self._heap and self._heap[0][2].last_tick <= watermark:
+            ready.append(heapq.heappop(self._heap)[2])
+        self.released = max(self.released, watermark)
+        return ready

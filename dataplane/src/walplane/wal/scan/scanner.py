@@ -1,0 +1,255 @@
+"""One reader of one WAL: catches up from the backend, then tails from memory.
+
+Contract: entries come in tick order, each once; after a batch with watermark T nothing at or below
+T comes. A reader that falls behind the write-ahead buffer reads from the backend again by itself;
+a slow one holds at most one batch and never slows a writer. Layer: wal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+from walplane.backends.interface import EARLIEST, RecordScanner, Start, StartAt
+from walplane.message.codec import decode_frame
+from walplane.message.ids import MessageID, RecordID, ResumeToken
+from walplane.message.registry import MessageType
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
+from walplane.wal.ports import LogEntry
+from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.reorder import ReorderBuffer
+from walplane.wal.scan.request import ScanBatch, ScanRequest, StartKind
+
+_BATCH_BYTES = 2 << 20
+_HIDDEN = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
+
+
+class LivePosition(NamedTuple):
+    """Every message at or below `watermark` lies in a record at or below `record`.
+
+    Every message above it lies at or after `last_confirmed`, None = anywhere.
+    """
+
+    watermark: int
+    record: RecordID
+    last_confirmed: MessageID | None
+
+
+class LiveLog(Protocol):
+    """What a scanner sees of the WAL it reads."""
+
+    pchannel: str
+    buffer: WriteAheadBuffer
+    moved: Signal
+
+    @property
+    def backend_name(self) -> str:
+        """The backend's name in MessageIDs."""
+        ...
+
+    def live_position(self) -> LivePosition:
+        """How far the log is settled now."""
+        ...
+
+    def last_appended(self) -> int:
+        """The highest tick given to an append so far: the end of a read that does not follow."""
+        ...
+
+    async def open_scanner(self, start: Start) -> RecordScanner:
+        """A scanner of the data topic."""
+        ...
+
+
+class WALScanner:
+    """Use as an async context manager; `next` until a batch says `end`.
+
+    Raises:
+        WalError: DATA_TRUNCATED or INVALID_ARGUMENT for a start that cannot be had; UNRECOVERABLE
+            for damage; whatever stopped the WAL.
+    """
+
+    def __init__(self, log: LiveLog, request: ScanRequest, check: Callable[[], None]) -> None:
+        """Reads `log`; `check` raises what stopped it."""
+        self._log = log
+        self._request = request
+        self._check = check
+        self._end = None if request.follow else log.last_appended()
+        self._catch_up: _CatchUp | None = None
+        self._place: int | None = None
+        self._last: LogEntry | None = None
+        self._token = _start_token(log, request)
+        self.tick = 0 if self._token is None else self._token.time_tick
+
+    async def __aenter__(self) -> WALScanner:
+        """The scanner itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Releases what it reads from; idempotent."""
+        catch_up, self._catch_up = self._catch_up, None
+        if catch_up is not None:
+            await catch_up.scanner.close()
+
+    async def next(self) -> ScanBatch:
+        """The next batch: entries, or a higher watermark, or the end; waits for any of them.
+
+        Cancelling it loses nothing: the next call goes on where this one was.
+        """
+        while True:
+            self._check()
+            batch = await self._read_some()
+            if batch is not None:
+                return self._note(batch)
+
+    async def _read_some(self) -> ScanBatch | None:
+        if self._place is None and self._catch_up is None:
+            self._place = self._place_in_memory()
+            if self._place is None:
+                self._catch_up = await _CatchUp.open(self._log, self._request, self._token)
+        if self._catch_up is not None:
+            return await self._read_backend(self._catch_up)
+        return await self._read_memory()
+
+    def _place_in_memory(self) -> int | None:
+        if self._token is None:
+            return None
+        return self._log.buffer.place_after(self.tick)
+
+    async def _read_backend(self, catch_up: _CatchUp) -> ScanBatch | None:
+        entries = await catch_up.read(self._log)
+        watermark = catch_up.reorder.released
+        place = self._log.buffer.place_after(watermark)
+        if place is not None:
+            self._place = place
+            await self.close()
+        return self._batch(entries, watermark)
+
+    async def _read_memory(self) -> ScanBatch | None:
+        place = self._place if self._place is not None else 0
+        found = self._log.buffer.read(place, _BATCH_BYTES)
+        if found is None:  # overtaken by the writers: from the backend again
+            self._place = None
+            self._token = self._resume_token()
+            return None
+        entries, self._place = found
+        watermark = self._log.live_position().watermark
+        if entries:
+            # What lies behind this slice of the buffer is not delivered yet.
+            watermark = entries[-1].last_tick
+        if not entries and watermark <= self.tick and not self._at_end(watermark):
+            await self._log.moved.wait()
+            return None
+        return self._batch(entries, watermark)
+
+    def _batch(self, entries: Sequence[LogEntry], watermark: int) -> ScanBatch | None:
+        wanted = [item for item in entries if self._wants(item)]
+        if entries:
+            self._last = entries[-1]
+        end = self._at_end(watermark)
+        if not wanted and watermark <= self.tick and not end:
+            return None
+        return ScanBatch(wanted, watermark, end)
+
+    def _note(self, batch: ScanBatch) -> ScanBatch:
+        self.tick = max(self.tick, batch.watermark)
+        return batch
+
+    def _at_end(self, watermark: int) -> bool:
+        return self._end is not None and watermark >= self._end
+
+    def _wants(self, item: LogEntry) -> bool:
+        envelope = item.entry.envelope
+        if envelope.type in _HIDDEN:
+            return False
+        return self._request.vchannel in ("", envelope.vchannel) or not envelope.vchannel
+
+    def _resume_token(self) -> ResumeToken:
+        if self._last is None:
+            return self._token or ResumeToken(None, self.tick, 0, 0)
+        return self._last.token()._replace(time_tick=self.tick)
+
+
+class _CatchUp:
+    """Reads the backend's records, keeps the valid frames, puts their entries in tick order."""
+
+    def __init__(
+        self, scanner: RecordScanner, topic: str, floor: OpenKey, tick: int, first: MessageID | None
+    ) -> None:
+        self.scanner = scanner
+        self.reorder = ReorderBuffer(tick)
+        self._read_to: RecordID = ()
+        self._frames = FrameFilter(topic, floor)
+        self._topic = topic
+        self._first = first
+
+    @classmethod
+    async def open(cls, log: LiveLog, request: ScanRequest, token: ResumeToken | None) -> _CatchUp:
+        first = request.start.message_id if token is None else None
+        floor, tick = BEFORE_ANY_OPEN, 0
+        start = EARLIEST
+        if token is not None:
+            tick = token.time_tick
+            if token.last_confirmed is not None:
+                start = Start(StartAt.FROM, _record_of(log, token.last_confirmed))
+        elif first is not None:
+            start = Start(StartAt.FROM, _record_of(log, first))
+        scanner = await log.open_scanner(start)
+        return cls(scanner, log.pchannel, floor, tick, first)
+
+    async def read(self, log: LiveLog) -> list[LogEntry]:
+        """The entries that the next records let go."""
+        live = log.live_position()
+        if self._read_to >= live.record:
+            return self.reorder.release(live.watermark)
+        released: list[LogEntry] = []
+        for record in await self.scanner.read():
+            self._read_to = record.record_id
+            content = decode_frame(record.data, f"{record.record_id} of {self._topic}")
+            if self._frames.admit(content):
+                watermark = 0
+                for index, entry in enumerate(content.entries):
+                    message_id = MessageID(log.backend_name, record.record_id, index)
+                    watermark = entry.envelope.watermark
+                    self._add(LogEntry(entry, message_id, content.open_number))
+                released += self.reorder.release(watermark)
+        if self._read_to >= live.record:
+            released += self.reorder.release(live.watermark)
+        return released
+
+    def _add(self, item: LogEntry) -> None:
+        if self._first is not None and item.message_id[:3] < self._first[:3]:
+            return
+        self.reorder.add(item)
+
+
+def _record_of(log: LiveLog, message_id: MessageID) -> RecordID:
+    if message_id.backend != log.backend_name:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"{message_id} is no position in {log.pchannel}, which lies on {log.backend_name}",
+        )
+    return message_id.record
+
+
+def _start_token(log: LiveLog, request: ScanRequest) -> ResumeToken | None:
+    """A token when the start is a tick that is known; None when it is a place in the log."""
+    start = request.start
+    if start.kind is StartKind.TOKEN:
+        return start.token
+    if start.kind is StartKind.LATEST:
+        live = log.live_position()
+        return ResumeToken(live.last_confirmed, live.watermark, 0, 0)
+    if start.kind is StartKind.EARLIEST:
+        return ResumeToken(None, 0, 0, 0)
+    return None

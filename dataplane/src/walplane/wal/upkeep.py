@@ -1,0 +1,122 @@
+"""What a WAL does by itself while it serves: watchdogs, TimeTicks, idle ticks, checkpoints.
+
+Contract: one task per WAL, a few steps a second, each cheap when nothing happened. Layer: wal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from walplane.message import codec
+from walplane.message.registry import MessageType
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.runtime import Runtime
+from walplane.wal.ports import LogEntry
+
+if TYPE_CHECKING:
+    from walplane.wal.wal import WAL
+
+_log = structlog.get_logger(__name__)
+
+_STEP_S = 0.2
+_HEADER_ONLY = codec.encode_body(headers_pb2.TimeTickHeader().SerializeToString(), [b""])
+
+
+class Upkeep:
+    """The caretaker of one WAL."""
+
+    def __init__(self, wal: WAL, runtime: Runtime) -> None:
+        """Idle until `run`."""
+        self._wal = wal
+        self._now = runtime.monotonic
+        self._beat = runtime.monotonic()
+        self._last_entry = runtime.monotonic()
+        self._owed = False
+        self._bytes = 0
+        self._checkpointed = runtime.monotonic()
+        self._checkpointing = asyncio.Lock()
+
+    def note_written(self, item: LogEntry) -> None:
+        """An entry was written: a TimeTick will be owed, and a checkpoint some time."""
+        if item.entry.envelope.type != MessageType.TIME_TICK:
+            self._owed = True
+            self._last_entry = self._now()
+            self._bytes += len(item.entry.body)
+
+    def stalled(self) -> bool:
+        """Whether this process was stopped for so long that it may not trust what it hears."""
+        return self._now() - self._beat > self._wal.config.stall_limit_s
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        while True:
+            await asyncio.sleep(min(_STEP_S, self._wal.config.idle_tick_s))
+            if self.stalled() and self._wal.state == "serving":
+                self._wal.distrust(_trouble(f"{self._wal.pchannel}: this process was stopped"))
+            self._beat = self._now()
+            if self._wal.state == "serving":
+                self._watch_acknowledgements()
+                self._owe_time_tick()
+                self._move_idle_watermark()
+                await self._maybe_checkpoint()
+
+    async def drain(self) -> None:
+        """Waits for what is in flight, then writes the owed TimeTick and a checkpoint.
+
+        Raises:
+            WalError: something of it could not be written.
+        """
+        while not self._wal.appender.idle:
+            await self._wal.moved.wait()
+        if self._owed and (written := self._send_time_tick()) is not None:
+            await written
+        if self._bytes:
+            await self._checkpoint()
+
+    def _watch_acknowledgements(self) -> None:
+        oldest, limit = self._wal.appender.oldest, self._wal.config.ack_timeout_s
+        if oldest is not None and self._now() - oldest > limit:
+            self._wal.distrust(
+                _trouble(f"{self._wal.pchannel}: no acknowledgement for {limit:g} s")
+            )
+
+    def _owe_time_tick(self) -> None:
+        silent = self._now() - self._last_entry > self._wal.config.silence_s
+        if self._owed and silent and self._wal.acks.idle:
+            self._send_time_tick()
+
+    def _send_time_tick(self) -> asyncio.Future[object] | None:
+        envelope = log_pb2.Envelope(
+            version=1, type=MessageType.TIME_TICK, count=1, is_pchannel_level=True
+        )
+        written = self._wal.submit_own(codec.seal_entry(envelope, _HEADER_ONLY))
+        self._owed = written is None
+        return written  # type: ignore[return-value]
+
+    def _move_idle_watermark(self) -> None:
+        if self._wal.moved.watched and self._wal.acks.idle and self._wal.appender.idle:
+            self._wal.move_idle()
+
+    async def _maybe_checkpoint(self) -> None:
+        config = self._wal.config
+        due = self._now() - self._checkpointed > config.checkpoint_s
+        if self._bytes and (due or self._bytes > config.checkpoint_bytes):
+            try:
+                await self._checkpoint()
+            except WalError as error:
+                self._wal.distrust(error)
+
+    async def _checkpoint(self) -> None:
+        async with self._checkpointing:
+            self._bytes = 0
+            self._checkpointed = self._now()
+            async with asyncio.timeout(self._wal.config.open_timeout_s):
+                await self._wal.checkpoint()
+
+
+def _trouble(message: str) -> WalError:
+    return WalError(ErrorCode.OUTCOME_UNKNOWN, message)

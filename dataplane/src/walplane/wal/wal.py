@@ -1,0 +1,454 @@
+"""One PChannel's log, held under a term: append, scan, and the ways back from trouble.
+
+Contract: an append is acknowledged only when it is durable and every frame before it is; a failed
+frame freezes watermark and LastConfirmed until a self-reopen has found out what happened, and the
+callers wait for that. What the log shows of another owner ends this WAL at once. Layer: wal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from walplane.backends.interface import Backend, BackendSession, RecordScanner, Start
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.runtime import Runtime
+from walplane.wal.appender import Appender, FlyingFrame, Pending, settle
+from walplane.wal.config import WALConfig
+from walplane.wal.frames import OpenKey
+from walplane.wal.interceptors.base import AppendOp, chain
+from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
+from walplane.wal.interceptors.timetick import TimeTickInterceptor
+from walplane.wal.metalog import MetaState
+from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
+from walplane.wal.ports import AppendResult, LogEntry, StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.recovery.state import RecoveryState
+from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.request import ScanRequest
+from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.timetick.acks import AckManager
+from walplane.wal.timetick.reserve import TickReserve
+from walplane.wal.upkeep import Upkeep
+
+_log = structlog.get_logger(__name__)
+
+_ENTRY_ROOM = 8 * 1024  # what envelope and frame add to a body, at most
+_REOPEN_BACKOFF_S = (0.02, 2.0)
+_FATAL = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
+
+
+@dataclass(frozen=True)
+class WALDeps:
+    """What the wiring passes in."""
+
+    backend: Backend
+    reserve: TickReserve
+    oracle: TimestampOracle
+    authority: TermAuthority
+    runtime: Runtime
+
+
+@dataclass(frozen=True)
+class WALStatus:
+    """One PChannel as its owner sees it; ticks as in the log, bytes."""
+
+    pchannel: str
+    term: int
+    open_number: int
+    state: str
+    watermark: int
+    checkpoint_tick: int
+    vchannels: int
+    bytes_pending: int
+    attempts: int
+    last_error: str
+    term_floor: int
+
+
+class WAL:
+    """Use `open`.
+
+    Attributes:
+        stopped: done when the WAL is over: with the reason when it ended by itself, else None.
+        buffer: confirmed entries for tailing readers.
+        moved: notified whenever the watermark moved.
+        recovery: what replay rebuilt and appends keep up to date.
+    """
+
+    def __init__(self, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> None:
+        """Not open yet."""
+        self.pchannel = pchannel
+        self.term = term
+        self.config = config
+        self.recovery = RecoveryState(config)
+        self.moved = Signal()
+        self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
+        self.open_number = 0
+        self.state = "opening"
+        self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes)
+        self._deps = deps
+        self._barriers: set[bytes] = set()
+        self._readers: BackendSession | None = None
+        self._reader_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._attempts = 0
+        self._last_error = ""
+        self._upkeep = Upkeep(self, deps.runtime)
+        idempotency = IdempotencyInterceptor(self.recovery.windows)
+        timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks)
+        self._chain = chain([idempotency, timetick], self._submit)
+
+    @classmethod
+    async def open(cls, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> WAL:
+        """Opens the log under `term` and serves it.
+
+        Raises:
+            StaleTerm: the log shows another owner; `term_floor` says above which term to grant.
+            WalError: the open failed or took longer than `config.open_timeout_s`; nothing is
+                left behind.
+        """
+        wal = cls(pchannel, term, deps, config)
+
+        def begin(meta: MetaState) -> Beginning:
+            wal.recovery.load(meta)
+            found = wal.recovery.checkpoint_id
+            return None if found is None else found.record, found
+
+        def observe(item: LogEntry, _key: OpenKey, _number: int) -> None:
+            wal.recovery.observe(item)
+
+        opening = wal._opening(False, begin, observe)
+        opened = await wal._open(opening)
+        wal.buffer.floor = opened.barrier_tick
+        wal._serve(opened)
+        wal._start(wal._upkeep.run())
+        return wal
+
+    # --- appends -----------------------------------------------------------------------------
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """The largest body of an entry that fits a record of the backend."""
+        return self._deps.backend.max_record_bytes - _ENTRY_ROOM
+
+    async def append(self, entry: log_pb2.Entry) -> AppendResult:
+        """Appends one entry; entries are written in the order of the calls.
+
+        Cancelling the call does not take the entry back.
+
+        Raises:
+            WalError: INVALID_ARGUMENT, INVALID_REQUEST_SEQ or OUTCOME_UNKNOWN from the chain;
+                CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
+        """
+        self.check()
+        if len(entry.body) > self.max_entry_bytes:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"an entry of {len(entry.body)} bytes for {entry.envelope.vchannel!r} exceeds the "
+                f"{self.max_entry_bytes} bytes that {self._deps.backend.name} takes: split it",
+            )
+        return await asyncio.shield(self._start(self._chain(AppendOp(entry))))
+
+    def has_vchannel(self, vchannel: str) -> bool:
+        """Whether the log says that `vchannel` exists."""
+        return vchannel in self.recovery.vchannels
+
+    async def _submit(self, op: AppendOp) -> AppendResult:
+        self.check()
+        return await self._appender.submit(op)
+
+    def submit_own(self, entry: log_pb2.Entry) -> asyncio.Future[AppendResult] | None:
+        """Appends an entry of the WAL's own; None while no tick is left for it."""
+        first = self._deps.reserve.take(entry.envelope.count, self._acks.last_allocated)
+        if first is None:
+            return None
+        return self._appender.submit(AppendOp(entry, self._acks.allocate(first, 1)))
+
+    def move_idle(self) -> None:
+        """Moves the watermark of an idle log to a new tick; reaches tailing readers only."""
+        tick = self._deps.reserve.take(1, self._acks.last_allocated)
+        if tick is not None:
+            self._acks.advance(tick)
+            self.moved.notify()
+
+    def check(self) -> None:
+        """Raises what ended this WAL, if it is over."""
+        if self.stopped.done():
+            raise self.stopped.result() or WalError(
+                ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is closed here: ask discovery for it"
+            )
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def scan(self, request: ScanRequest) -> WALScanner:
+        """A reader; any number of them cost only what they read."""
+        self.check()
+        return WALScanner(self, request, self.check)
+
+    @property
+    def backend_name(self) -> str:
+        """The backend's name in MessageIDs."""
+        return self._deps.backend.name
+
+    def live_position(self) -> LivePosition:
+        """How far the log is settled now."""
+        acks = self._acks
+        return LivePosition(acks.watermark, self._last_record, acks.last_confirmed)
+
+    def last_appended(self) -> int:
+        """The highest tick given to an append so far."""
+        return self._acks.last_allocated
+
+    async def open_scanner(self, start: Start) -> RecordScanner:
+        """A scanner of the data topic, on a client of the readers' own."""
+        async with self._reader_lock:
+            if self._readers is None:
+                self._readers = await self._deps.backend.session()
+            return await self._readers.open_scanner(self.pchannel, start)
+
+    # --- state -------------------------------------------------------------------------------
+
+    @property
+    def acks(self) -> AckManager:
+        """Ticks of the current open."""
+        return self._acks
+
+    @property
+    def appender(self) -> Appender:
+        """The appender of the current open."""
+        return self._appender
+
+    def status(self) -> WALStatus:
+        """What `walplane status` shows."""
+        failure = self.stopped.result() if self.stopped.done() else None
+        return WALStatus(
+            pchannel=self.pchannel,
+            term=self.term,
+            open_number=self.open_number,
+            state=self.state,
+            watermark=self._acks.watermark,
+            checkpoint_tick=self.recovery.checkpoint_tick,
+            vchannels=len(self.recovery.vchannels),
+            bytes_pending=self._appender.bytes_pending,
+            attempts=self._attempts,
+            last_error=self._last_error,
+            term_floor=failure.term_floor if isinstance(failure, StaleTerm) else 0,
+        )
+
+    async def checkpoint(self) -> None:
+        """Saves components and checkpoint; the next open replays only what comes after."""
+        acks = self._acks
+        checkpoint = log_pb2.WALCheckpoint(
+            time_tick=acks.watermark, term=self.term, open_number=self.open_number
+        )
+        if acks.last_confirmed is not None:
+            checkpoint.last_confirmed.CopyFrom(acks.last_confirmed.to_proto())
+        await self._opened.meta.snapshot(self.recovery.snapshot(checkpoint))
+        self.recovery.saved(checkpoint)
+
+    async def close(self) -> None:
+        """Waits for what is in flight, saves a checkpoint, lets go of everything; idempotent."""
+        if not self.stopped.done():
+            self.state = "closing"
+            try:
+                async with asyncio.timeout(self.config.close_timeout_s):
+                    await self._upkeep.drain()
+            except (TimeoutError, WalError) as error:
+                _log.warning("not drained", pchannel=self.pchannel, error=str(error))
+            self._end(None)
+        await self._release()
+
+    # --- opening and reopening ---------------------------------------------------------------
+
+    def _opening(
+        self, reopen: bool, begin: Callable[[MetaState], Beginning], observe: Observe
+    ) -> Opening:
+        barrier_id = self._deps.runtime.new_id()
+        self._barriers.add(barrier_id)
+        return Opening(
+            pchannel=self.pchannel,
+            key=OpenKey(self.term, self.open_number),
+            barrier_id=barrier_id,
+            own_barriers=self._barriers,
+            reopen=reopen,
+            barrier_tick=self._own_tick if reopen else self._fresh_tick,
+            begin=begin,
+            observe=observe,
+        )
+
+    async def _fresh_tick(self) -> int:
+        return await self._deps.oracle.fresh(self.pchannel, self.term)
+
+    async def _own_tick(self) -> int:
+        while True:
+            tick = self._deps.reserve.take(1, self._acks.last_allocated)
+            if tick is not None:
+                return tick
+            await self._deps.reserve.ready(1, self._acks.last_allocated)
+
+    async def _open(self, opening: Opening) -> OpenedLog:
+        deps = self._deps
+        try:
+            async with asyncio.timeout(self.config.open_timeout_s):
+                return await open_log(deps.backend, deps.authority, opening)
+        except TimeoutError as error:
+            raise WalError(
+                ErrorCode.INNER,
+                f"opening {self.pchannel} under term {self.term} took longer than "
+                f"{self.config.open_timeout_s:g} s: see whether {deps.backend.name} answers",
+            ) from error
+
+    def _serve(self, opened: OpenedLog) -> None:
+        self._opened = opened
+        self._last_record = opened.barrier_id.record
+        self._acks = AckManager(opened.barrier_tick, opened.last_confirmed, self.buffer.add)
+        self._appender = Appender(
+            opened.sender,
+            OpenKey(self.term, self.open_number),
+            self.backend_name,
+            self._acks,
+            self.config,
+            self._deps.runtime.monotonic,
+            self._written,
+            self.moved.notify,
+            self.distrust,
+        )
+        self.state = "serving"
+        self.moved.notify()
+        _log.info(
+            "opened",
+            pchannel=self.pchannel,
+            term=self.term,
+            open=self.open_number,
+            replayed=opened.replayed,
+        )
+
+    def _written(self, item: LogEntry) -> None:
+        self.recovery.observe(item)
+        self._last_record = max(self._last_record, item.message_id.record)
+        self._upkeep.note_written(item)
+
+    def distrust(self, reason: WalError) -> None:
+        """The backend's client cannot be trusted any more: open again, then go on."""
+        if self.state != "serving":
+            return
+        self.state = "reopening"
+        self._last_error = str(reason)
+        _log.warning("self-reopen", pchannel=self.pchannel, term=self.term, reason=str(reason))
+        self._appender.stop(reason)
+        self._start(self._reopen())
+
+    async def _reopen(self) -> None:
+        await self._opened.session.close()
+        old_key = OpenKey(self.term, self.open_number)
+        found: dict[int, list[LogEntry]] = {}
+
+        def begin(_meta: MetaState) -> Beginning:
+            found.clear()
+            return self._last_record, self._acks.last_confirmed
+
+        def observe(item: LogEntry, key: OpenKey, number: int) -> None:
+            if key == old_key:
+                found.setdefault(number, []).append(item)
+
+        opened = await self._open_again(begin, observe)
+        if opened is None:
+            return
+        first = await self._ticks_for_all(opened.barrier_tick)
+        # From here on nothing waits: what arrives later queues behind what is put back here.
+        flying, queued = self._appender.unsettled()
+        lost = self._settle_known(flying, found)
+        self._serve(opened)
+        for pending in lost + queued:
+            count = pending.op.entry.envelope.count
+            pending.op.ticks = self._acks.allocate(first, count)
+            first += count
+            self._appender.requeue(pending)
+
+    async def _open_again(
+        self, begin: Callable[[MetaState], Beginning], observe: Observe
+    ) -> OpenedLog | None:
+        """Tries until the log is open again; None when this WAL is over."""
+        delay, most = _REOPEN_BACKOFF_S
+        while True:
+            self.open_number += 1
+            self._attempts += 1
+            try:
+                return await self._open(self._opening(True, begin, observe))
+            except WalError as error:
+                self._last_error = str(error)
+                if isinstance(error, StaleTerm) or error.code in _FATAL:
+                    self._fail(error)
+                    return None
+                _log.warning("self-reopen failed", pchannel=self.pchannel, error=str(error))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, most)
+
+    async def _ticks_for_all(self, above: int) -> int:
+        """The first of enough consecutive ticks for everything that is not settled yet."""
+        while True:
+            flying, queued = self._appender.unsettled()
+            entries = [item for frame in flying for item in frame.entries] + queued
+            needed = sum(item.op.entry.envelope.count for item in entries) + 1
+            first = self._deps.reserve.take(needed, above)
+            if first is not None:
+                return first
+            await self._deps.reserve.ready(needed, above)
+
+    def _settle_known(
+        self, flying: list[FlyingFrame], found: dict[int, list[LogEntry]]
+    ) -> list[Pending]:
+        """Acknowledges the frames that lie before the new barrier; returns the rest's entries."""
+        lost: list[Pending] = []
+        for frame in flying:
+            items = found.get(frame.number)
+            if items is None:
+                lost.extend(frame.entries)
+                continue
+            for pending, item in zip(frame.entries, items, strict=True):
+                settle(pending, item, self._acks, self._written)
+        return lost
+
+    # --- ending ------------------------------------------------------------------------------
+
+    def _fail(self, reason: WalError) -> None:
+        _log.error("stopped", pchannel=self.pchannel, term=self.term, reason=str(reason))
+        self._end(reason)
+
+    def _end(self, reason: WalError | None) -> None:
+        self.state = "stopped" if reason else "closed"
+        if not self.stopped.done():
+            self.stopped.set_result(reason)
+        flying, queued = self._appender.unsettled()
+        self._appender.stop(WalError(ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is closed here"))
+        for pending in [item for frame in flying for item in frame.entries] + queued:
+            self._refuse(pending, ErrorCode.CHANNEL_FENCED, "another owner has it; ask discovery")
+        self.moved.notify()
+
+    def _refuse(self, pending: Pending, code: ErrorCode, why: str) -> None:
+        if not pending.result.done():
+            pending.result.set_exception(WalError(code, f"{self.pchannel}: {why}"))
+            pending.result.exception()
+
+    async def _release(self) -> None:
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._opened.meta.close()
+        await self._opened.session.close()
+        if self._readers is not None:
+            await self._readers.close()
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
