@@ -111,7 +111,7 @@ def check(history: History) -> list[str]:
 
 
 def _nothing_lost(reading: Reading, attempts: Iterable[Attempt]) -> Iterator[str]:
-    delivered = {message.payload: message for message in reading.messages}
+    delivered = {message.payload: message for message in reversed(reading.messages)}
     for attempt in attempts:
         if attempt.outcome is not Outcome.ACKNOWLEDGED or attempt.vchannel != reading.vchannel:
             continue
