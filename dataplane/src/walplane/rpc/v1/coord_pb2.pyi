@@ -36,7 +36,7 @@ class DiscoverRequest(_message.Message):
     def __init__(self, errors: _Optional[_Iterable[_Union[AssignmentError, _Mapping]]] = ...) -> None: ...
 
 class ChannelAssignment(_message.Message):
-    __slots__ = ("pchannel", "term", "node_id", "address", "state", "vchannels", "reason")
+    __slots__ = ("pchannel", "term", "node_id", "address", "state", "vchannels", "reason", "attempts")
     PCHANNEL_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class ChannelAssignment(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     VCHANNELS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     pchannel: str
     term: int
     node_id: str
@@ -51,7 +52,8 @@ class ChannelAssignment(_message.Message):
     state: ChannelState
     vchannels: int
     reason: str
-    def __init__(self, pchannel: _Optional[str] = ..., term: _Optional[int] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[ChannelState, str]] = ..., vchannels: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    attempts: int
+    def __init__(self, pchannel: _Optional[str] = ..., term: _Optional[int] = ..., node_id: _Optional[str] = ..., address: _Optional[str] = ..., state: _Optional[_Union[ChannelState, str]] = ..., vchannels: _Optional[int] = ..., reason: _Optional[str] = ..., attempts: _Optional[int] = ...) -> None: ...
 
 class DiscoverResponse(_message.Message):
     __slots__ = ("version_global", "version_local", "assignments", "cchannel")
