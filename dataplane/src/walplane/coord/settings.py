@@ -1,0 +1,31 @@
+"""What can be set about the coordinator. Layer: coord."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+
+class CoordSettings(BaseModel):
+    """Limits and intervals of one coordinator; seconds unless the name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    append_timeout_s: PositiveFloat = 2.0
+    """No acknowledgement of the meta topic for this long: its client is replaced."""
+    open_timeout_s: PositiveFloat = 30.0
+    """One attempt to open the meta topic."""
+    close_timeout_s: PositiveFloat = 5.0
+    retry_s: tuple[PositiveFloat, PositiveFloat] = (0.1, 5.0)
+    """First and longest pause between attempts: meta topic, broadcasts, assignments."""
+    snapshot_deltas: PositiveInt = 1000
+    """A snapshot of everything replaces the deltas once there are this many."""
+    call_timeout_s: PositiveFloat = 4.0
+    """How long a caller waits for the meta topic: ticks, terms."""
+    oracle_lead_ms: PositiveInt = 3000
+    """How far ahead of the last tick the mark is persisted."""
+    assign_timeout_s: PositiveFloat = 90.0
+    """A node that has not confirmed a PChannel by then has failed to open it."""
+    release_timeout_s: PositiveFloat = 15.0
+    concurrent_opens: PositiveInt = 8
+    settled_s: PositiveFloat = 10.0
+    """A PChannel served for this long is assigned again at once when it is lost."""
