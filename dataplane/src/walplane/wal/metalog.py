@@ -72,10 +72,16 @@ class MetaLog:
         """
         await session.ensure_topic(topic)
         key = OpenKey(term, open_number)
-        sender = FrameSender(topic, await session.open_writer(topic, term, open_number), key)
+        own = {barrier_id, *own_barriers}
+        try:
+            writer = await session.open_writer(topic, term, open_number)
+        except WalError:
+            await find_foreign(session, topic, term, own)  # says who took it, if somebody did
+            raise
+        sender = FrameSender(topic, writer, key)
         barrier = log_pb2.MetaBarrier(term=term, open_number=open_number, barrier_id=barrier_id)
         await sender.send(meta=[log_pb2.MetaRecord(barrier=barrier)]).done
-        reader = _StateReader(topic, term, {barrier_id, *own_barriers})
+        reader = _StateReader(topic, term, own)
 
         def visit(_: RecordID, record: log_pb2.MetaRecord) -> bool:
             reader.take(record)

@@ -72,6 +72,7 @@ class Upkeep:
         """
         while not self._wal.appender.idle:
             await self._wal.moved.wait()
+            self._wal.check()
         if self._owed and (written := self._send_time_tick()) is not None:
             await written
         if self._bytes:

@@ -214,6 +214,11 @@ class WAL:
     # --- state -------------------------------------------------------------------------------
 
     @property
+    def replayed(self) -> int:
+        """Entries that the latest open read again."""
+        return self._opened.replayed
+
+    @property
     def acks(self) -> AckManager:
         """Ticks of the current open."""
         return self._acks
@@ -335,6 +340,8 @@ class WAL:
 
     def distrust(self, reason: WalError) -> None:
         """The backend's client cannot be trusted any more: open again, then go on."""
+        if self.state == "closing":
+            self._end(reason)  # nothing is left to do that a new open would be worth
         if self.state != "serving":
             return
         self.state = "reopening"

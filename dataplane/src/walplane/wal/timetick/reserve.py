@@ -58,6 +58,7 @@ class TickReserve:
         """The first of `count` consecutive ticks, all above `above`; None when none are left."""
         first = max(self._next, above + 1)
         if first + count > self._end:
+            self._start_refill()
             return None
         self._next = first + count
         old = self._runtime.monotonic() - self._fetched > _MAX_AGE_S

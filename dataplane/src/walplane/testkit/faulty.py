@@ -1,0 +1,132 @@
+"""A backend that misbehaves on demand around a real one. Layer: testkit.
+
+`FaultyBackend.faults` is asked before every append to a topic; what it answers happens to that
+record. Everything else goes through unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+
+from walplane.backends.interface import (
+    Backend,
+    BackendSession,
+    RecordScanner,
+    Start,
+    TopicWriter,
+)
+from walplane.message.ids import RecordID
+from walplane.rpc.errors import ErrorCode, WalError
+
+
+class Fault(enum.Enum):
+    """What happens to one record."""
+
+    NONE = "none"
+    LOSE_ACK = "written, and the acknowledgement is lost for ever"
+    FAIL_AFTER = "written, and reported as unknown"
+    FAIL_BEFORE = "not written, and reported as unknown"
+    NO_ID = "written, and acknowledged without an id"
+
+
+def no_faults(_topic: str) -> Fault:
+    """The backend behaves."""
+    return Fault.NONE
+
+
+class FaultyBackend:
+    """Wraps a backend; `faults` may be exchanged at any time, `refused` makes sessions fail."""
+
+    def __init__(self, inner: Backend) -> None:
+        """Behaves until told otherwise."""
+        self.inner = inner
+        self.faults: Callable[[str], Fault] = no_faults
+        self.refused = False
+
+    @property
+    def name(self) -> str:
+        """The wrapped backend's name."""
+        return self.inner.name
+
+    @property
+    def max_record_bytes(self) -> int:
+        """The wrapped backend's limit."""
+        return self.inner.max_record_bytes
+
+    async def session(self) -> BackendSession:
+        """A session of the wrapped backend."""
+        if self.refused:
+            raise WalError(ErrorCode.INNER, "the backend cannot be reached")
+        return _FaultySession(self, await self.inner.session())
+
+    async def close(self) -> None:
+        """Closes the wrapped backend."""
+        await self.inner.close()
+
+
+class _FaultySession:
+    def __init__(self, backend: FaultyBackend, inner: BackendSession) -> None:
+        self._backend = backend
+        self._inner = inner
+
+    async def ensure_topic(self, topic: str) -> None:
+        await self._inner.ensure_topic(topic)
+
+    async def open_writer(self, topic: str, term: int, open_number: int) -> TopicWriter:
+        inner = await self._inner.open_writer(topic, term, open_number)
+        return _FaultyWriter(self._backend, topic, inner)
+
+    async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
+        return await self._inner.open_scanner(topic, start)
+
+    async def last_record_id(self, topic: str) -> RecordID | None:
+        return await self._inner.last_record_id(topic)
+
+    async def truncate(self, topic: str, record_id: RecordID) -> None:
+        await self._inner.truncate(topic, record_id)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class _FaultyWriter:
+    def __init__(self, backend: FaultyBackend, topic: str, inner: TopicWriter) -> None:
+        self._backend = backend
+        self._topic = topic
+        self._inner = inner
+
+    def append(self, data: bytes) -> asyncio.Future[RecordID | None]:
+        fault = self._backend.faults(self._topic)
+        if fault is Fault.FAIL_BEFORE:
+            failed: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(_unknown(self._topic))
+            return failed
+        written = self._inner.append(data)
+        if fault is Fault.NONE:
+            return written
+        return self._distort(written, fault)
+
+    def _distort(
+        self, written: asyncio.Future[RecordID | None], fault: Fault
+    ) -> asyncio.Future[RecordID | None]:
+        told: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
+
+        def finish(done: asyncio.Future[RecordID | None]) -> None:
+            if done.cancelled() or told.done() or fault is Fault.LOSE_ACK:
+                return
+            error = done.exception()
+            if error is not None:
+                told.set_exception(error)
+            elif fault is Fault.NO_ID:
+                told.set_result(None)
+            else:
+                told.set_exception(_unknown(self._topic))
+
+        written.add_done_callback(finish)
+        return told
+
+
+def _unknown(topic: str) -> WalError:
+    return WalError(ErrorCode.OUTCOME_UNKNOWN, f"no acknowledgement from {topic}")
