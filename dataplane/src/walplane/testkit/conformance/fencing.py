@@ -52,7 +52,7 @@ async def append_as_owner(
 ) -> list[Acknowledged]:
     """Appends `data` one by one as the owner under `term`, opening again where that is allowed.
 
-    A record whose outcome is unknown is looked up before it is tried again.
+    A record whose outcome is unknown is looked up before it is tried again. Closes `session`.
     """
     acks: list[Acknowledged] = []
     writer = await session.open_writer(topic, term, 1)
@@ -84,8 +84,8 @@ class FencingConformance:
         for term in (1, 2):
             async with open_session(harness) as old, open_session(harness) as new:
                 acks += await self._overtake(harness, old, new, topic, term)
-                log = await read_to_end(new, topic)
-            expect_holds(log, acks)
+            async with open_session(harness) as reader:
+                expect_holds(await read_to_end(reader, topic), acks)
 
     async def _overtake(
         self,
