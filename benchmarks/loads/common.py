@@ -1,0 +1,36 @@
+"""What the load programs share: payloads, warm-up, figures."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+
+WARM_UP_S = 0.7
+"""Each load runs this long unmeasured first: connections, caches, code paths."""
+_DISTINCT = 1024
+_SEED = 20_011
+
+
+def payloads(size: int) -> list[bytes]:
+    """Distinct payloads of `size` bytes that do not compress, the same in every process."""
+    source = random.Random(_SEED)  # noqa: S311 - data, not secrets
+    return [source.randbytes(size) for _ in range(_DISTINCT)]
+
+
+def rate(count: int, elapsed: float, size: int) -> dict[str, float]:
+    """Figures of a throughput load; the main one is messages a second."""
+    return {"value": count / elapsed, "MB_per_s": count * size / elapsed / 1e6, "messages": count}
+
+
+def latency(seconds: Sequence[float]) -> dict[str, float]:
+    """Figures of single operations, in milliseconds; the main one is p50."""
+    ordered = sorted(seconds)
+    p50, p99 = (ordered[int(share * len(ordered))] * 1e3 for share in (0.50, 0.99))
+    return {"value": p50, "p50": p50, "p99": p99, "max": ordered[-1] * 1e3, "count": len(ordered)}
+
+
+def report(figures: dict[str, float]) -> None:
+    """Prints the figures, with the processor time that this program took in all."""
+    print(json.dumps({**figures, "client_cpu_s": time.process_time()}), flush=True)

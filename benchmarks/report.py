@@ -1,0 +1,68 @@
+"""The results as a Markdown table. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.harness import Results
+from benchmarks.model import Row, Summary
+
+_HEAD = (
+    "| row | ours | reference | ours ÷ reference | rounds (lowest to highest) "
+    "| first step | must | goal |",
+    "|---|---|---|---|---|---|---|---|",
+)
+_WAITING = "not measured"
+
+
+def render(results: Results, seconds: float) -> str:
+    """The whole page: the table, what each row is, versions."""
+    lines = ["# Benchmarks", "", *_HEAD]
+    lines += [_line(summary) for summary in results.summaries]
+    lines += [f"| {name} | {_WAITING}: {why} |||||||" for name, why in results.failures.items()]
+    lines += ["", _explanation(results, seconds), ""]
+    lines += _rows({summary.row.name: summary.row for summary in results.summaries})
+    lines += ["", "| part | version |", "|---|---|"]
+    lines += [f"| {part} | {version} |" for part, version in results.versions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def amount(value: float, unit: str) -> str:
+    """A figure for people: three digits, or whole numbers with separators."""
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{text} {unit}"
+
+
+def verdict(summary: Summary, bound: float | None) -> str:
+    """A bound and whether the median ratio reaches it."""
+    if bound is None:
+        return "-"
+    sign = "≥" if summary.row.higher_is_better else "≤"
+    met = "met" if summary.row.meets(summary.ratio, bound) else "**not met**"
+    return f"{sign} {bound:g} {met}"
+
+
+def _line(summary: Summary) -> str:
+    row, target = summary.row, summary.target
+    cells = [
+        row.title(summary.figure),
+        amount(summary.ours, row.unit),
+        amount(summary.reference, row.unit),
+        f"**{summary.ratio:.2f}**",
+        f"{len(summary.rounds)} ({min(summary.ratios):.2f} to {max(summary.ratios):.2f})",
+        *(verdict(summary, bound) for bound in (target.first, target.must, target.goal)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _explanation(results: Results, seconds: float) -> str:
+    rounds = {len(summary.rounds) for summary in results.summaries}
+    count = " or ".join(str(number) for number in sorted(rounds)) or "no"
+    return (
+        f"Medians of {count} rounds of {seconds:g} s a side, the sides in turn; a ratio is taken "
+        "within one round. Every round is kept in `rounds.jsonl`."
+    )
+
+
+def _rows(rows: Mapping[str, Row]) -> list[str]:
+    return [f"- `{name}`: {row.what} Reference: {row.reference}" for name, row in rows.items()]

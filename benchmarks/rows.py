@@ -1,0 +1,126 @@
+"""The rows: what is measured, against what, and what has to be reached."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from benchmarks.model import VALUE, Pair, Row, Sample, Setting, Target
+from benchmarks.system import Node, broker, fresh_directory, load, standalone
+
+_APPENDERS = 256
+_FLOOD, _CONCURRENT, _SYNC = "flood", "concurrent", "sync"
+_TUNED = "pulsar-client `send_async`, one producer, batches of up to 1000 messages, 1 MiB, 1 ms"
+
+Start = Callable[[Setting], AbstractContextManager[Pair]]
+Measure = Callable[[float], Sample]
+
+
+def _walplane(node: Node, mode: str, size: int) -> Measure:
+    def measure(seconds: float) -> Sample:
+        arguments = [mode, "--address", node.address, "--collection", _unused("benchmark_")]
+        arguments += ["--size", str(size), "--concurrency", str(_APPENDERS)]
+        return load("walplane_client", *arguments, seconds=seconds, node=node)
+
+    return measure
+
+
+def _on_pulsar(name: str, mode: str, size: int) -> Start:
+    """Node and reference on one broker; each round has topic or collection of its own."""
+
+    @contextmanager
+    def start(setting: Setting) -> Iterator[Pair]:
+        with broker() as pulsar, standalone(setting, name, pulsar.backend) as node:
+
+            def reference(seconds: float) -> Sample:
+                arguments = [mode, "--url", pulsar.service, "--topic"]
+                arguments += [pulsar.topic(_unused("reference-")), "--size", str(size)]
+                arguments += ["--concurrency", str(_APPENDERS)]
+                return load("pulsar_client", *arguments, seconds=seconds)
+
+            versions = {"pulsar broker": pulsar.version()}
+            yield Pair(_walplane(node, mode, size), reference, versions)
+
+    return start
+
+
+def _embedded(name: str, mode: str, disk_mode: str, size: int) -> Start:
+    """Node and reference on one disk."""
+
+    @contextmanager
+    def start(setting: Setting) -> Iterator[Pair]:
+        with standalone(setting, name, None) as node:
+
+            def reference(seconds: float) -> Sample:
+                data = fresh_directory(setting.data / _unused(f"{disk_mode}-"))
+                try:
+                    arguments = [disk_mode, "--data", str(data), "--size", str(size)]
+                    return load("disk", *arguments, seconds=seconds)
+                finally:
+                    fresh_directory(data)
+
+            yield Pair(_walplane(node, mode, size), reference)
+
+    return start
+
+
+def _unused(prefix: str) -> str:
+    return prefix + uuid.uuid4().hex[:12]
+
+
+def _pulsar_append(name: str, size: int, text: str, target: Target) -> Row:
+    return Row(
+        name=name,
+        what=f"messages of {text} appended and acknowledged, one PChannel, real Pulsar, client → "
+        "gRPC → node → Pulsar, `append_many`.",
+        reference=f"{_TUNED}.",
+        unit="msg/s",
+        higher_is_better=True,
+        targets={VALUE: target},
+        start=_on_pulsar(name, _FLOOD, size),
+    )
+
+
+ROWS = (
+    _pulsar_append("append-pulsar-128B", 128, "128 B", Target(5, 8, 20)),
+    _pulsar_append("append-pulsar-1KiB", 1024, "1 KiB", Target(2, 2.5, 5)),
+    Row(
+        name="append-pulsar-concurrent-256",
+        what=f"the same with 1 KiB messages from {_APPENDERS} concurrent appenders, each of which "
+        "awaits the acknowledgement of its message before it appends the next.",
+        reference=f"{_TUNED}; {_APPENDERS} messages unacknowledged at any time.",
+        unit="msg/s",
+        higher_is_better=True,
+        targets={VALUE: Target(None, 1, 2)},
+        start=_on_pulsar("append-pulsar-concurrent-256", _CONCURRENT, 1024),
+    ),
+    Row(
+        name="sync-pulsar-1KiB",
+        what="time of one append of 1 KiB on Pulsar, one after the other.",
+        reference="pulsar-client `send`, batching off.",
+        unit="ms",
+        higher_is_better=False,
+        targets={"p50": Target(1.6, 1.4, 1.15), "p99": Target(None, 1.6, 1.25)},
+        start=_on_pulsar("sync-pulsar-1KiB", _SYNC, 1024),
+    ),
+    Row(
+        name="append-embedded-1KiB",
+        what="messages of 1 KiB appended durably through the full path on the embedded backend.",
+        reference="the same bytes to a file, fdatasync after each write of 1 MiB, same disk.",
+        unit="msg/s",
+        higher_is_better=True,
+        targets={VALUE: Target(0.4, 0.5, 0.8)},
+        start=_embedded("append-embedded-1KiB", _FLOOD, "fdatasync", 1024),
+    ),
+    Row(
+        name="sync-embedded-1KiB",
+        what="time of one durable append of 1 KiB on the embedded backend, one after the other.",
+        reference="RocksDB's own put of the same bytes, synced, in process.",
+        unit="ms",
+        higher_is_better=False,
+        targets={"p50": Target(None, 3, 2)},
+        start=_embedded("sync-embedded-1KiB", _SYNC, "rocksdb-put", 1024),
+    ),
+)
+"""All rows, in the order of the table."""

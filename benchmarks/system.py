@@ -1,0 +1,228 @@
+"""Brings up what is measured: a standalone walplane process, a broker, load programs.
+
+Contract: whatever was started is down again when its context ends, also after an error; what was
+stored for a row is removed with it. Logs of the processes stay in the run's output directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.model import BenchmarkError, Sample, Setting
+from devservices.pulsar import URL_VARIABLE, PrerequisiteMissingError, PulsarError, PulsarProcess
+
+_ROOT = Path(__file__).resolve().parents[1]
+_READY_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+_LOAD_GRACE_S = 120.0
+_ADMIN_TIMEOUT_S = 60.0
+_BROKER_DATA = _ROOT / ".devservices" / "pulsar" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running standalone process.
+
+    Attributes:
+        address: where it listens.
+        pid: of its process.
+    """
+
+    address: str
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds it has used; 0 where /proc does not tell."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def standalone(setting: Setting, row: str, backend: str | None) -> Iterator[Node]:
+    """A walplane process with one PChannel; `backend` None is the embedded one.
+
+    Raises:
+        BenchmarkError: it did not get ready.
+    """
+    data = fresh_directory(setting.data / f"{row}-walplane")
+    address = f"127.0.0.1:{_free_port()}"
+    command = [*_walplane(), "standalone", "--data", str(data), "--listen", address]
+    command += ["--pchannels", "1", *(("--backend", backend) if backend else ())]
+    log = setting.out / f"{row}-walplane.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=_ROOT)
+        try:
+            _wait_ready(process, log)
+            yield Node(address, process.pid)
+        finally:
+            _stop(process)
+            shutil.rmtree(data, ignore_errors=True)
+
+
+def load(program: str, *arguments: str, seconds: float, node: Node | None = None) -> Sample:
+    """Runs one load program; with `node`, its processor time is one of the figures.
+
+    Raises:
+        BenchmarkError: the program failed, or did not end in time.
+    """
+    command = [sys.executable, "-m", f"benchmarks.loads.{program}", *arguments]
+    command += ["--seconds", str(seconds)]
+    before = node.cpu_s if node else 0.0
+    try:
+        done = subprocess.run(
+            command, cwd=_ROOT, capture_output=True, text=True, timeout=seconds + _LOAD_GRACE_S
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"load {program} did not end within {_LOAD_GRACE_S:.0f} s") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise BenchmarkError(f"load {program} failed: {lines[-1]}")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    if node:
+        figures["node_cpu_s"] = node.cpu_s - before
+    return Sample(figures)
+
+
+def fresh_directory(path: Path) -> Path:
+    """`path`, which is not there yet; its parents are."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A Pulsar with a namespace of our own.
+
+    Attributes:
+        service: URL for pulsar-client.
+        admin: URL of its REST interface.
+        namespace: tenant/namespace.
+    """
+
+    service: str
+    admin: str
+    namespace: str
+
+    @property
+    def backend(self) -> str:
+        """URL for walplane."""
+        query = urllib.parse.urlencode(
+            {"admin": self.admin, "namespace": self.namespace}, safe=":/"
+        )
+        return f"{self.service}?{query}"
+
+    def topic(self, name: str) -> str:
+        """Full name of a topic."""
+        return f"persistent://{self.namespace}/{name}"
+
+    def version(self) -> str:
+        """The broker's version."""
+        return _request("GET", f"{self.admin}/admin/v2/brokers/version").strip('"')
+
+
+@contextmanager
+def broker() -> Iterator[Broker]:
+    """The Pulsar that WALPLANE_PULSAR_URL names, else one of our own, started for the while.
+
+    Raises:
+        BenchmarkError: there is none to be had.
+    """
+    own = None if os.environ.get(URL_VARIABLE) else PulsarProcess(_BROKER_DATA)
+    try:
+        url = own.start() if own else os.environ[URL_VARIABLE]
+    except (PrerequisiteMissingError, PulsarError) as error:
+        raise BenchmarkError(str(error)) from error
+    try:
+        with _namespace(url) as ours:
+            yield ours
+    finally:
+        if own:
+            own.wipe()
+
+
+@contextmanager
+def _namespace(url: str) -> Iterator[Broker]:
+    parts = urllib.parse.urlsplit(url)
+    given = urllib.parse.parse_qs(parts.query).get("admin")
+    admin = given[0] if given else f"http://{parts.hostname}:8080"
+    namespace = f"public/walplane-benchmark-{uuid.uuid4().hex[:12]}"
+    _request("PUT", f"{admin}/admin/v2/namespaces/{namespace}")
+    try:
+        yield Broker(f"pulsar://{parts.netloc}", admin, namespace)
+    finally:
+        with suppress(BenchmarkError):
+            _request("DELETE", f"{admin}/admin/v2/namespaces/{namespace}?force=true")
+
+
+def _request(method: str, url: str) -> str:
+    request = urllib.request.Request(url, method=method)  # noqa: S310 - the user's own broker
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=_ADMIN_TIMEOUT_S) as answer:  # noqa: S310
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError) as error:
+        raise BenchmarkError(f"{method} {url} failed: {error}; is the broker up?") from error
+
+
+def _walplane() -> list[str]:
+    script = Path(sys.executable).with_name("walplane")
+    if not script.exists():
+        raise BenchmarkError(f"there is no {script}: pip install -e '.[all,dev]'")
+    return [str(script)]
+
+
+def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    lines: list[bytes] = []
+    reader = threading.Thread(target=_first_ready_line, args=(process, lines), daemon=True)
+    reader.start()
+    reader.join(_READY_TIMEOUT_S)
+    if not lines:
+        raise BenchmarkError(f"walplane standalone did not get ready: see {log}")
+
+
+def _first_ready_line(process: subprocess.Popen[bytes], lines: list[bytes]) -> None:
+    if process.stdout is None:
+        return
+    for line in process.stdout:
+        if line.startswith(b"ready"):
+            lines.append(line)
+            return
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
