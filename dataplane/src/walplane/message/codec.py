@@ -15,12 +15,6 @@ import google_crc32c
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
-FRAME_OVERHEAD_BYTES = 64
-"""What a frame adds to the sum of its serialised entries, at most, apart from 8 bytes an entry."""
-
-ENVELOPE_RESERVE_BYTES = 1024
-"""Room a frame keeps per entry for what the WAL stamps into the envelope."""
-
 
 def crc32c(data: bytes) -> int:
     """crc32c (Castagnoli) of `data`."""
@@ -66,6 +60,16 @@ def check_entry(entry: log_pb2.Entry) -> None:
             ErrorCode.INVALID_ARGUMENT,
             f"entry for {entry.envelope.vchannel!r} does not match its crc32c: send it again",
         )
+
+
+def check_stored_entry(entry: log_pb2.Entry, where: str) -> None:
+    """Checks an entry that was read back against its checksum; `where` names it in errors.
+
+    Raises:
+        WalError: UNRECOVERABLE when they differ.
+    """
+    if crc32c(entry.body) != entry.body_crc32c:
+        raise damaged(where)
 
 
 def encode_frame(content: log_pb2.FrameContent) -> bytes:

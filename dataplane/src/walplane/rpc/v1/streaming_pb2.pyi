@@ -99,18 +99,20 @@ class StartPosition(_message.Message):
     def __init__(self, kind: _Optional[_Union[StartKind, str]] = ..., token: _Optional[_Union[_log_pb2.ResumeToken, _Mapping]] = ..., message_id: _Optional[_Union[_log_pb2.MessageID, _Mapping]] = ...) -> None: ...
 
 class StartConsume(_message.Message):
-    __slots__ = ("pchannel", "vchannel", "start", "follow", "credit_bytes")
+    __slots__ = ("pchannel", "vchannel", "start", "follow", "credit_bytes", "term")
     PCHANNEL_FIELD_NUMBER: _ClassVar[int]
     VCHANNEL_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     pchannel: str
     vchannel: str
     start: StartPosition
     follow: bool
     credit_bytes: int
-    def __init__(self, pchannel: _Optional[str] = ..., vchannel: _Optional[str] = ..., start: _Optional[_Union[StartPosition, _Mapping]] = ..., follow: _Optional[bool] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
+    term: int
+    def __init__(self, pchannel: _Optional[str] = ..., vchannel: _Optional[str] = ..., start: _Optional[_Union[StartPosition, _Mapping]] = ..., follow: _Optional[bool] = ..., credit_bytes: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
     __slots__ = ("start", "credit_bytes")
@@ -131,14 +133,16 @@ class DeliveredEntry(_message.Message):
     def __init__(self, entry: _Optional[_Union[_log_pb2.Entry, _Mapping]] = ..., message_id: _Optional[_Union[_log_pb2.MessageID, _Mapping]] = ..., open_number: _Optional[int] = ...) -> None: ...
 
 class ConsumeResponse(_message.Message):
-    __slots__ = ("entries", "watermark", "end")
+    __slots__ = ("entries", "watermark", "end", "position")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[DeliveredEntry]
     watermark: int
     end: bool
-    def __init__(self, entries: _Optional[_Iterable[_Union[DeliveredEntry, _Mapping]]] = ..., watermark: _Optional[int] = ..., end: _Optional[bool] = ...) -> None: ...
+    position: _log_pb2.ResumeToken
+    def __init__(self, entries: _Optional[_Iterable[_Union[DeliveredEntry, _Mapping]]] = ..., watermark: _Optional[int] = ..., end: _Optional[bool] = ..., position: _Optional[_Union[_log_pb2.ResumeToken, _Mapping]] = ...) -> None: ...
 
 class NodeStatusRequest(_message.Message):
     __slots__ = ()

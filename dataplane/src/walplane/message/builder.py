@@ -1,0 +1,185 @@
+"""Messages before they are appended, and the one way to make them.
+
+Contract: a `MutableMessage` holds N >= 1 messages of one type for one VChannel that are appended
+as one entry; a `BroadcastMutableMessage` splits into one per VChannel. What the registry says of a
+type is checked here, before anything is sent. Layer: message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from google.protobuf.message import Message
+
+from walplane.message import codec
+from walplane.message.registry import MessageType, check_client_entry, spec_of
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import headers_pb2, log_pb2
+
+VERSION = 1
+"""Payload format version of the entries made here."""
+
+
+@dataclass(frozen=True, slots=True)
+class MutableMessage:
+    """One entry to be: everything but what the WAL stamps.
+
+    Attributes:
+        type: what it is.
+        vchannel: where it goes.
+        header: the type's header.
+        payloads: one a message; at least one, each may be empty.
+        payload_format: how a reader decodes them.
+        collection_id: the collection; 0 when the type has none.
+        partition_id: the partition; 0 = the default one.
+        schema_version: version of the schema the payloads follow; 0 = not checked.
+        properties: the user's own; keys must not start with `_`.
+        trace_parent: W3C trace context.
+        broadcast: set by the Broadcaster.
+    """
+
+    type: MessageType
+    vchannel: str
+    header: Message
+    payloads: Sequence[bytes] = (b"",)
+    payload_format: log_pb2.PayloadFormat = log_pb2.PAYLOAD_FORMAT_RAW
+    collection_id: int = 0
+    partition_id: int = 0
+    schema_version: int = 0
+    properties: Mapping[str, str] = field(default_factory=dict)
+    trace_parent: str = ""
+    broadcast: log_pb2.BroadcastHeader | None = None
+
+    def envelope(self) -> log_pb2.Envelope:
+        """The envelope without producer, ticks and term.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for what no client may append.
+        """
+        envelope = log_pb2.Envelope(
+            version=VERSION,
+            type=self.type,
+            vchannel=self.vchannel,
+            collection_id=self.collection_id,
+            partition_id=self.partition_id,
+            schema_version=self.schema_version,
+            count=len(self.payloads),
+            payload_format=self.payload_format,
+            trace_parent=self.trace_parent,
+            broadcast=self.broadcast,
+            properties=self.properties,
+        )
+        spec = check_client_entry(envelope)
+        if not isinstance(self.header, spec.header):
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{self.type.name} takes a {spec.header.__name__}, "
+                f"not a {type(self.header).__name__}",
+            )
+        return envelope
+
+    def to_entry(self) -> log_pb2.Entry:
+        """The entry as it is sent.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for what no client may append.
+        """
+        body = codec.encode_body(self.header.SerializeToString(), self.payloads)
+        return codec.seal_entry(self.envelope(), body)
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastMutableMessage:
+    """One message for many VChannels.
+
+    Attributes:
+        message: what each of them gets; its VChannel is not used.
+        vchannels: the targets, the CChannel included where the type's dispatch says so.
+    """
+
+    message: MutableMessage
+    vchannels: Sequence[str]
+
+    def split(self, broadcast_id: int, coord_term: int) -> list[MutableMessage]:
+        """One message per target, each with the broadcast header."""
+        spec = spec_of(self.message.type)
+        keys = spec.resource_keys(self.message.header)
+        header = log_pb2.BroadcastHeader(
+            broadcast_id=broadcast_id,
+            vchannels=self.vchannels,
+            resource_keys=[key.to_proto() for key in keys],
+            ack_sync_up=spec.ack_sync_up,
+            coord_term=coord_term,
+        )
+        return [
+            replace(self.message, vchannel=vchannel, broadcast=header)
+            for vchannel in self.vchannels
+        ]
+
+
+def insert(
+    vchannel: str,
+    *payloads: bytes,
+    collection_id: int = 0,
+    partition_id: int = 0,
+    schema_version: int = 0,
+    rows: int = 0,
+    payload_format: log_pb2.PayloadFormat = log_pb2.PAYLOAD_FORMAT_RAW,
+    properties: Mapping[str, str] | None = None,
+) -> MutableMessage:
+    """Rows for one VChannel, appended together.
+
+    Args:
+        vchannel: where they go.
+        payloads: one a message.
+        collection_id: the collection.
+        partition_id: the partition; 0 = the default one.
+        schema_version: of the schema they follow; 0 = not checked.
+        rows: rows in all payloads; 0 = one a payload.
+        payload_format: how a reader decodes them.
+        properties: the user's own.
+    """
+    return MutableMessage(
+        MessageType.INSERT,
+        vchannel,
+        headers_pb2.InsertHeader(rows=rows),
+        payloads,
+        payload_format,
+        collection_id,
+        partition_id,
+        schema_version,
+        properties or {},
+    )
+
+
+def delete(vchannel: str, *payloads: bytes, collection_id: int = 0) -> MutableMessage:
+    """Deletes for one VChannel; each payload names rows in the caller's own form."""
+    header = headers_pb2.DeleteHeader()
+    return MutableMessage(
+        MessageType.DELETE, vchannel, header, payloads, collection_id=collection_id
+    )
+
+
+def create_collection(
+    header: headers_pb2.CreateCollectionHeader, cchannel: str
+) -> BroadcastMutableMessage:
+    """CreateCollection for the collection's VChannels and the CChannel."""
+    message = MutableMessage(
+        MessageType.CREATE_COLLECTION,
+        "",
+        header,
+        collection_id=header.collection_id,
+        schema_version=header.schema_version,
+    )
+    return BroadcastMutableMessage(message, [*header.vchannels, cchannel])
+
+
+def drop_collection(
+    header: headers_pb2.CollectionHeader, vchannels: Iterable[str], cchannel: str
+) -> BroadcastMutableMessage:
+    """DropCollection for the collection's VChannels and the CChannel."""
+    message = MutableMessage(
+        MessageType.DROP_COLLECTION, "", header, collection_id=header.collection_id
+    )
+    return BroadcastMutableMessage(message, [*vchannels, cchannel])

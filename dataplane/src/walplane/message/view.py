@@ -1,0 +1,157 @@
+"""Messages after they were appended: a batch over an entry, and views of its messages.
+
+Contract: nothing is decoded before it is asked for, and then once for the whole batch.
+Layer: message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+
+from walplane.message import codec
+from walplane.message.ids import MessageID, ResumeToken
+from walplane.message.registry import MessageSpec, MessageType, spec_of
+from walplane.rpc.v1 import log_pb2
+
+
+class ImmutableMessage(NamedTuple):
+    """One message as it lies in the log; cheap: the batch holds what its messages share."""
+
+    batch: Batch
+    index: int
+    payload: bytes
+
+    @property
+    def message_id(self) -> MessageID:
+        """Its position."""
+        return self.batch.message_id._replace(message_index=self.index)
+
+    @property
+    def time_tick(self) -> int:
+        """Its log sequence number within the PChannel."""
+        return self.batch.first_tick + self.index
+
+    @property
+    def last_confirmed_message_id(self) -> MessageID | None:
+        """Reading from there yields every message above `time_tick`; None = the beginning."""
+        return self.batch.last_confirmed
+
+    @property
+    def resume_token(self) -> ResumeToken:
+        """Where a reader that has taken this message goes on."""
+        envelope = self.batch.envelope
+        return ResumeToken(
+            self.batch.last_confirmed, self.time_tick, envelope.term, self.batch.open_number
+        )
+
+    @property
+    def type(self) -> MessageType:
+        """What it is."""
+        return self.batch.type
+
+    @property
+    def vchannel(self) -> str:
+        """Its VChannel."""
+        return self.batch.envelope.vchannel
+
+    @property
+    def term(self) -> int:
+        """Term of the writer."""
+        return self.batch.envelope.term
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Its properties."""
+        return dict(self.batch.envelope.properties)
+
+
+class Batch:
+    """The messages `first` .. `last` (indexes in the entry) of one entry.
+
+    Attributes:
+        entry: the entry as it lies in the log.
+        message_id: position of the entry's message 0.
+        open_number: number of the writer's open.
+        first: index of the first message of the batch.
+        last: index after the last one.
+    """
+
+    def __init__(
+        self, entry: log_pb2.Entry, message_id: MessageID, open_number: int, first: int = 0
+    ) -> None:
+        """A view over `entry` from message `first` on; decodes nothing."""
+        self.entry = entry
+        self.message_id = message_id
+        self.open_number = open_number
+        self.first = first
+        self.last = entry.envelope.count
+
+    def __len__(self) -> int:
+        """How many messages."""
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[ImmutableMessage]:
+        """The messages, in tick order."""
+        for index, payload in enumerate(self.payloads, self.first):
+            yield ImmutableMessage(self, index, payload)
+
+    def after(self, tick: int) -> Batch:
+        """The part of this batch above `tick`."""
+        first = max(self.first, tick + 1 - self.first_tick)
+        return Batch(self.entry, self.message_id, self.open_number, min(first, self.last))
+
+    @property
+    def envelope(self) -> log_pb2.Envelope:
+        """The entry's envelope."""
+        return self.entry.envelope
+
+    @property
+    def first_tick(self) -> int:
+        """Tick of the entry's message 0."""
+        return self.entry.envelope.first_tick
+
+    @property
+    def last_tick(self) -> int:
+        """Tick of the last message."""
+        return self.entry.envelope.first_tick + self.last - 1
+
+    @property
+    def type(self) -> MessageType:
+        """What the messages are."""
+        return self.spec.type
+
+    @cached_property
+    def spec(self) -> MessageSpec:
+        """The registry's row of the type."""
+        return spec_of(self.entry.envelope.type)
+
+    @cached_property
+    def last_confirmed(self) -> MessageID | None:
+        """Reading from there yields every message above the batch's ticks."""
+        envelope = self.entry.envelope
+        if not envelope.HasField("last_confirmed"):
+            return None
+        return MessageID.from_proto(envelope.last_confirmed)
+
+    @cached_property
+    def _decoded(self) -> tuple[bytes, list[bytes]]:
+        codec.check_stored_entry(self.entry, str(self.message_id))
+        return codec.decode_body(self.entry.body)
+
+    @cached_property
+    def payloads(self) -> list[bytes]:
+        """The payloads, checked against the entry's checksum when they are first asked for.
+
+        Raises:
+            WalError: UNRECOVERABLE when the entry is damaged.
+        """
+        return self._decoded[1][self.first :]
+
+    @cached_property
+    def header(self) -> Message:
+        """The typed header."""
+        return self.spec.header.FromString(self._decoded[0])
