@@ -22,18 +22,18 @@ class ImmutableMessage(NamedTuple):
     """One message as it lies in the log; cheap: the batch holds what its messages share."""
 
     batch: Batch
-    index: int
+    message_index: int
     payload: bytes
 
     @property
     def message_id(self) -> MessageID:
         """Its position."""
-        return self.batch.message_id._replace(message_index=self.index)
+        return self.batch.message_id._replace(message_index=self.message_index)
 
     @property
     def time_tick(self) -> int:
         """Its log sequence number within the PChannel."""
-        return self.batch.first_tick + self.index
+        return self.batch.first_tick + self.message_index
 
     @property
     def last_confirmed_message_id(self) -> MessageID | None:
