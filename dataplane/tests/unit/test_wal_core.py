@@ -115,7 +115,7 @@ async def test_appends_come_back_in_order_with_growing_ticks(world: World) -> No
 async def test_queued_entries_share_a_frame(world: World) -> None:
     wal = await world.open(1, WALConfig(frames_in_flight=1))
     results = await asyncio.gather(*(wal.append(entry(b"%d" % i)) for i in range(50)))
-    assert len({r.message_id.record for r in results}) < 10
+    assert len({r.message_id.record for r in results}) < len(results)
 
 
 async def test_a_repeated_batch_gets_the_first_result_also_under_a_new_owner(world: World) -> None:

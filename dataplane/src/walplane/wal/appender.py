@@ -50,6 +50,7 @@ class Appender:
         acks: AckManager,
         config: WALConfig,
         monotonic: Callable[[], float],
+        stalled: Callable[[], bool],
         on_written: Callable[[LogEntry], None],
         on_settled: Callable[[], None],
         on_trouble: Callable[[WalError], None],
@@ -63,6 +64,7 @@ class Appender:
             acks: ticks of this open.
             config: frame size and number in flight.
             monotonic: seconds, for the age of what is in flight.
+            stalled: whether this process was stopped for so long that it may not acknowledge.
             on_written: takes each written entry in log order.
             on_settled: told after each frame that was acknowledged.
             on_trouble: told once when a frame's outcome is unknown.
@@ -73,6 +75,7 @@ class Appender:
         self._acks = acks
         self._config = config
         self._monotonic = monotonic
+        self._stalled = stalled
         self._on_written = on_written
         self._on_settled = on_settled
         self._on_trouble = on_trouble
@@ -148,9 +151,9 @@ class Appender:
         error = done.exception()
         if self._stopped:
             return
-        record_id = done.result() if error is None else None
+        record_id = done.result() if error is None and not self._stalled() else None
         if record_id is None:
-            unknown = WalError(ErrorCode.OUTCOME_UNKNOWN, "a frame was written under an unknown id")
+            unknown = WalError(ErrorCode.OUTCOME_UNKNOWN, "what became of a frame is not known")
             reason = error if isinstance(error, WalError) else unknown
             self.stop(reason)
             self._on_trouble(reason)

@@ -53,6 +53,7 @@ class Upkeep:
 
     async def run(self) -> None:
         """Works until it is cancelled."""
+        self._beat = self._now()
         while True:
             await asyncio.sleep(min(_STEP_S, self._wal.config.idle_tick_s))
             if self.stalled() and self._wal.state == "serving":

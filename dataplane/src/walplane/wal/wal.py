@@ -319,6 +319,7 @@ class WAL:
             self._acks,
             self.config,
             self._deps.runtime.monotonic,
+            self._upkeep.stalled,
             self._written,
             self.moved.notify,
             self.distrust,
