@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 
 class ChannelState(enum.Enum):
-    """Where a PChannel stands; the values are those of `ChannelState` on the wire."""
+    """Where a PChannel stands; names and values are those of `ChannelState` on the wire."""
 
     UNINITIALIZED = 0  # never granted to anybody by this coordinator
     ASSIGNING = 1  # granted under a new term, not yet confirmed

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from typing import Protocol
 
+from walplane.coord.ports import DeltaLog
 from walplane.coord.settings import CoordSettings
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coordmeta_pb2
@@ -95,14 +95,6 @@ class OracleState:
     def lost(self, terms: Mapping[str, int]) -> frozenset[str]:
         """The PChannels for which a higher term is recorded than `terms` names."""
         return frozenset(name for name, term in terms.items() if term < self.terms.get(name, 0))
-
-
-class DeltaLog(Protocol):
-    """Where deltas become durable, and are applied by the time `append` returns."""
-
-    async def append(self, component: str, data: bytes) -> None:
-        """Durable after an append that began after the call; see `MetaStore.append`."""
-        ...
 
 
 class Oracle:

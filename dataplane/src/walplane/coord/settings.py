@@ -23,6 +23,8 @@ class CoordSettings(BaseModel):
     """How long a caller waits for the meta topic: ticks, terms."""
     oracle_lead_ms: PositiveInt = 3000
     """How far ahead of the last tick the mark is persisted."""
+    broadcast_timeout_s: PositiveFloat = 30.0
+    """One attempt to append to one VChannel."""
     assign_timeout_s: PositiveFloat = 90.0
     """A node that has not confirmed a PChannel by then has failed to open it."""
     release_timeout_s: PositiveFloat = 15.0

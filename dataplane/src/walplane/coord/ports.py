@@ -1,0 +1,41 @@
+"""What the coordinator's parts need of their log, and their log of them. Layer: coord."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Component(Protocol):
+    """A part of the coordinator's state that lives in the meta topic."""
+
+    def apply(self, data: bytes) -> None:
+        """Takes one durable delta or snapshot part; idempotent."""
+        ...
+
+    def dump(self) -> list[bytes]:
+        """Snapshot parts from which `apply` rebuilds the state."""
+        ...
+
+
+class DeltaLog(Protocol):
+    """Where deltas become durable; `MetaStore` is it."""
+
+    async def append(self, component: str, data: bytes) -> None:
+        """Makes a delta durable, by an append that begins after the call; then it is applied.
+
+        Raises:
+            WalError: nothing can be written any more.
+        """
+        ...
+
+
+class ConfirmingLog(DeltaLog, Protocol):
+    """A `DeltaLog` that can tell whether it is still this coordinator's own."""
+
+    async def confirm(self) -> None:
+        """Returns after an append that began after the call: the term was in force then.
+
+        Raises:
+            WalError: nothing can be written any more.
+        """
+        ...
