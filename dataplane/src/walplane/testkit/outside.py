@@ -11,9 +11,10 @@ from walplane.backends.interface import Backend
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 from walplane.wal.config import WALConfig
+from walplane.wal.ownership import WALDeps
 from walplane.wal.ports import TickBatch
 from walplane.wal.timetick.reserve import TickReserve
-from walplane.wal.wal import WAL, WALDeps
+from walplane.wal.wal import WAL
 
 
 class TestOracle:

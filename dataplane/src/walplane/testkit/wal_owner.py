@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from walplane.rpc.v1 import log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.outside import TestOracle
 from walplane.wal.config import WALConfig
+from walplane.wal.ownership import WALDeps
 from walplane.wal.timetick.reserve import TickReserve
-from walplane.wal.wal import WAL, WALDeps
+from walplane.wal.wal import WAL
 
 _TICKS_A_TERM = 1 << 44  # keeps the terms' ticks apart as one oracle would
 
@@ -114,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

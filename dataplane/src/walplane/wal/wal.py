@@ -8,16 +8,15 @@ callers wait for that. What the log shows of another owner ends this WAL at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from walplane.backends.interface import Backend, BackendSession, RecordScanner, Start
+from walplane.backends.interface import BackendSession, RecordScanner, Start
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.runtime import Runtime
 from walplane.wal.appender import Appender, FlyingFrame, Pending, settle
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
@@ -25,32 +24,19 @@ from walplane.wal.interceptors.base import AppendOp, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
 from walplane.wal.metalog import MetaState
-from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
-from walplane.wal.ports import AppendResult, LogEntry, StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.opener import Beginning, OpenedLog
+from walplane.wal.ownership import Ownership, WALDeps
+from walplane.wal.ports import AppendResult, LogEntry, StaleTerm
 from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
 from walplane.wal.timetick.acks import AckManager
-from walplane.wal.timetick.reserve import TickReserve
 from walplane.wal.upkeep import Upkeep
 
 _log = structlog.get_logger(__name__)
 
 _ENTRY_ROOM = 8 * 1024  # what envelope and frame add to a body, at most
-_REOPEN_BACKOFF_S = (0.02, 2.0)
-_FATAL = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
-
-
-@dataclass(frozen=True)
-class WALDeps:
-    """What the wiring passes in."""
-
-    backend: Backend
-    reserve: TickReserve
-    oracle: TimestampOracle
-    authority: TermAuthority
-    runtime: Runtime
 
 
 @dataclass(frozen=True)
@@ -88,16 +74,13 @@ class WAL:
         self.recovery = RecoveryState(config)
         self.moved = Signal()
         self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
-        self.open_number = 0
         self.state = "opening"
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes)
         self._deps = deps
-        self._barriers: set[bytes] = set()
+        self._ownership = Ownership(pchannel, term, deps, config)
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._attempts = 0
-        self._last_error = ""
         self._upkeep = Upkeep(self, deps.runtime)
         idempotency = IdempotencyInterceptor(self.recovery.windows)
         timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks)
@@ -122,8 +105,7 @@ class WAL:
         def observe(item: LogEntry, _key: OpenKey, _number: int) -> None:
             wal.recovery.observe(item)
 
-        opening = wal._opening(False, begin, observe)
-        opened = await wal._open(opening)
+        opened = await wal._ownership.take(begin, observe)
         wal.buffer.floor = opened.barrier_tick
         wal._serve(opened)
         wal._start(wal._upkeep.run())
@@ -214,6 +196,11 @@ class WAL:
     # --- state -------------------------------------------------------------------------------
 
     @property
+    def open_number(self) -> int:
+        """How often this owner opened the log again."""
+        return self._ownership.key.open_number
+
+    @property
     def replayed(self) -> int:
         """Entries that the latest open read again."""
         return self._opened.replayed
@@ -240,8 +227,8 @@ class WAL:
             checkpoint_tick=self.recovery.checkpoint_tick,
             vchannels=len(self.recovery.vchannels),
             bytes_pending=self._appender.bytes_pending,
-            attempts=self._attempts,
-            last_error=self._last_error,
+            attempts=self._ownership.attempts,
+            last_error=self._ownership.last_error,
             term_floor=failure.term_floor if isinstance(failure, StaleTerm) else 0,
         )
 
@@ -270,51 +257,13 @@ class WAL:
 
     # --- opening and reopening ---------------------------------------------------------------
 
-    def _opening(
-        self, reopen: bool, begin: Callable[[MetaState], Beginning], observe: Observe
-    ) -> Opening:
-        barrier_id = self._deps.runtime.new_id()
-        self._barriers.add(barrier_id)
-        return Opening(
-            pchannel=self.pchannel,
-            key=OpenKey(self.term, self.open_number),
-            barrier_id=barrier_id,
-            own_barriers=self._barriers,
-            reopen=reopen,
-            barrier_tick=self._own_tick if reopen else self._fresh_tick,
-            begin=begin,
-            observe=observe,
-        )
-
-    async def _fresh_tick(self) -> int:
-        return await self._deps.oracle.fresh(self.pchannel, self.term)
-
-    async def _own_tick(self) -> int:
-        while True:
-            tick = self._deps.reserve.take(1, self._acks.last_allocated)
-            if tick is not None:
-                return tick
-            await self._deps.reserve.ready(1, self._acks.last_allocated)
-
-    async def _open(self, opening: Opening) -> OpenedLog:
-        deps = self._deps
-        try:
-            async with asyncio.timeout(self.config.open_timeout_s):
-                return await open_log(deps.backend, deps.authority, opening)
-        except TimeoutError as error:
-            raise WalError(
-                ErrorCode.INNER,
-                f"opening {self.pchannel} under term {self.term} took longer than "
-                f"{self.config.open_timeout_s:g} s: see whether {deps.backend.name} answers",
-            ) from error
-
     def _serve(self, opened: OpenedLog) -> None:
         self._opened = opened
         self._last_record = opened.barrier_id.record
         self._acks = AckManager(opened.barrier_tick, opened.last_confirmed, self.buffer.add)
         self._appender = Appender(
             opened.sender,
-            OpenKey(self.term, self.open_number),
+            self._ownership.key,
             self.backend_name,
             self._acks,
             self.config,
@@ -346,14 +295,14 @@ class WAL:
         if self.state != "serving":
             return
         self.state = "reopening"
-        self._last_error = str(reason)
+        self._ownership.last_error = str(reason)
         _log.warning("self-reopen", pchannel=self.pchannel, term=self.term, reason=str(reason))
         self._appender.stop(reason)
         self._start(self._reopen())
 
     async def _reopen(self) -> None:
         await self._opened.session.close()
-        old_key = OpenKey(self.term, self.open_number)
+        old_key = self._ownership.key
         found: dict[int, list[LogEntry]] = {}
 
         def begin(_meta: MetaState) -> Beginning:
@@ -364,8 +313,10 @@ class WAL:
             if key == old_key:
                 found.setdefault(number, []).append(item)
 
-        opened = await self._open_again(begin, observe)
-        if opened is None:
+        try:
+            opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
+        except WalError as error:
+            self._fail(error)
             return
         first = await self._ticks_for_all(opened.barrier_tick)
         # From here on nothing waits: what arrives later queues behind what is put back here.
@@ -377,25 +328,6 @@ class WAL:
             pending.op.ticks = self._acks.allocate(first, count)
             first += count
             self._appender.requeue(pending)
-
-    async def _open_again(
-        self, begin: Callable[[MetaState], Beginning], observe: Observe
-    ) -> OpenedLog | None:
-        """Tries until the log is open again; None when this WAL is over."""
-        delay, most = _REOPEN_BACKOFF_S
-        while True:
-            self.open_number += 1
-            self._attempts += 1
-            try:
-                return await self._open(self._opening(True, begin, observe))
-            except WalError as error:
-                self._last_error = str(error)
-                if isinstance(error, StaleTerm) or error.code in _FATAL:
-                    self._fail(error)
-                    return None
-                _log.warning("self-reopen failed", pchannel=self.pchannel, error=str(error))
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, most)
 
     async def _ticks_for_all(self, above: int) -> int:
         """The first of enough consecutive ticks for everything that is not settled yet."""
