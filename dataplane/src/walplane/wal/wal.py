@@ -316,7 +316,7 @@ class WAL:
         try:
             opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
         except WalError as error:
-            self._fail(error)
+            self.fence(error)
             return
         first = await self._ticks_for_all(opened.barrier_tick)
         # From here on nothing waits: what arrives later queues behind what is put back here.
@@ -356,7 +356,8 @@ class WAL:
 
     # --- ending ------------------------------------------------------------------------------
 
-    def _fail(self, reason: WalError) -> None:
+    def fence(self, reason: WalError) -> None:
+        """Ends this WAL at once with `reason`: it is no owner any more."""
         _log.error("stopped", pchannel=self.pchannel, term=self.term, reason=str(reason))
         self._end(reason)
 
