@@ -1,0 +1,274 @@
+"""RocksDB itself: options, opening with its checks, writing, syncing, reading. Layer: backends.
+
+Contract: every call blocks; `write` and `sync` belong to one thread, `read` to any. Whatever
+RocksDB says against is raised as a `WalError` that names the directory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rocksdict import Rdict, WriteBatch
+
+from walplane.backends.interface import Record
+from walplane.backends.rocksdb import layout
+from walplane.backends.rocksdb.errors import damaged, failed
+from walplane.backends.rocksdb.mark import AcknowledgedMark
+from walplane.backends.rocksdb.options import database_options, read_options, write_options
+from walplane.backends.sequenced import FIRST
+from walplane.rpc.errors import ErrorCode, WalError
+
+MARK_FILE = "walplane.acknowledged"
+_STALL_SECONDS = 30.0
+
+
+class Batch:
+    """What one write carries: all of it or nothing."""
+
+    def __init__(self) -> None:
+        """An empty one."""
+        self.puts: list[tuple[bytes, bytes]] = []
+        self.cuts: list[tuple[bytes, bytes]] = []
+        self.size = 0
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Sets `key` to `value`."""
+        self.puts.append((key, value))
+        self.size += len(key) + len(value)
+
+    def cut(self, begin: bytes, end: bytes) -> None:
+        """Deletes the keys from `begin` to below `end`."""
+        self.cuts.append((begin, end))
+
+
+class Database:
+    """One open database; the kernel's lock on its LOCK file keeps other processes out.
+
+    Attributes:
+        path: its directory.
+        next_batch: the number of the first batch to write.
+        topics: what was found: name, entry, and the sequence number above the last record.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Opens the database in the directory `path`, made if it is not there, and checks it.
+
+        Raises:
+            WalError: RESOURCE_ACQUIRED while it is open elsewhere; UNRECOVERABLE when it is
+                damaged or lacks acknowledged records; INVALID_ARGUMENT when `path` is no
+                directory of ours.
+        """
+        self.path = path
+        self._make_directory()
+        try:
+            self._rocks = Rdict(path, database_options())
+        except Exception as error:
+            raise failed(self.path, "open", error) from error
+        try:
+            self._mark = AcknowledgedMark(Path(path, MARK_FILE))
+            self.next_batch = self._check() + 1
+            self.topics = list(self._topics())
+        except OSError as error:
+            self._rocks.close()
+            raise failed(self.path, "open", error) from error
+        except WalError:
+            self._rocks.close()
+            raise
+
+    def _topics(self) -> Iterator[tuple[str, layout.TopicEntry, int]]:
+        for key, value in self._scan(layout.TOPICS_FROM, layout.TOPICS_TO):
+            entry = layout.TopicEntry.decode(value)
+            yield layout.topic_name(key), entry, self._end_of(entry)
+
+    def write(self, batch: Batch) -> None:
+        """Hands `batch` to the operating system: it survives this process, not yet the machine.
+
+        Raises:
+            WalError: UNRECOVERABLE; nobody knows how much of it was written.
+        """
+        deadline = time.monotonic() + _STALL_SECONDS
+        while True:
+            try:
+                self._rocks.write(_rocks_batch(batch), write_options())
+            except Exception as error:
+                if "Result incomplete" not in str(error) or time.monotonic() > deadline:
+                    raise failed(self.path, "write to", error) from error
+                time.sleep(0.002)
+            else:
+                return
+
+    def sync(self) -> None:
+        """Makes durable what was written: fsyncs the logs, and the directory after a new one.
+
+        Raises:
+            WalError: UNRECOVERABLE; what was not durable before may never be.
+        """
+        try:
+            self._rocks.flush_wal(True)
+        except Exception as error:
+            raise failed(self.path, "fsync", error) from error
+
+    def note(self, batch: int) -> None:
+        """Notes that everything up to `batch` is durable and acknowledged.
+
+        Raises:
+            WalError: UNRECOVERABLE.
+        """
+        try:
+            self._mark.note(batch)
+        except OSError as error:
+            raise failed(self.path, "write to", error) from error
+
+    def read(self, number: int, first: int, end: int, max_bytes: int) -> list[Record]:
+        """The records from `first` to below `end`, or as many as fill `max_bytes`; at least one.
+
+        Raises:
+            WalError: UNRECOVERABLE when one is damaged or not there.
+        """
+        records: list[Record] = []
+        rows = self._rocks.iter(read_options())
+        try:
+            rows.seek(layout.record_key(number, first))
+            while max_bytes > 0 and first + len(records) < end and rows.valid():
+                sequence = first + len(records)
+                if rows.key() != layout.record_key(number, sequence):
+                    break
+                data: bytes = rows.value()
+                records.append(Record((sequence,), data))
+                max_bytes -= len(data)
+                rows.next()
+            rows.status()
+        except Exception as error:
+            raise failed(self.path, "read", error) from error
+        finally:
+            # A traceback would keep the iterator, and the iterator the database's lock.
+            del rows
+        if not records or (max_bytes > 0 and first + len(records) < end):
+            raise damaged(
+                self.path, f"record {first + len(records)} of topic number {number} is gone"
+            )
+        return records
+
+    def oldest_and_newest_log(self) -> tuple[int, int]:
+        """Numbers of RocksDB's logs: the oldest that is still needed, and the present one."""
+        names = (name for name in os.listdir(self.path) if name.endswith(".log"))
+        numbers = [int(name[: -len(".log")]) for name in names]
+        return min(numbers), max(numbers)
+
+    def flush(self) -> None:
+        """Writes what is in memory to table files, and waits for it.
+
+        Raises:
+            WalError: UNRECOVERABLE.
+        """
+        try:
+            self._rocks.flush(True)
+        except Exception as error:
+            raise failed(self.path, "flush", error) from error
+
+    def close(self) -> None:
+        """Closes the database; the lock is free when this returns.
+
+        Raises:
+            WalError: UNRECOVERABLE when the last flush failed; what was acknowledged stays in the
+                log, and the lock is free all the same.
+        """
+        self._mark.close()
+        try:
+            self._rocks.close()
+        except Exception as error:
+            raise failed(self.path, "close", error) from error
+
+    def _make_directory(self) -> None:
+        path = Path(self.path)
+        try:
+            if not path.is_dir():
+                path.mkdir(parents=True)
+                _fsync_directory(path.parent)
+        except OSError as error:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{self.path} cannot be the data directory: {error.strerror}",
+            ) from error
+
+    def _check(self) -> int:
+        """The number of the last batch, after making sure that none is missing."""
+        acknowledged = self._mark.read()
+        known = self._rocks.get(layout.FORMAT_KEY)
+        if known is None and any(True for _ in self._scan(b"", b"\xff" * 16)):
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT, f"{self.path} holds another program's RocksDB"
+            )
+        if known not in (None, layout.FORMAT):
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{self.path} was written as {known!r}, this version knows {layout.FORMAT!r}: "
+                "use the version that wrote it",
+            )
+        floor = self._rocks.get(layout.FLOOR_KEY)
+        expected = int.from_bytes(floor, "big") if floor else 1
+        for key, _ in self._scan(layout.BATCHES_FROM, layout.BATCHES_TO):
+            if layout.batch_number(key) != expected:
+                raise damaged(self.path, f"batch {expected} of its log is gone")
+            expected += 1
+        if expected <= acknowledged:
+            raise damaged(
+                self.path,
+                f"acknowledged records are missing (log ends at batch {expected - 1}, "
+                f"{acknowledged} was acknowledged)",
+            )
+        return expected - 1
+
+    def _end_of(self, entry: layout.TopicEntry) -> int:
+        """The sequence number above the last record of a topic."""
+        rows = self._rocks.iter(read_options())
+        try:
+            rows.seek_for_prev(layout.record_key(entry.number, layout.LAST))
+            key: bytes = rows.key() if rows.valid() else b""
+            rows.status()
+        except Exception as error:
+            raise failed(self.path, "read", error) from error
+        finally:
+            del rows
+        if key < layout.record_key(entry.number, FIRST):
+            if entry.earliest > FIRST:
+                raise damaged(self.path, f"every record of topic number {entry.number} is gone")
+            return FIRST
+        return layout.record_sequence(key) + 1
+
+    def _scan(self, begin: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from `begin` to below `end`."""
+        rows = self._rocks.iter(read_options())
+        try:
+            rows.seek(begin)
+            while rows.valid() and rows.key() < end:
+                yield rows.key(), rows.value()
+                rows.next()
+            rows.status()
+        except Exception as error:
+            if isinstance(error, WalError):
+                raise
+            raise failed(self.path, "read", error) from error
+        finally:
+            del rows
+
+
+def _rocks_batch(batch: Batch) -> WriteBatch:
+    """A new one for each try: RocksDB's binding consumes it, also when the write is refused."""
+    rocks_batch = WriteBatch(raw_mode=True)
+    for begin, end in batch.cuts:
+        rocks_batch.delete_range(begin, end)
+    for key, value in batch.puts:
+        rocks_batch.put(key, value)
+    return rocks_batch
+
+
+def _fsync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
