@@ -80,3 +80,8 @@ def settings_of(context: typer.Context, address: str | None, debug: bool) -> Set
     """The settings of one command: its own options over the global ones."""
     outer = context.obj if isinstance(context.obj, Settings) else Settings()
     return Settings(address or outer.address, debug or outer.debug)
+
+
+def examples(*commands: str) -> str:
+    """The end of a help page: `commands`, one a line, as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)

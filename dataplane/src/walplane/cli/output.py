@@ -40,16 +40,22 @@ class StreamPrinter:
     """Prints objects one after the other while a command runs.
 
     JSON: one object a line. YAML: one document each. Table: fixed columns, header first.
+
+    Attributes:
+        output: the form.
     """
 
     def __init__(self, output: OutputFormat, widths: Mapping[str, int]) -> None:
         """Takes the table's columns with their least widths, in order."""
-        self._output = output
+        self.output = output
         self._widths = widths
         self._header_due = output is OutputFormat.TABLE
+        self._writing = asyncio.Lock()
 
     async def write(self, values: Sequence[Row]) -> None:
         """Prints `values` and flushes; waits while the reader of the output is slow.
+
+        Calls do not mix their output, and keep their order.
 
         Raises:
             BrokenPipeError: nobody reads any more.
@@ -58,13 +64,14 @@ class StreamPrinter:
         if self._header_due:
             text = self._line([name.upper().replace("_", " ") for name in self._widths]) + text
             self._header_due = False
-        await asyncio.to_thread(_write, text)
+        async with self._writing:
+            await asyncio.to_thread(_write, text)
 
     def _render(self, value: Row) -> str:
-        if self._output is OutputFormat.JSON:
+        if self.output is OutputFormat.JSON:
             return json.dumps(value, ensure_ascii=False) + "\n"
-        if self._output is OutputFormat.YAML:
-            return "---\n" + _document(dict(value), self._output)
+        if self.output is OutputFormat.YAML:
+            return "---\n" + _document(dict(value), self.output)
         return self._line([_cell(value.get(name)) for name in self._widths])
 
     def _line(self, cells: Sequence[str]) -> str:

@@ -1,0 +1,196 @@
+"""`walplane append`: standard input, one message a line. Layer: cli.
+
+Contract: lines of one VChannel are appended in their order, and as many are in flight as the byte
+budget allows. Each line ends in exactly one of two ways: acknowledged, or named on standard error
+with its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from walplane.channel import shard_of
+from walplane.cli.errors import FAILED, one_line
+from walplane.cli.keys import key_bytes
+from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
+from walplane.cli.options import (
+    AddressOption,
+    DebugOption,
+    OutputFormat,
+    examples,
+    settings_of,
+)
+from walplane.cli.output import StreamPrinter
+from walplane.cli.run import run
+from walplane.client import AppendResult, CollectionInfo, PartialAppendError, StreamingClient
+from walplane.message.builder import MutableMessage, insert
+from walplane.rpc.errors import WalError
+from walplane.rpc.flow import ByteBudget
+
+EXAMPLES = examples(
+    "echo hello | walplane append --collection notes",
+    "walplane append --collection orders --key customer -o json < orders.jsonl",
+)
+IN_FLIGHT_BYTES = 32 << 20
+_LINE_OVERHEAD_BYTES = 256  # of a message in memory, so that short lines are bounded too
+_WIDTHS = {"line": 8, "vchannel": 16, "time_tick": 18, "message_id": 20}
+
+
+def append(
+    context: typer.Context,
+    collection: Annotated[str, typer.Option(help="Name of the collection.")],
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Lines are JSON objects; those with equal FIELD go to the same shard. "
+            "Without it, lines go to the shards in turn.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for an acknowledgement.")
+    ] = 60.0,
+    output: Annotated[
+        OutputFormat | None,
+        typer.Option("--output", "-o", help="Print one object per acknowledged line."),
+    ] = None,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Appends standard input, one message a line.
+
+    Exit code 0: all acknowledged. 1: some were not; each is named on standard error with its
+    line number. 2: wrong use.
+    """
+    settings = settings_of(context, address, debug)
+
+    async def command() -> int:
+        async with StreamingClient.connect(settings.address) as wal:
+            info = await wal.describe_collection(collection)
+            printer = StreamPrinter(output, _WIDTHS) if output else None
+            appender = LineAppender(wal, info, key, timeout, printer)
+            await appender.run(sys.stdin.fileno())
+        if appender.failed:
+            total = appender.failed + appender.acknowledged
+            _complain(f"walplane: {appender.failed} of {total} lines were not acknowledged")
+        return FAILED if appender.failed else 0
+
+    run(settings, command)
+
+
+class LineAppender:
+    """Appends the lines of one file to one collection.
+
+    Attributes:
+        acknowledged: lines that are durable.
+        failed: lines that are not, or not known to be.
+    """
+
+    def __init__(
+        self,
+        wal: StreamingClient,
+        info: CollectionInfo,
+        key: str | None,
+        timeout_s: float,
+        printer: StreamPrinter | None,
+    ) -> None:
+        """Appends nothing before `run`."""
+        self.acknowledged = 0
+        self.failed = 0
+        self._wal = wal
+        self._info = info
+        self._key = key
+        self._timeout_s = timeout_s
+        self._printer = printer
+        self._budget = ByteBudget(IN_FLIGHT_BYTES)
+
+    async def run(self, descriptor: int) -> None:
+        """Appends every line of an open file; returns when each has its outcome.
+
+        Raises:
+            OSError: the file cannot be read on, or nobody reads the output any more.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            async for group in line_groups(descriptor):
+                for shard, lines in self._by_shard(group).items():
+                    size = sum(len(line.data or b"") + _LINE_OVERHEAD_BYTES for line in lines)
+                    await self._budget.acquire(size)
+                    tasks.create_task(self._append(self._info.vchannels[shard], lines, size))
+
+    def _by_shard(self, group: Sequence[Line]) -> dict[int, list[Line]]:
+        shards: dict[int, list[Line]] = defaultdict(list)
+        for line in group:
+            shard = self._shard(line)
+            if shard is not None:
+                shards[shard].append(line)
+        return shards
+
+    def _shard(self, line: Line) -> int | None:
+        """The shard of a line; None when it cannot be a message, which is told."""
+        count = len(self._info.vchannels)
+        if line.data is None:
+            self._fail(line, f"longer than {MAX_LINE_BYTES >> 20} MiB")
+            return None
+        if self._key is None:
+            return (line.number - 1) % count
+        try:
+            value = json.loads(line.data)
+        except ValueError as error:
+            self._fail(line, f"no JSON, so it has no {self._key!r}: {error}")
+            return None
+        if not isinstance(value, dict) or self._key not in value:
+            self._fail(line, f"no JSON object with {self._key!r}")
+            return None
+        return shard_of(key_bytes(value[self._key]), count)
+
+    async def _append(self, vchannel: str, lines: Sequence[Line], size: int) -> None:
+        messages = [self._message(vchannel, line.data or b"") for line in lines]
+        outcomes: Sequence[AppendResult | WalError]
+        try:
+            outcomes = await self._wal.append_many(messages, timeout=self._timeout_s)
+        except PartialAppendError as error:
+            outcomes = error.outcomes
+        finally:
+            self._budget.release(size)
+        done: list[dict[str, Any]] = []
+        for line, outcome in zip(lines, outcomes, strict=True):
+            if isinstance(outcome, WalError):
+                self._fail(line, str(outcome))
+            else:
+                done.append(_row(line, outcome, vchannel) if self._printer else {})
+        self.acknowledged += len(done)
+        if self._printer and done:
+            await self._printer.write(done)
+
+    def _message(self, vchannel: str, data: bytes) -> MutableMessage:
+        return insert(
+            vchannel,
+            data,
+            collection_id=self._info.collection_id,
+            partition_id=self._info.default_partition_id,
+            schema_version=self._info.schema_version,
+        )
+
+    def _fail(self, line: Line, why: str) -> None:
+        self.failed += 1
+        _complain(f"line {line.number}: {one_line(why)}")
+
+
+def _row(line: Line, result: AppendResult, vchannel: str) -> dict[str, Any]:
+    return {
+        "line": line.number,
+        "message_id": str(result.message_id),
+        "time_tick": result.time_tick,
+        "vchannel": vchannel,
+    }
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,113 @@
+"""`walplane collection`: create, list, describe, drop. Layer: cli."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from walplane.cli.options import (
+    AddressOption,
+    DebugOption,
+    OutputFormat,
+    OutputOption,
+    examples,
+    settings_of,
+)
+from walplane.cli.output import show_object, show_rows
+from walplane.cli.run import run
+from walplane.client import CollectionInfo, StreamingClient
+
+app = typer.Typer(
+    help="Collections: named streams of rows, spread over shards.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=examples(
+        "walplane collection create flights --shards 4",
+        "walplane collection list -o json",
+        "walplane collection describe flights",
+        "walplane collection drop flights",
+    ),
+)
+NameArgument = Annotated[str, typer.Argument(help="Name of the collection.")]
+_COLUMNS = ("name", "collection_id", "shards", "created_tick")
+
+
+@app.command("create", epilog=examples("walplane collection create flights --shards 4"))
+def create(
+    context: typer.Context,
+    name: NameArgument,
+    shards: Annotated[int, typer.Option(min=1, help="VChannels it is spread over.")] = 1,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Creates a collection; returns once it can be used."""
+    settings = settings_of(context, address, debug)
+
+    async def command() -> None:
+        async with StreamingClient.connect(settings.address) as wal:
+            show_object(as_row(await wal.create_collection(name, shards)), output)
+
+    run(settings, command)
+
+
+@app.command("list", epilog=examples("walplane collection list -o json"))
+def list_all(
+    context: typer.Context,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Lists all collections."""
+    settings = settings_of(context, address, debug)
+
+    async def command() -> None:
+        async with StreamingClient.connect(settings.address) as wal:
+            show_rows([as_row(each) for each in await wal.list_collections()], _COLUMNS, output)
+
+    run(settings, command)
+
+
+@app.command("describe", epilog=examples("walplane collection describe flights -o yaml"))
+def describe(
+    context: typer.Context,
+    name: NameArgument,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Shows one collection with its VChannels."""
+    settings = settings_of(context, address, debug)
+
+    async def command() -> None:
+        async with StreamingClient.connect(settings.address) as wal:
+            show_object(as_row(await wal.describe_collection(name)), output)
+
+    run(settings, command)
+
+
+@app.command("drop", epilog=examples("walplane collection drop flights"))
+def drop(
+    context: typer.Context,
+    name: NameArgument,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Drops a collection and everything in it."""
+    settings = settings_of(context, address, debug)
+
+    async def command() -> None:
+        async with StreamingClient.connect(settings.address) as wal:
+            dropped = await wal.drop_collection(name)
+            show_object({"name": name, "collection_id": dropped, "dropped": True}, output)
+
+    run(settings, command)
+
+
+def as_row(info: CollectionInfo) -> dict[str, Any]:
+    """A collection as it is printed."""
+    row = dataclasses.asdict(info)
+    return {**row, "shards": len(info.vchannels), "vchannels": list(info.vchannels)}

@@ -1,0 +1,68 @@
+"""Runs one command: event loop, client, and what a failure looks like. Layer: cli."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from walplane.cli.errors import CommandError, describe, exit_code_of, root_of
+from walplane.cli.options import Settings
+
+
+def run(settings: Settings, command: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
+    """Runs `command` to its end; what it returns is the exit code, None meaning 0.
+
+    Raises:
+        typer.Exit: with the exit code, when that is not 0; the error is on standard error then.
+    """
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(command())
+    except BaseException as error:
+        code = report(error, settings.debug)
+    if code:
+        raise typer.Exit(code)
+
+
+def report(error: BaseException, debug: bool) -> int:
+    """Tells the user about `error` on standard error; returns the exit code."""
+    error = root_of(error)
+    if isinstance(error, BrokenPipeError):
+        # Nobody reads: keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if debug:
+        traceback.print_exception(error)
+    if line := describe(error):
+        print(f"walplane: {line}", file=sys.stderr)
+    return exit_code_of(error)
+
+
+def needs(extra: str, module: str) -> Any:  # noqa: ANN401 - a module
+    """The module `module` of this package, which works only with an extra installed.
+
+    Raises:
+        CommandError: the extra is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"this command needs {error.name}: pip install 'walplane[{extra}]'"
+        ) from error
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster loop where it is installed."""
+    try:
+        uvloop = import_module("uvloop")
+    except ModuleNotFoundError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,141 @@
+"""`walplane standalone`: a whole cluster in one process. Layer: cli."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from walplane.cli.options import (
+    DEFAULT_ADDRESS,
+    DebugOption,
+    examples,
+    parse_address,
+    settings_of,
+)
+from walplane.cli.run import needs, run
+
+EXAMPLES = examples(
+    "walplane standalone --data ./data",
+    "walplane standalone --data ./data --listen 127.0.0.1:7650 --pchannels 16",
+    "walplane standalone --data ./data --backend pulsar://127.0.0.1:6650",
+)
+_WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by default
+
+
+class LogLevel(enum.StrEnum):
+    """Least severity that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def standalone(
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="Directory of the cluster; made if missing.")],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", callback=parse_address, help="Where to listen.")
+    ] = DEFAULT_ADDRESS,
+    pchannels: Annotated[
+        int | None,
+        typer.Option(min=1, help="PChannels; may only grow. 16 for a new cluster if not given."),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="rocksdb|URL",
+            help="What stores the log: rocksdb (embedded, below --data) or pulsar://HOST:PORT.",
+        ),
+    ] = "rocksdb",
+    advertise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            callback=parse_address,
+            help="Address that clients are told, if it is not the one of --listen.",
+        ),
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
+    debug: DebugOption = False,
+) -> None:
+    """Runs a whole cluster in this process: no Kubernetes, no broker.
+
+    Prints one line that starts with `ready` once every PChannel is served. SIGTERM and SIGINT
+    drain: what is in flight is answered, then the process ends.
+    """
+    settings = settings_of(context, None, debug)
+    configure_logging(log_level, log_format)
+    run(settings, lambda: _main(data, listen, advertise, pchannels, backend))
+
+
+async def _main(
+    data: Path, listen: str, advertise: str | None, pchannels: int | None, backend: str
+) -> None:
+    began = time.monotonic()
+    wiring = needs("standalone", "walplane.cli.wiring")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    options = wiring.StandaloneOptions(
+        data=data,
+        listen=listen,
+        advertise=advertise or _reachable(listen),
+        pchannels=pchannels,
+        backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
+    )
+    await wiring.run_standalone(options, stop, functools.partial(_ready, options.advertise, began))
+
+
+def _ready(address: str, began: float, pchannels: int) -> None:
+    seconds = time.monotonic() - began
+    print(f"ready at {address}: {pchannels} PChannels served after {seconds:.1f} s", flush=True)
+
+
+def _reachable(listen: str) -> str:
+    """What to tell clients: a wildcard is no address."""
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in _WILDCARDS else listen
+
+
+def configure_logging(level: LogLevel, form: LogFormat) -> None:
+    """Structured logs to standard error."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if form is LogFormat.JSON
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            *([structlog.processors.dict_tracebacks] if form is LogFormat.JSON else []),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.value.upper()]
+        ),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,156 @@
+"""`walplane tail`: what lies in a channel, one object a message. Layer: cli.
+
+Contract: messages of one channel come in tick order, each once. Those of several channels come as
+they are read: ticks can be compared within one PChannel only. A resume token or a message id names
+a place in one channel, so a collection of several shards takes neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Annotated, Any
+
+import typer
+
+from walplane.channel import is_vchannel
+from walplane.cli.errors import WRONG_USE, CommandError
+from walplane.cli.options import (
+    AddressOption,
+    DebugOption,
+    OutputFormat,
+    OutputOption,
+    examples,
+    settings_of,
+)
+from walplane.cli.output import StreamPrinter
+from walplane.cli.run import run
+from walplane.client import StreamingClient
+from walplane.message.registry import MessageType
+from walplane.message.view import ImmutableMessage
+from walplane.rpc.errors import ErrorCode, WalError
+
+EXAMPLES = examples(
+    "walplane tail flights -o json",
+    "walplane tail flights --from latest --follow",
+    "walplane tail wal_3_7v0 --from rocksdb:41:0:0@462371.2.1 -o json",
+)
+_WIDTHS = {
+    "time_tick": 18,
+    "message_id": 16,
+    "type": 17,
+    "vchannel": 12,
+    "rows": 5,
+    "payload": 1,
+}
+_PRINT_MESSAGES = 512  # at most, before the output is flushed
+_TEXT_COLUMNS = 100  # of a payload in a table
+_ROWS = {MessageType.INSERT, MessageType.DELETE}
+
+
+def tail(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(help="A collection, a VChannel or a PChannel.", show_default=False)
+    ],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="earliest|latest|TOKEN|ID",
+            help="Where to begin. A resume token continues behind the message it came with, a "
+            "message id begins with that message.",
+        ),
+    ] = "earliest",
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is appended later.")
+    ] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Prints the messages of a collection, a VChannel or a PChannel.
+
+    Ends at the present end unless --follow is given. With -o json, a payload is text when it is
+    UTF-8, else base64; payload_encoding says which.
+    """
+    settings = settings_of(context, address, debug)
+
+    async def command() -> None:
+        async with StreamingClient.connect(settings.address) as wal:
+            channels = await _channels(wal, target)
+            if len(channels) > 1 and start not in ("earliest", "latest"):
+                raise CommandError(
+                    f"--from {start} is a place in one channel, but {target} has "
+                    f"{len(channels)}: tail one of {', '.join(channels)}",
+                    WRONG_USE,
+                )
+            printer = StreamPrinter(output, _WIDTHS)
+            async with asyncio.TaskGroup() as tasks:
+                for channel in channels:
+                    tasks.create_task(_print(wal, channel, start, follow, printer))
+
+    run(settings, command)
+
+
+async def _channels(wal: StreamingClient, target: str) -> list[str]:
+    """The channels that `target` names."""
+    if target in wal.topology().assignments or is_vchannel(target):
+        return [target]
+    try:
+        return list((await wal.describe_collection(target)).vchannels)
+    except WalError as error:
+        if error.code is not ErrorCode.INVALID_ARGUMENT:
+            raise
+        raise CommandError(
+            f"there is no collection, VChannel or PChannel {target!r}: see "
+            "`walplane collection list` and `walplane topology`"
+        ) from error
+
+
+async def _print(
+    wal: StreamingClient, channel: str, start: str, follow: bool, printer: StreamPrinter
+) -> None:
+    reader = wal.reader(channel, start=start, follow=follow)
+    async with reader:
+        async for batch in reader.batches():
+            rows: list[dict[str, Any]] = []
+            for message in batch:
+                rows.append(as_row(message, printer.output is OutputFormat.TABLE))
+                if len(rows) == _PRINT_MESSAGES:
+                    await printer.write(rows)
+                    rows = []
+            if rows:
+                await printer.write(rows)
+
+
+def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
+    """A message as it is printed; `short` cuts the payload for a table."""
+    last_confirmed = message.last_confirmed_message_id
+    payload, encoding = _text(message.payload)
+    if short and len(payload) > _TEXT_COLUMNS:
+        payload = f"{payload[:_TEXT_COLUMNS]}…"
+    return {
+        "time_tick": message.time_tick,
+        "message_id": str(message.message_id),
+        "last_confirmed_message_id": None if last_confirmed is None else str(last_confirmed),
+        "resume_token": str(message.resume_token),
+        "type": message.type.name,
+        "vchannel": message.vchannel,
+        "rows": _rows(message),
+        "payload": payload,
+        "payload_encoding": encoding,
+    }
+
+
+def _rows(message: ImmutableMessage) -> int:
+    if message.type not in _ROWS:
+        return 0
+    return getattr(message.batch.header, "rows", 0) or 1
+
+
+def _text(payload: bytes) -> tuple[str, str]:
+    try:
+        return payload.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(payload).decode(), "base64"
