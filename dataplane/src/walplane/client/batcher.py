@@ -1,0 +1,186 @@
+"""Messages on their way out: parcels of one caller, batches that become one entry each.
+
+Contract: messages share an entry only when their kinds allow it and are equal. A parcel stays
+whole. A body is encoded once, however often it is sent. Layer: client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from walplane.client.results import Written
+from walplane.message.codec import crc32c, encode_body
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+
+_MESSAGE_OVERHEAD_BYTES = 4  # of a size in the packed column, at most for what fits an entry
+
+
+class Kind:
+    """What messages of one entry have in common.
+
+    Attributes:
+        envelope: template of the entry's envelope: no producer, count of no meaning.
+        header: typed header of the message type, serialised.
+        merges: whether messages of equal kinds may share an entry.
+        key: equal for equal kinds.
+    """
+
+    __slots__ = ("envelope", "header", "key", "merges")
+
+    def __init__(self, envelope: log_pb2.Envelope, header: bytes, *, merges: bool) -> None:
+        """Takes `envelope` over."""
+        envelope.count = 0
+        self.envelope = envelope
+        self.header = header
+        self.merges = merges
+        self.key = envelope.SerializeToString(deterministic=True) if merges else b""
+
+
+class Parcel:
+    """Messages of one kind from one call: answered, or dropped, together.
+
+    Attributes:
+        kind: what they share.
+        payloads: one each.
+        size: bytes they add to an entry's body.
+        done: what became of them; cancelled when they were dropped before they were sent.
+        given_up: what the caller was told when it stopped waiting: not worth sending any more.
+    """
+
+    __slots__ = ("done", "given_up", "kind", "payloads", "size")
+
+    def __init__(self, kind: Kind, payloads: Sequence[bytes], payload_bytes: int) -> None:
+        """Takes `payloads`, of `payload_bytes` together."""
+        self.kind = kind
+        self.payloads = payloads
+        self.size = payload_bytes + _MESSAGE_OVERHEAD_BYTES * len(payloads)
+        self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self.given_up: WalError | None = None
+
+    def outcome(self) -> Written | WalError:
+        """What the caller is told; only once it waits no more."""
+        if self.given_up is not None:
+            return self.given_up
+        error = self.done.exception()
+        return error if isinstance(error, WalError) else self.done.result()
+
+    def fail(self, error: WalError) -> None:
+        """Tells the caller, if it still listens."""
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # the caller may be gone
+
+
+class SendBatch:
+    """Parcels that travel as one entry.
+
+    Attributes:
+        number: among the batches of its producer on its VChannel.
+        producer_id: whose number it is.
+        outcome: the answer to the last time it was sent.
+        size: bytes of the entry's body.
+        count: messages.
+    """
+
+    __slots__ = (
+        "_body",
+        "_crc",
+        "_envelope",
+        "_parcels",
+        "count",
+        "number",
+        "outcome",
+        "producer_id",
+        "size",
+    )
+
+    def __init__(self, parcels: Sequence[Parcel]) -> None:
+        """Encodes the body of `parcels`, all of one kind."""
+        kind = parcels[0].kind
+        payloads = parcels[0].payloads
+        if len(parcels) > 1:
+            payloads = [payload for parcel in parcels for payload in parcel.payloads]
+        self._parcels = parcels
+        self._envelope = kind.envelope
+        self._body = encode_body(kind.header, payloads)
+        self._crc = crc32c(self._body)
+        self.size = len(self._body)
+        self.count = len(payloads)
+        self.number = 0
+        self.producer_id = b""
+        self.outcome: Written | WalError | None = None
+
+    def fill(self, entry: log_pb2.Entry) -> None:
+        """Writes the batch into an empty entry."""
+        envelope = entry.envelope
+        envelope.CopyFrom(self._envelope)
+        envelope.count = self.count
+        envelope.producer.producer_id = self.producer_id
+        envelope.producer.number = self.number
+        entry.body = self._body
+        entry.body_crc32c = self._crc
+
+    def resolve(self, written: Written) -> None:
+        """Tells every caller where its messages are."""
+        message_id, first_tick, confirmed = written
+        offset = message_id.message_index
+        for parcel in self._parcels:
+            if not parcel.done.done():
+                place = message_id if not offset else message_id._replace(message_index=offset)
+                parcel.done.set_result(Written(place, first_tick + offset, confirmed))
+            offset += len(parcel.payloads)
+
+    def fail(self, error: WalError) -> None:
+        """Tells every caller why there is no result."""
+        for parcel in self._parcels:
+            parcel.fail(error)
+
+
+class Taken(NamedTuple):
+    """What left the head of a queue of parcels: `batch` is None when all of it was abandoned."""
+
+    batch: SendBatch | None
+    messages: int
+    size: int
+
+
+def take_batch(waiting: deque[Parcel], messages: int, size: int) -> Taken:
+    """The next entry's parcels, off the head of `waiting`.
+
+    At most `messages` messages and `size` bytes, but one parcel at least. Parcels that were
+    given up are dropped: they were never sent.
+    """
+    taken: list[Parcel] = []
+    count = total = left_messages = left_bytes = 0
+    while waiting:
+        parcel = waiting[0]
+        if parcel.given_up is not None:
+            parcel.done.cancel()
+        else:
+            if taken and (
+                not parcel.kind.merges
+                or parcel.kind.key != taken[0].kind.key
+                or count + len(parcel.payloads) > messages
+                or total + parcel.size > size
+            ):
+                break
+            taken.append(parcel)
+            count += len(parcel.payloads)
+            total += parcel.size
+        waiting.popleft()
+        left_messages += len(parcel.payloads)
+        left_bytes += parcel.size
+    return Taken(SendBatch(taken) if taken else None, left_messages, left_bytes)
+
+
+def too_large(vchannel: str, size: int, limit: int) -> WalError:
+    """The error of a message that no entry can hold."""
+    return WalError(
+        ErrorCode.INVALID_ARGUMENT,
+        f"message of {size} bytes for {vchannel} is larger than the {limit} bytes that its backend "
+        "takes: split it",
+    )

@@ -1,0 +1,94 @@
+"""Collections, by unary calls to the coordinator. Layer: client.
+
+Contract: every call has a deadline. A look waits for a coordinator that is away; a change does not,
+since the caller must be the one to repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+
+from walplane.client.config import ClientConfig
+from walplane.rpc.errors import WalError
+from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
+
+_Response = TypeVar("_Response")
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """One collection.
+
+    Attributes:
+        name: its name.
+        collection_id: never reused.
+        vchannels: one per shard, in the order of the shards.
+        created_tick: tick of its CreateCollection on the CChannel.
+        schema_version: to name in its messages.
+        default_partition_id: to name in messages without a partition of their own.
+    """
+
+    name: str
+    collection_id: int
+    vchannels: tuple[str, ...]
+    created_tick: int
+    schema_version: int
+    default_partition_id: int
+
+    @classmethod
+    def from_proto(cls, proto: coord_pb2.CollectionInfo) -> CollectionInfo:
+        """The collection from the wire."""
+        return cls(
+            name=proto.name,
+            collection_id=proto.collection_id,
+            vchannels=tuple(proto.vchannels),
+            created_tick=proto.created_tick,
+            schema_version=proto.schema_version,
+            default_partition_id=proto.default_partition_id,
+        )
+
+
+class CatalogClient:
+    """The coordinator's catalog."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, config: ClientConfig) -> None:
+        """Calls over `channel`, which stays the caller's."""
+        self._stub = coord_pb2_grpc.StreamingCoordStub(channel)
+        self._address = address
+        self._timeout = config.call_timeout_s
+
+    async def create(self, name: str, shards: int) -> CollectionInfo:
+        """Creates a collection."""
+        request = coord_pb2.CreateCollectionRequest(name=name, shards=shards)
+        call = self._stub.CreateCollection(request, timeout=self._timeout)
+        return CollectionInfo.from_proto(await self._answer(call))
+
+    async def drop(self, name: str) -> int:
+        """Drops a collection; returns its id."""
+        request = coord_pb2.DropCollectionRequest(name=name)
+        call = self._stub.DropCollection(request, timeout=self._timeout)
+        return (await self._answer(call)).collection_id
+
+    async def list_all(self) -> list[CollectionInfo]:
+        """All collections."""
+        call = self._stub.ListCollections(
+            coord_pb2.ListCollectionsRequest(), timeout=self._timeout, wait_for_ready=True
+        )
+        answer = await self._answer(call)
+        return [CollectionInfo.from_proto(proto) for proto in answer.collections]
+
+    async def describe(self, name: str) -> CollectionInfo:
+        """One collection."""
+        request = coord_pb2.DescribeCollectionRequest(name=name)
+        call = self._stub.DescribeCollection(request, timeout=self._timeout, wait_for_ready=True)
+        return CollectionInfo.from_proto(await self._answer(call))
+
+    async def _answer(self, call: Awaitable[_Response]) -> _Response:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise WalError.from_rpc(error, f"walplane at {self._address}") from error

@@ -1,0 +1,36 @@
+"""What can be set about one StreamingClient, with defaults found by measurement. Layer: client."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+DEFAULT_ADDRESS = "127.0.0.1:7650"
+
+
+class ClientConfig(BaseModel):
+    """Limits of one client; bytes and seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    append_timeout_s: PositiveFloat = 60.0
+    """How long an append waits for its answer when the call names no timeout."""
+    call_timeout_s: PositiveFloat = 30.0
+    """Deadline of a catalog or status call."""
+    connect_timeout_s: PositiveFloat = 5.0
+    """Deadline of opening one stream to a node."""
+    entry_messages: PositiveInt = 4096
+    """Messages that share one entry, at most."""
+    entry_bytes: PositiveInt = 1 << 20
+    """An entry is closed once it holds this much; a single message may be larger."""
+    batches_in_flight: PositiveInt = 32
+    """Unanswered entries per VChannel; far below the node's window of kept results."""
+    eager_batches: PositiveInt = 4
+    """While fewer are unanswered, whatever waits leaves at once; above, only full entries do."""
+    in_flight_bytes: PositiveInt = 16 << 20
+    """Bytes of unanswered entries per VChannel."""
+    pending_bytes: PositiveInt = 128 << 20
+    """Bytes of appended and unanswered messages of the whole client; above it, append waits."""
+    read_ahead_bytes: PositiveInt = 16 << 20
+    """Credit of a reader: what may be on its way before the program has taken it."""
+    backoff_min_s: PositiveFloat = 0.05
+    backoff_max_s: PositiveFloat = 2.0

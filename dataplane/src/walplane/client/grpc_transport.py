@@ -1,0 +1,226 @@
+"""The way to an owner over gRPC: one channel per address, one stream per PChannel and use.
+
+Contract: every call is cancelled when its stream is closed, so that none outlives the client.
+Layer: client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+
+from walplane.client.batcher import SendBatch
+from walplane.client.config import ClientConfig
+from walplane.client.discovery import Assignment
+from walplane.client.results import Written
+from walplane.client.transport import Answer, ConsumeStream, Delivery, ProduceStream
+from walplane.message.ids import MessageID, ResumeToken
+from walplane.rpc.channel import connect
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
+from walplane.wal.ports import LogEntry
+from walplane.wal.scan.request import ScanRequest
+
+_ProduceCall = grpc.aio.StreamStreamCall[
+    streaming_pb2.ProduceRequest, streaming_pb2.ProduceResponse
+]
+_ConsumeCall = grpc.aio.StreamStreamCall[
+    streaming_pb2.ConsumeRequest, streaming_pb2.ConsumeResponse
+]
+
+
+class GrpcTransport:
+    """Reaches nodes by their addresses."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        """No channel yet."""
+        self._config = config
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """The channel to `address`, shared by all that goes there."""
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = connect(address)
+        return channel
+
+    async def close(self) -> None:
+        """Closes every channel and what is left on it."""
+        channels, self._channels = self._channels, {}
+        await asyncio.gather(*(channel.close(None) for channel in channels.values()))
+
+    async def node_status(self, address: str) -> streaming_pb2.NodeStatusResponse | WalError:
+        """What the node at `address` says of itself, or why it says nothing."""
+        stub = streaming_pb2_grpc.StreamingNodeStub(self.channel(address))
+        try:
+            return await stub.NodeStatus(
+                streaming_pb2.NodeStatusRequest(), timeout=self._config.connect_timeout_s
+            )
+        except grpc.aio.AioRpcError as error:
+            return WalError.from_rpc(error, f"node at {address}")
+
+    async def open_produce(self, assignment: Assignment) -> ProduceStream:
+        """Opens the stream and waits for the owner's answer."""
+        subject = _subject(assignment)
+        call = streaming_pb2_grpc.StreamingNodeStub(self.channel(assignment.address)).Produce()
+        stream = _GrpcProduce(call, subject)
+        try:
+            async with asyncio.timeout(self._config.connect_timeout_s):
+                await stream.open(assignment)
+        except TimeoutError:
+            await stream.close()
+            raise _no_answer(subject, self._config.connect_timeout_s) from None
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
+
+    async def open_consume(self, assignment: Assignment, request: ScanRequest) -> ConsumeStream:
+        """Opens the stream; the first `receive` tells whether the owner serves it."""
+        subject = _subject(assignment)
+        call = streaming_pb2_grpc.StreamingNodeStub(self.channel(assignment.address)).Consume()
+        stream = _GrpcConsume(call, subject)
+        start = start_to_proto(assignment, request, self._config.read_ahead_bytes)
+        try:
+            async with asyncio.timeout(self._config.connect_timeout_s):
+                await stream.write(streaming_pb2.ConsumeRequest(start=start))
+        except TimeoutError:
+            await stream.close()
+            raise _no_answer(subject, self._config.connect_timeout_s) from None
+        except BaseException:
+            await stream.close()
+            raise
+        return stream
+
+
+class _GrpcProduce:
+    def __init__(self, call: _ProduceCall, subject: str) -> None:
+        self._call = call
+        self._subject = subject
+        self.max_entry_bytes = 0
+
+    async def open(self, assignment: Assignment) -> None:
+        opening = streaming_pb2.OpenProduce(pchannel=assignment.pchannel, term=assignment.term)
+        await self._write(streaming_pb2.ProduceRequest(open=opening))
+        self.max_entry_bytes = (await self._read()).opened.max_entry_bytes
+
+    async def send(self, request_id: int, batch: SendBatch) -> None:
+        request = streaming_pb2.ProduceRequest()
+        request.append.request_id = request_id
+        batch.fill(request.append.entry)
+        await self._write(request)
+
+    async def receive(self) -> Sequence[Answer]:
+        while not (response := await self._read()).appends:
+            pass
+        return [(append.request_id, _outcome(append)) for append in response.appends]
+
+    async def close(self) -> None:
+        self._call.cancel()
+
+    async def _write(self, request: streaming_pb2.ProduceRequest) -> None:
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise await _failure(self._call, error, self._subject) from error
+
+    async def _read(self) -> streaming_pb2.ProduceResponse:
+        try:
+            response = await self._call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise await _failure(self._call, error, self._subject) from error
+        if isinstance(response, streaming_pb2.ProduceResponse):
+            return response
+        raise _ended(self._subject)
+
+
+class _GrpcConsume:
+    def __init__(self, call: _ConsumeCall, subject: str) -> None:
+        self._call = call
+        self._subject = subject
+
+    async def receive(self) -> Delivery:
+        try:
+            response = await self._call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise await _failure(self._call, error, self._subject) from error
+        if not isinstance(response, streaming_pb2.ConsumeResponse):
+            raise _ended(self._subject)
+        entries = [
+            LogEntry(item.entry, MessageID.from_proto(item.message_id), item.open_number)
+            for item in response.entries
+        ]
+        position = None
+        if response.HasField("position"):
+            position = ResumeToken.from_proto(response.position)
+        return Delivery(entries, response.watermark, response.end, position)
+
+    async def grant(self, size: int) -> None:
+        await self.write(streaming_pb2.ConsumeRequest(credit_bytes=size))
+
+    async def write(self, request: streaming_pb2.ConsumeRequest) -> None:
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise await _failure(self._call, error, self._subject) from error
+
+    async def close(self) -> None:
+        self._call.cancel()
+
+
+def start_to_proto(
+    assignment: Assignment, request: ScanRequest, credit: int
+) -> streaming_pb2.StartConsume:
+    """The first request of a Consume stream."""
+    position = streaming_pb2.StartPosition(
+        kind=request.start.kind.value,  # type: ignore[arg-type]
+        token=request.start.token.to_proto() if request.start.token else None,
+        message_id=request.start.message_id.to_proto() if request.start.message_id else None,
+    )
+    return streaming_pb2.StartConsume(
+        pchannel=assignment.pchannel,
+        term=assignment.term,
+        vchannel=request.vchannel,
+        start=position,
+        follow=request.follow,
+        credit_bytes=credit,
+    )
+
+
+def _outcome(append: streaming_pb2.AppendResponse) -> Written | WalError:
+    if append.WhichOneof("outcome") != "result":
+        return WalError.from_proto(append.error)
+    result = append.result
+    confirmed = None
+    if result.HasField("last_confirmed"):
+        confirmed = MessageID.from_proto(result.last_confirmed)
+    return Written(MessageID.from_proto(result.message_id), result.first_tick, confirmed)
+
+
+async def _failure(call: _ProduceCall | _ConsumeCall, error: Exception, subject: str) -> WalError:
+    """The typed error of a call that failed; a write learns it from the call's status."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return WalError.from_rpc(error, subject)
+    if not call.done():
+        return _ended(subject)
+    status = grpc.aio.AioRpcError(
+        await call.code(),
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        await call.details(),
+    )
+    return WalError.from_rpc(status, subject)
+
+
+def _subject(assignment: Assignment) -> str:
+    return f"{assignment.pchannel} at {assignment.address}"
+
+
+def _no_answer(subject: str, seconds: float) -> WalError:
+    return WalError(ErrorCode.ON_SHUTDOWN, f"{subject} did not answer within {seconds:g} s")
+
+
+def _ended(subject: str) -> WalError:
+    return WalError(ErrorCode.ON_SHUTDOWN, f"{subject} ended the stream: ask discovery")

@@ -1,0 +1,109 @@
+"""From the messages of one call to the parcels that are sent. Layer: client.
+
+Contract: the order of the messages of each VChannel is kept. Neighbours that agree in all but their
+payloads share a parcel; a message, with all its payloads, is never divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from walplane.client.batcher import Kind, Parcel
+from walplane.message.builder import MutableMessage
+from walplane.message.registry import MessageType
+
+_MERGED = frozenset({MessageType.INSERT, MessageType.DELETE})
+"""Types whose messages may share an entry, where their header says nothing of its own: one row a
+payload, whoever sent it."""
+
+
+class Packed(NamedTuple):
+    """The messages of one call.
+
+    Attributes:
+        parcels: with their VChannels; in order per VChannel.
+        slots: per message, where its first payload is when all parcels are laid end to end.
+        counts: per message, how many payloads it has.
+    """
+
+    parcels: list[tuple[str, Parcel]]
+    slots: Sequence[int]
+    counts: Sequence[int]
+
+
+def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Packed:
+    """The parcels of `messages`, of about `most` payloads or `most_bytes` bytes at most.
+
+    Raises:
+        WalError: INVALID_ARGUMENT for a message that no client may append; nothing is sent then.
+    """
+    open_runs: dict[str, _Run] = {}
+    runs: list[_Run] = []
+    places: list[tuple[int, int]] = []
+    counts: list[int] = []
+    for message in messages:
+        payloads = message.payloads
+        size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
+        run = open_runs.get(message.vchannel)
+        if (
+            run is None
+            or len(run.payloads) + len(payloads) > most
+            or run.size + size > most_bytes
+            or not run.takes(message)
+        ):
+            run = open_runs[message.vchannel] = _Run(message, len(runs), run)
+            runs.append(run)
+        places.append((run.number, len(run.payloads)))
+        counts.append(len(payloads))
+        run.payloads.extend(payloads)
+        run.size += size
+    starts = [0]
+    for run in runs:
+        starts.append(starts[-1] + len(run.payloads))
+    slots = [starts[number] + offset for number, offset in places]
+    return Packed([(run.vchannel, run.parcel()) for run in runs], slots, counts)
+
+
+class _Run:
+    """Consecutive messages of one VChannel that share a parcel."""
+
+    __slots__ = ("_first", "kind", "number", "payloads", "size")
+
+    def __init__(self, first: MutableMessage, number: int, before: _Run | None) -> None:
+        """Begins with `first`; a run that was only cut for its size lends its kind."""
+        self._first = first
+        same = before is not None and before.takes(first)
+        self.kind: Kind = before.kind if before is not None and same else _kind_of(first)
+        self.number = number
+        self.payloads: list[bytes] = []
+        self.size = 0
+
+    @property
+    def vchannel(self) -> str:
+        return self._first.vchannel
+
+    def takes(self, message: MutableMessage) -> bool:
+        """Whether `message` differs from the others in its payloads only."""
+        first = self._first
+        return (
+            self.kind.merges
+            and first.type is message.type
+            and not message.header.ByteSize()
+            and first.partition_id == message.partition_id
+            and first.collection_id == message.collection_id
+            and first.schema_version == message.schema_version
+            and first.payload_format == message.payload_format
+            and first.trace_parent == message.trace_parent
+            and first.properties == message.properties
+            and message.broadcast is None
+        )
+
+    def parcel(self) -> Parcel:
+        return Parcel(self.kind, self.payloads, self.size)
+
+
+def _kind_of(message: MutableMessage) -> Kind:
+    plain = message.type in _MERGED and message.broadcast is None
+    merges = plain and not message.header.ByteSize()
+    return Kind(message.envelope(), message.header.SerializeToString(), merges=merges)

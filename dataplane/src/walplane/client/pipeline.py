@@ -1,0 +1,216 @@
+"""One VChannel's appends of one producer: numbered, sent in order, resent until settled.
+
+Contract: batches carry consecutive numbers from 0 under one producer id; outcomes are taken in the
+order of the numbers. What happens to a batch:
+
+    result            its callers are answered
+    worth a retry     once nothing is awaited, all that are unsettled are sent again, same numbers
+    stream broke      the same, on the next stream
+    refused           its callers fail. The node refuses everything numbered after it, so once all
+                      of that is answered, it starts anew from 0 under a new producer id.
+
+A new id rather than the old numbers: what an older, broken stream still holds on its way could
+otherwise arrive under a number that now means something else. No I/O here. Layer: client.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from walplane.client.batcher import Parcel, SendBatch, take_batch, too_large
+from walplane.client.config import ClientConfig
+from walplane.client.results import Written
+from walplane.rpc.errors import Action, ErrorCode, WalError
+
+
+class Next(enum.Enum):
+    """What the producer does after an answer."""
+
+    GO_ON = "go on"
+    BACK_OFF = "send again a little later"
+    RECONNECT = "the stream is of no use: ask discovery"
+
+
+class Verdict(NamedTuple):
+    """What to do after an answer, and the error that made it necessary."""
+
+    next: Next
+    error: WalError | None = None
+
+
+_GO_ON = Verdict(Next.GO_ON)
+
+
+class Pipeline:
+    """State of one VChannel; the producer calls it and does the sending.
+
+    Attributes:
+        vchannel: its name.
+    """
+
+    def __init__(self, vchannel: str, new_id: Callable[[], bytes], config: ClientConfig) -> None:
+        """Nothing sent yet; `new_id` gives producer ids."""
+        self.vchannel = vchannel
+        self._new_id = new_id
+        self._config = config
+        self._producer_id = new_id()
+        self._next_number = 0
+        self._waiting: deque[Parcel] = deque()
+        self._waiting_bytes = self._waiting_messages = 0
+        self._unsettled: deque[SendBatch] = deque()
+        self._unsettled_bytes = 0
+        self._to_send: deque[SendBatch] = deque()  # unsettled, not sent on this stream yet
+        self._awaited = 0  # sent on this stream, unanswered
+        self._paused = False
+        self._refused: SendBatch | None = None  # everything after it starts anew
+        self._anew: list[SendBatch] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether every append is settled."""
+        return not self._waiting and not self._unsettled
+
+    def offer(self, parcel: Parcel) -> None:
+        """Takes messages to append behind all before them."""
+        self._waiting.append(parcel)
+        self._waiting_bytes += parcel.size
+        self._waiting_messages += len(parcel.payloads)
+
+    def next_batch(self, max_entry_bytes: int) -> SendBatch | None:
+        """The batch to send now; None when there is none, or the window is full.
+
+        The caller sends it before it calls again, and reports the answer to `settle`.
+        """
+        stalled = self._unsettled and self._unsettled[0].outcome is not None
+        if self._paused or stalled:  # stalled: what is awaited is answered first
+            return None
+        batch = self._to_send.popleft() if self._to_send else self._new_batch(max_entry_bytes)
+        if batch is not None:
+            self._awaited += 1
+        return batch
+
+    def settle(self, batch: SendBatch, outcome: Written | WalError) -> Verdict:
+        """Takes the answer to a batch sent on this stream.
+
+        After BACK_OFF nothing is sent until `resume`.
+        """
+        batch.outcome = outcome
+        self._awaited -= 1
+        while self._unsettled and (answer := self._unsettled[0].outcome) is not None:
+            if isinstance(answer, Written):
+                self._pop().resolve(answer)
+            elif self._never_written(answer):
+                self._anew.append(self._pop())
+            elif _final(answer):
+                head = self._pop()
+                head.fail(answer)
+                self._refused = self._refused or head
+            else:
+                return self._retry(answer)
+        if self._refused is not None and not self._unsettled:
+            self._start_anew()
+        return _GO_ON
+
+    def resume(self) -> None:
+        """Ends the pause that BACK_OFF began."""
+        self._paused = False
+
+    def disconnected(self) -> None:
+        """The stream broke: whatever is unsettled is sent again on the next one."""
+        self._awaited = 0
+        self._paused = False
+        self._send_again()
+
+    def fail(self, error: WalError) -> None:
+        """Fails everything: the client is closed."""
+        for batch in [*self._unsettled, *self._anew]:
+            batch.fail(error)
+        for parcel in self._waiting:
+            parcel.fail(error)
+        for collection in (self._unsettled, self._to_send, self._anew, self._waiting):
+            collection.clear()
+        self._awaited = self._unsettled_bytes = 0
+        self._waiting_bytes = self._waiting_messages = 0
+
+    def _new_batch(self, max_entry_bytes: int) -> SendBatch | None:
+        while self._waiting and self._may_send():
+            config = self._config
+            taken = take_batch(self._waiting, config.entry_messages, config.entry_bytes)
+            batch = taken.batch
+            self._waiting_messages -= taken.messages
+            self._waiting_bytes -= taken.size
+            if batch is None:
+                return None
+            if batch.size <= max_entry_bytes:
+                self._number(batch)
+                return batch
+            batch.fail(too_large(self.vchannel, batch.size, max_entry_bytes))
+        return None
+
+    def _may_send(self) -> bool:
+        unsettled, config = len(self._unsettled), self._config
+        full = (
+            self._waiting_bytes >= config.entry_bytes
+            or self._waiting_messages >= config.entry_messages
+        )
+        return (
+            self._refused is None
+            and unsettled < (config.batches_in_flight if full else config.eager_batches)
+            and self._unsettled_bytes < config.in_flight_bytes
+        )
+
+    def _number(self, batch: SendBatch) -> None:
+        batch.producer_id, batch.number = self._producer_id, self._next_number
+        batch.outcome = None
+        self._next_number += 1
+        self._unsettled.append(batch)
+        self._unsettled_bytes += batch.size
+
+    def _pop(self) -> SendBatch:
+        batch = self._unsettled.popleft()
+        self._unsettled_bytes -= batch.size
+        return batch
+
+    def _never_written(self, error: WalError) -> bool:
+        """Whether the node refused a batch because one before it was refused."""
+        if self._refused is None:
+            return False
+        if error.code is ErrorCode.INVALID_REQUEST_SEQ:
+            return True
+        first = self._refused.outcome
+        unknown_producer = self._refused.number == 0 and not (
+            isinstance(first, WalError) and first.code is ErrorCode.OUTCOME_UNKNOWN
+        )
+        return unknown_producer and error.code is ErrorCode.OUTCOME_UNKNOWN
+
+    def _retry(self, error: WalError) -> Verdict:
+        if error.action is Action.REDISCOVER:
+            return Verdict(Next.RECONNECT, error)
+        if self._awaited:
+            return _GO_ON
+        self._send_again()
+        self._paused = True
+        return Verdict(Next.BACK_OFF, error)
+
+    def _send_again(self) -> None:
+        self._to_send.clear()
+        for batch in self._unsettled:
+            if not isinstance(batch.outcome, Written):
+                batch.outcome = None
+                self._to_send.append(batch)
+
+    def _start_anew(self) -> None:
+        self._refused = None
+        self._producer_id, self._next_number = self._new_id(), 0
+        anew, self._anew = self._anew, []
+        for batch in anew:
+            self._number(batch)
+            self._to_send.append(batch)
+
+
+def _final(error: WalError) -> bool:
+    """Whether sending the batch again can bring no other answer."""
+    return error.action is Action.GIVE_UP or error.code is ErrorCode.CHANNEL_NOT_EXIST

@@ -1,0 +1,217 @@
+"""The appends of one client to one PChannel: keeps a stream to whoever owns it, and feeds it.
+
+Contract: one stream per owner and PChannel, opened when there is something to send, and replaced
+when it breaks or the PChannel moves; what is unanswered then goes again, in order, under the same
+numbers. Nothing is given up here: callers have deadlines, and read `trouble` to say why. Layer:
+client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from walplane.client.batcher import Parcel, SendBatch
+from walplane.client.config import ClientConfig
+from walplane.client.discovery import Assignment, Discovery
+from walplane.client.pipeline import Next, Pipeline
+from walplane.client.results import Written
+from walplane.client.transport import ProduceStream, Transport
+from walplane.rpc.errors import Action, ErrorCode, WalError
+
+_log = structlog.get_logger(__name__)
+
+
+class ChannelProducer:
+    """All pipelines of one PChannel.
+
+    Args:
+        pchannel: its name.
+        discovery: says who owns it.
+        transport: the way to an owner.
+        new_id: gives producer ids.
+        config: limits.
+    """
+
+    def __init__(
+        self,
+        pchannel: str,
+        discovery: Discovery,
+        transport: Callable[[Assignment], Transport],
+        new_id: Callable[[], bytes],
+        config: ClientConfig,
+    ) -> None:
+        """Sends nothing until the first `offer`."""
+        self._pchannel = pchannel
+        self._discovery = discovery
+        self._transport = transport
+        self._new_id = new_id
+        self._config = config
+        self._pipelines: dict[str, Pipeline] = {}
+        self._may_send: deque[Pipeline] = deque()
+        self._queued: set[str] = set()
+        self._delays: dict[str, float] = {}
+        self._work = asyncio.Event()
+        self._awaited: dict[int, tuple[Pipeline, SendBatch]] = {}
+        self._request_id = 0
+        self._settled = 0
+        self._task: asyncio.Task[None] | None = None
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """What keeps appends from being answered, as far as known; empty when nothing does."""
+        if self._trouble:
+            return self._trouble
+        assignment = self._discovery.topology.assignments.get(self._pchannel)
+        if assignment is not None and not assignment.served:
+            return self._discovery.why_unserved(self._pchannel)
+        return ""
+
+    def offer(self, vchannel: str, parcel: Parcel) -> None:
+        """Appends `parcel` behind all that `vchannel` has; returns at once."""
+        pipeline = self._pipelines.get(vchannel)
+        if pipeline is None:
+            pipeline = Pipeline(vchannel, self._new_id, self._config)
+            self._pipelines[vchannel] = pipeline
+        pipeline.offer(parcel)
+        self._enqueue(pipeline)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"produce-{self._pchannel}")
+            self._task.add_done_callback(self._ended)
+
+    async def close(self, error: WalError) -> None:
+        """Fails what is unanswered with `error` and lets go of the stream."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for pipeline in self._pipelines.values():
+            pipeline.fail(error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing is left hanging when the task fails; the next append starts another."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._task = None
+        if not isinstance(error, WalError):
+            _log.error("producer failed", pchannel=self._pchannel, exc_info=error)
+            error = WalError(ErrorCode.OUTCOME_UNKNOWN, f"{self._pchannel}: {error!r}")
+        for pipeline in self._pipelines.values():
+            pipeline.fail(error)
+        self._pipelines.clear()
+        self._may_send.clear()
+        self._queued.clear()
+
+    async def _run(self) -> None:
+        failed: Assignment | None = None
+        delay = 0.0
+        while True:
+            await self._work.wait()
+            assignment = await self._discovery.served(
+                self._pchannel, unlike=failed, patience_s=delay
+            )
+            before = self._settled
+            try:
+                await self._serve(assignment)
+            except WalError as error:
+                self._note(assignment, error)
+                if self._settled != before:
+                    delay = 0.0
+                failed = assignment
+                delay = min(max(delay * 2, self._config.backoff_min_s), self._config.backoff_max_s)
+            else:
+                failed, delay = None, 0.0
+
+    def _note(self, assignment: Assignment, error: WalError) -> None:
+        self._trouble = error.message
+        _log.debug("produce stream ended", pchannel=self._pchannel, error=str(error))
+        if error.action is Action.REDISCOVER:
+            self._discovery.report(assignment, error)
+
+    async def _serve(self, assignment: Assignment) -> None:
+        """Sends over one stream until it ends, or the PChannel has moved."""
+        stream = await self._transport(assignment).open_produce(assignment)
+        tasks = {
+            asyncio.create_task(self._send(stream)),
+            asyncio.create_task(self._receive(stream)),
+            asyncio.create_task(self._discovery.moved(assignment)),
+        }
+        try:
+            self._trouble = ""
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await stream.close()
+            self._disconnected()
+
+    def _disconnected(self) -> None:
+        self._awaited.clear()
+        self._delays.clear()
+        for pipeline in self._pipelines.values():
+            pipeline.disconnected()
+            if not pipeline.idle:
+                self._enqueue(pipeline)
+
+    async def _send(self, stream: ProduceStream) -> None:
+        while True:
+            if not self._may_send:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            pipeline = self._may_send.popleft()
+            self._queued.discard(pipeline.vchannel)
+            batch = pipeline.next_batch(stream.max_entry_bytes)
+            if batch is None:
+                continue
+            self._request_id += 1
+            self._awaited[self._request_id] = (pipeline, batch)
+            self._enqueue(pipeline)
+            await stream.send(self._request_id, batch)
+
+    async def _receive(self, stream: ProduceStream) -> None:
+        while True:
+            for request_id, outcome in await stream.receive():
+                awaited = self._awaited.pop(request_id, None)
+                if awaited is None:
+                    raise WalError(
+                        ErrorCode.INNER, f"{self._pchannel}: an answer to nothing that was asked"
+                    )
+                self._settle(*awaited, outcome)
+
+    def _settle(self, pipeline: Pipeline, batch: SendBatch, outcome: Written | WalError) -> None:
+        verdict = pipeline.settle(batch, outcome)
+        if isinstance(outcome, Written):
+            self._delays.pop(pipeline.vchannel, None)
+            self._trouble = ""
+            self._settled += 1
+        if verdict.error is not None:
+            self._trouble = verdict.error.message
+            if verdict.next is Next.RECONNECT:
+                raise verdict.error
+            self._back_off(pipeline, verdict.error.retry_after_ms / 1000)
+        elif not pipeline.idle:
+            self._enqueue(pipeline)
+
+    def _back_off(self, pipeline: Pipeline, hint_s: float) -> None:
+        most = self._config.backoff_max_s
+        delay = min(self._delays.get(pipeline.vchannel, 0) * 2, most)
+        delay = max(delay, self._config.backoff_min_s, hint_s)
+        self._delays[pipeline.vchannel] = delay
+        asyncio.get_running_loop().call_later(delay, self._resume, pipeline)
+
+    def _resume(self, pipeline: Pipeline) -> None:
+        pipeline.resume()
+        self._enqueue(pipeline)
+
+    def _enqueue(self, pipeline: Pipeline) -> None:
+        if pipeline.vchannel not in self._queued:
+            self._queued.add(pipeline.vchannel)
+            self._may_send.append(pipeline)
+            self._work.set()

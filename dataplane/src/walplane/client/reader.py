@@ -1,0 +1,263 @@
+"""One reader of a VChannel or PChannel that survives its owners.
+
+Contract: messages come in tick order, each once, none is left out; after any failure the reader
+goes on from its token, whoever owns the PChannel then. A read that does not follow ends at the
+present end and gives up when nobody answers for `patience_s`. Layer: client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from walplane.client.config import ClientConfig
+from walplane.client.discovery import Assignment, Discovery
+from walplane.client.transport import ConsumeStream, Delivery, Transport
+from walplane.message.ids import MessageID, ResumeToken
+from walplane.message.view import Batch, ImmutableMessage
+from walplane.rpc.errors import Action, ErrorCode, WalError
+from walplane.wal.ports import LogEntry
+from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+
+_log = structlog.get_logger(__name__)
+
+
+class Reader:
+    """Use `StreamingClient.reader`; an async context manager and an iterator over messages.
+
+    Attributes:
+        watermark: every message at or below this tick has been delivered.
+    """
+
+    def __init__(
+        self,
+        pchannel: str,
+        request: ScanRequest,
+        discovery: Discovery,
+        transport: Callable[[Assignment], Transport],
+        config: ClientConfig,
+        patience_s: float | None,
+    ) -> None:
+        """Reads nothing until it is iterated.
+
+        Args:
+            pchannel: where to read.
+            request: from where, what, and how far.
+            discovery: says who owns the PChannel.
+            transport: the way to an owner.
+            config: limits.
+            patience_s: how long to go on without any answer; None = for ever.
+        """
+        self.watermark = 0
+        self._pchannel = pchannel
+        self._request = request
+        self._discovery = discovery
+        self._transport = transport
+        self._config = config
+        self._patience_s = patience_s
+        self._token = request.start.token
+        self._tick = 0 if self._token is None else self._token.time_tick
+        self._owner: _Owner | None = None
+        self._failed: Assignment | None = None
+        self._delay = 0.0
+        self._trouble = "it is not served"
+        self._ungranted = 0
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def token(self) -> ResumeToken | None:
+        """Where a reader that has taken all delivered batches goes on; None before anything."""
+        return self._token
+
+    async def __aenter__(self) -> Reader:
+        """The reader itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the read, also one under way in another task, and releases it; idempotent."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        await self._let_go()
+
+    async def __aiter__(self) -> AsyncIterator[ImmutableMessage]:
+        """The messages, one by one."""
+        async for batch in self.batches():
+            for message in batch:
+                yield message
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """The messages as they lie in the log: by entry.
+
+        Raises:
+            WalError: DATA_TRUNCATED, UNRECOVERABLE or INVALID_ARGUMENT when reading on is
+                impossible; CHANNEL_NOT_EXIST for an unknown channel; INNER when nobody answered
+                for `patience_s`.
+        """
+        try:
+            while not self._closed.done():
+                delivery = await self._next()
+                if delivery is None:
+                    return
+                for batch in self._take(delivery):
+                    yield batch
+                if delivery.end:
+                    return
+                await self._grant(delivery)
+        finally:
+            await self._let_go()
+
+    async def _next(self) -> Delivery | None:
+        """The next piece, from whoever owns the PChannel; None when the reader was closed."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while not self._closed.done():
+                    try:
+                        owner = self._owner or await self._connect()
+                        return await owner.receive(self._closed)
+                    except WalError as error:
+                        await self._recover(error)
+        except TimeoutError:
+            raise WalError(
+                ErrorCode.INNER,
+                f"nobody answered a read of {self._name} for {self._patience_s:g} s: "
+                f"{self._trouble}",
+            ) from None
+        return None
+
+    @property
+    def _name(self) -> str:
+        return self._request.vchannel or self._pchannel
+
+    async def _connect(self) -> _Owner:
+        assignment = await self._discovery.served(
+            self._pchannel, unlike=self._failed, patience_s=self._delay
+        )
+        self._failed = assignment
+        request = self._request
+        if self._token is not None:
+            request = replace(request, start=ScanStart(StartKind.TOKEN, self._token))
+        stream = await self._transport(assignment).open_consume(assignment, request)
+        self._ungranted = 0
+        self._owner = _Owner(stream, asyncio.create_task(self._discovery.moved(assignment)))
+        return self._owner
+
+    async def _recover(self, error: WalError) -> None:
+        """Prepares the next attempt, or raises `error` when there is no point in one."""
+        await self._let_go()
+        if error.action is Action.GIVE_UP or error.code is ErrorCode.CHANNEL_NOT_EXIST:
+            raise error
+        _log.debug("read interrupted", channel=self._name, error=str(error))
+        self._trouble = error.message
+        if self._failed is not None and error.action is Action.REDISCOVER:
+            self._discovery.report(self._failed, error)
+        least, most = self._config.backoff_min_s, self._config.backoff_max_s
+        self._delay = min(max(self._delay * 2, least, error.retry_after_ms / 1000), most)
+
+    async def _let_go(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            await owner.close()
+
+    async def _grant(self, delivery: Delivery) -> None:
+        """Gives the credit of what was taken back, some at a time."""
+        self._ungranted += sum(len(item.entry.body) for item in delivery.entries)
+        if self._owner is not None and self._ungranted * 4 >= self._config.read_ahead_bytes:
+            granted, self._ungranted = self._ungranted, 0
+            try:
+                await self._owner.stream.grant(granted)
+            except WalError as error:
+                await self._recover(error)
+
+    def _take(self, delivery: Delivery) -> Iterator[Batch]:
+        """The new messages of a delivery; the position moves with each batch."""
+        self._delay, self._failed = 0.0, None
+        for item in delivery.entries:
+            skip = self._known(item)
+            if skip < item.entry.envelope.count:
+                self._tick = item.last_tick
+                self._token = item.token()
+                yield Batch(item.entry, item.message_id, item.open_number, skip)
+        if delivery.position is not None and delivery.position.time_tick >= self._tick:
+            self._token = delivery.position
+        self.watermark = max(self.watermark, delivery.watermark)
+        if self._token is not None and self._token.time_tick < self.watermark:
+            self._token = self._token._replace(time_tick=self.watermark)
+
+    def _known(self, item: LogEntry) -> int:
+        """How many messages at the head of an entry the reader has, or did not ask for."""
+        known = max(self._tick + 1 - item.first_tick, 0)
+        start = self._request.start
+        if start.message_id is not None and item.message_id[:3] == start.message_id[:3]:
+            after = start.kind is StartKind.AFTER_ID
+            known = max(known, start.message_id.message_index + after)
+        return known
+
+
+class _Owner:
+    """A stream from one owner, and the watch for the next one."""
+
+    def __init__(self, stream: ConsumeStream, moved: asyncio.Task[None]) -> None:
+        self.stream = stream
+        self._moved = moved
+
+    async def receive(self, closed: asyncio.Future[None]) -> Delivery | None:
+        """The next piece; None when `closed` comes first."""
+        receiving = asyncio.ensure_future(self.stream.receive())
+        try:
+            signals: set[asyncio.Future[Any]] = {receiving, self._moved, closed}
+            await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            if closed.done():
+                return None
+            raise WalError(ErrorCode.CHANNEL_FENCED, "the channel has moved to another owner")
+        finally:
+            if not receiving.done():
+                receiving.cancel()
+                await asyncio.wait([receiving])
+
+    async def close(self) -> None:
+        """Releases both."""
+        self._moved.cancel()
+        await self.stream.close()
+
+
+def start_position(start: str | ResumeToken | MessageID, *, after: bool = False) -> ScanStart:
+    """The start that a user names.
+
+    Args:
+        start: `earliest`, `latest`, a resume token, a message id, or the text of one of these.
+        after: with a message id: begin behind that message instead of with it.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it is none of them.
+    """
+    if isinstance(start, ResumeToken):
+        return ScanStart(StartKind.TOKEN, token=start)
+    if isinstance(start, MessageID):
+        kind = StartKind.AFTER_ID if after else StartKind.FROM_ID
+        return ScanStart(kind, message_id=start)
+    if start in ("earliest", "latest"):
+        return ScanStart(StartKind.EARLIEST if start == "earliest" else StartKind.LATEST)
+    try:
+        place = ResumeToken.parse(start) if "@" in start else MessageID.parse(start)
+    except ValueError:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"{start!r} is no start: earliest, latest, a resume token or a message id",
+        ) from None
+    return start_position(place, after=after)

@@ -1,0 +1,170 @@
+"""The client for programs without an event loop: same calls, blocking. Layer: client.
+
+Contract: a thread of its own runs the loop; every call waits for its result there and may be made
+from any thread. Ctrl-C while waiting cancels the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from walplane.client.catalog import CollectionInfo
+from walplane.client.client import StartAt, StreamingClient
+from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
+from walplane.client.discovery import Topology
+from walplane.client.results import AppendResult, AppendResults
+from walplane.message.builder import MutableMessage
+from walplane.message.view import Batch, ImmutableMessage
+
+_Result = TypeVar("_Result")
+
+
+class SyncStreamingClient:
+    """A `StreamingClient` for blocking code; a context manager.
+
+    ```python
+    with SyncStreamingClient.connect("127.0.0.1:7650") as wal:
+        result = wal.append(message)
+    ```
+    """
+
+    def __init__(self, address: str, timeout: float, config: ClientConfig | None) -> None:
+        """Use `connect`."""
+        self._address = address
+        self._timeout = timeout
+        self._config = config
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="walplane-client", daemon=True)
+        self._client: StreamingClient | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = 5.0,
+        config: ClientConfig | None = None,
+    ) -> SyncStreamingClient:
+        """As `StreamingClient.connect`."""
+        return cls(address, timeout, config)
+
+    def __enter__(self) -> SyncStreamingClient:
+        """Connects."""
+        self._thread.start()
+        try:
+            self._client = self._wait(self._open())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the client."""
+        self.close()
+
+    def close(self) -> None:
+        """As `StreamingClient.close`; idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                self._wait(client.close())
+            finally:
+                self._stop()
+
+    def append(self, message: MutableMessage, *, timeout: float | None = None) -> AppendResult:
+        """As `StreamingClient.append`."""
+        return self._wait(self._connected.append(message, timeout=timeout))
+
+    def append_many(
+        self, messages: Iterable[MutableMessage], *, timeout: float | None = None
+    ) -> AppendResults:
+        """As `StreamingClient.append_many`."""
+        return self._wait(self._connected.append_many(messages, timeout=timeout))
+
+    def batches(
+        self, channel: str, *, start: StartAt = "earliest", follow: bool = False
+    ) -> Iterator[Batch]:
+        """The batches of a channel; as `StreamingClient.reader`, but ends by default."""
+        batches = self._wait(self._batches(channel, start, follow))
+        try:
+            while (batch := self._wait(_next(batches))) is not None:
+                yield batch
+        finally:
+            self._wait(_close(batches))
+
+    def read(
+        self, channel: str, *, start: StartAt = "earliest", follow: bool = False
+    ) -> Iterator[ImmutableMessage]:
+        """The messages of a channel; as `StreamingClient.read`, but ends by default."""
+        for batch in self.batches(channel, start=start, follow=follow):
+            yield from batch
+
+    def create_collection(self, name: str, shards: int = 1) -> CollectionInfo:
+        """As `StreamingClient.create_collection`."""
+        return self._wait(self._connected.create_collection(name, shards))
+
+    def drop_collection(self, name: str) -> int:
+        """As `StreamingClient.drop_collection`."""
+        return self._wait(self._connected.drop_collection(name))
+
+    def list_collections(self) -> list[CollectionInfo]:
+        """As `StreamingClient.list_collections`."""
+        return self._wait(self._connected.list_collections())
+
+    def describe_collection(self, name: str) -> CollectionInfo:
+        """As `StreamingClient.describe_collection`."""
+        return self._wait(self._connected.describe_collection(name))
+
+    def topology(self) -> Topology:
+        """As `StreamingClient.topology`."""
+        return self._connected.topology()
+
+    @property
+    def _connected(self) -> StreamingClient:
+        if self._client is None:
+            raise RuntimeError("use the client as a context manager: it is not connected")
+        return self._client
+
+    async def _open(self) -> StreamingClient:
+        client = StreamingClient.connect(self._address, timeout=self._timeout, config=self._config)
+        return await client.__aenter__()
+
+    async def _batches(self, channel: str, start: StartAt, follow: bool) -> AsyncIterator[Batch]:
+        return self._connected.reader(channel, start=start, follow=follow).batches()
+
+    def _wait(self, call: Coroutine[Any, Any, _Result]) -> _Result:
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
+    return await anext(batches, None)
+
+
+async def _close(batches: AsyncIterator[Batch]) -> None:
+    closing = getattr(batches, "aclose", None)
+    if closing is not None:
+        await closing()

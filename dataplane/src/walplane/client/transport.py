@@ -1,0 +1,172 @@
+"""How a client reaches the owner of a PChannel: over gRPC, or in the same process.
+
+Contract: a stream belongs to one owner under one term. It ends with the `WalError` that tells what
+to do next; closing it releases everything at once and is idempotent. Layer: client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+from walplane.client.batcher import SendBatch
+from walplane.client.discovery import Assignment
+from walplane.client.results import Written
+from walplane.message.ids import ResumeToken
+from walplane.rpc.errors import WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.scan.request import ScanBatch, ScanRequest
+
+Answer = tuple[int, Written | WalError]
+"""Number of a request, and what became of it."""
+
+
+class Delivery(NamedTuple):
+    """What a reader gets in one piece.
+
+    Attributes:
+        entries: in tick order.
+        watermark: no entry at or below this tick will follow; 0 says nothing.
+        end: the present end, of a read that does not follow.
+        position: when set, a reader that has all of the above may resume here.
+    """
+
+    entries: Sequence[LogEntry]
+    watermark: int
+    end: bool
+    position: ResumeToken | None
+
+
+class ProduceStream(Protocol):
+    """Appends to one PChannel."""
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """An entry whose body is larger is refused."""
+        ...
+
+    async def send(self, request_id: int, batch: SendBatch) -> None:
+        """Hands over one batch; batches arrive in the order of the calls.
+
+        Raises:
+            WalError: the stream is broken.
+        """
+        ...
+
+    async def receive(self) -> Sequence[Answer]:
+        """The next answers, at least one.
+
+        Raises:
+            WalError: why there will be no more.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Lets go; what was sent may still be written."""
+        ...
+
+
+class ConsumeStream(Protocol):
+    """Entries of one PChannel."""
+
+    async def receive(self) -> Delivery:
+        """The next entries, a higher watermark, or the end.
+
+        Raises:
+            WalError: why there will be no more.
+        """
+        ...
+
+    async def grant(self, size: int) -> None:
+        """Allows so many more bytes of entry bodies."""
+        ...
+
+    async def close(self) -> None:
+        """Stops reading."""
+        ...
+
+
+class Transport(Protocol):
+    """A way to an owner."""
+
+    async def open_produce(self, assignment: Assignment) -> ProduceStream:
+        """A stream of appends to the owner.
+
+        Raises:
+            WalError: it cannot be reached, or does not hold the PChannel under that term.
+        """
+        ...
+
+    async def open_consume(self, assignment: Assignment, request: ScanRequest) -> ConsumeStream:
+        """A stream of entries from the owner.
+
+        Raises:
+            WalError: it cannot be reached; the first `receive` tells what else is wrong.
+        """
+        ...
+
+
+class LocalScanner(Protocol):
+    """One read of a log in this process."""
+
+    async def next(self) -> ScanBatch:
+        """The next batch; waits for it."""
+        ...
+
+
+class LocalLog(Protocol):
+    """A PChannel's log in this process."""
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """An entry whose body is larger is refused."""
+        ...
+
+    @property
+    def gone(self) -> asyncio.Future[WalError]:
+        """Done with the reason once the node no longer holds it."""
+        ...
+
+    def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
+        """Starts to append a checked entry; nothing cancels it."""
+        ...
+
+    def check(self, entry: log_pb2.Entry) -> None:
+        """Raises why a client may not append `entry`."""
+        ...
+
+    def pin(self, request: ScanRequest) -> ScanRequest:
+        """The request with `latest` replaced by where that is now."""
+        ...
+
+    def scan(self, request: ScanRequest) -> AbstractAsyncContextManager[LocalScanner]:
+        """A read of the log."""
+        ...
+
+    def position(self, watermark: int) -> ResumeToken | None:
+        """Where a reader that has everything up to `watermark` may go on, where that is known."""
+        ...
+
+
+class LocalNode(Protocol):
+    """A StreamingNode in this process."""
+
+    def edge(self, pchannel: str, term: int) -> LocalLog:
+        """The log of `pchannel`, held under `term`.
+
+        Raises:
+            WalError: it is not held so.
+        """
+        ...
+
+
+LocalNodes = Mapping[str, LocalNode]
+"""By node id."""
+
+
+def written(result: AppendResult) -> Written:
+    """A result of the log, as parcels take it."""
+    return Written(result.message_id, result.first_tick, result.last_confirmed)

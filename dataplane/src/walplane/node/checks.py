@@ -1,0 +1,83 @@
+"""What a client may append to a PChannel and read from it. Layer: node.
+
+Contract: a refusal here happened before anything touched the log, so it is definite.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from walplane.channel import InvalidChannelName, cchannel_name, is_vchannel, pchannel_of
+from walplane.message.codec import check_entry
+from walplane.message.registry import MessageType, check_client_entry
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+
+
+class KnownChannels(Protocol):
+    """The part of a WAL that the checks look at."""
+
+    @property
+    def pchannel(self) -> str:
+        """Name of the PChannel."""
+        ...
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """An entry whose body is larger is refused."""
+        ...
+
+    def has_vchannel(self, name: str) -> bool:
+        """Whether a CreateCollection made `name` and no DropCollection ended it."""
+        ...
+
+
+def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> None:
+    """Checks what a client sent before the WAL sees it.
+
+    Raises:
+        WalError: INVALID_ARGUMENT for an entry that no client may append here, a damaged or an
+            oversized one; CHANNEL_NOT_EXIST for a VChannel that is not there.
+    """
+    envelope = entry.envelope
+    size = len(entry.body)
+    if size > wal.max_entry_bytes:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"entry of {size} bytes for {envelope.vchannel!r} is larger than the "
+            f"{wal.max_entry_bytes} bytes that {wal.pchannel} takes: send smaller messages",
+        )
+    check_entry(entry)
+    check_client_entry(envelope)
+    if envelope.vchannel:
+        creates = envelope.type == MessageType.CREATE_COLLECTION
+        check_vchannel(envelope.vchannel, wal, must_exist=not creates)
+
+
+def check_vchannel(name: str, wal: KnownChannels, *, must_exist: bool = True) -> None:
+    """Checks that `name` is a VChannel of the WAL's PChannel.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it belongs elsewhere; CHANNEL_NOT_EXIST when it is not
+            there and `must_exist`.
+    """
+    if name == cchannel_name(wal.pchannel):
+        return
+    if must_exist and wal.has_vchannel(name):
+        return
+    if not _belongs(name, wal.pchannel):
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT, f"{name!r} is no VChannel of PChannel {wal.pchannel}"
+        )
+    if must_exist:
+        raise WalError(
+            ErrorCode.CHANNEL_NOT_EXIST,
+            f"there is no VChannel {name}: create its collection first, or list the collections",
+        )
+
+
+def _belongs(name: str, pchannel: str) -> bool:
+    try:
+        return is_vchannel(name) and pchannel_of(name) == pchannel
+    except InvalidChannelName:
+        return False

@@ -1,0 +1,158 @@
+"""One Consume stream: entries out, as far as the client's credit goes. Layer: node.
+
+Contract: entries leave in tick order, several a response; a response is sent only while credit is
+above zero, so that at most one response exceeds it. While nothing is delivered, a watermark that
+moves leaves as a response of its own. Without credit the log is not read on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from walplane.message.ids import MessageID, ResumeToken
+from walplane.node.config import NodeConfig
+from walplane.node.edge import Edge
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import streaming_pb2
+from walplane.wal.ports import LogEntry
+from walplane.wal.scan.request import ScanBatch, ScanRequest, ScanStart, StartKind
+
+WriteResponse = Callable[[streaming_pb2.ConsumeResponse], Awaitable[None]]
+
+
+_KINDS = frozenset(kind.value for kind in StartKind)
+
+
+class ConsumeStream:
+    """What one client reads of one PChannel."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        start: streaming_pb2.StartConsume,
+        config: NodeConfig,
+        write: WriteResponse,
+    ) -> None:
+        """Reads through `edge` from `start`; `write` sends one response.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a start that lacks its token or id.
+        """
+        self._edge = edge
+        self._asked = scan_request(start)
+        self._write = write
+        self._response_bytes = config.response_bytes
+        self._most_credit = config.credit_bytes
+        self._credit = min(start.credit_bytes, self._most_credit)
+        self._granted = asyncio.Event()
+
+    async def run(self, requests: AsyncIterator[streaming_pb2.ConsumeRequest]) -> None:
+        """Serves until the present end (when not following) or the client half-closes.
+
+        Raises:
+            WalError: why the log cannot be read on, or why it is no longer held.
+        """
+        reader = asyncio.create_task(self._read(requests), name="consume-reader")
+        sender = asyncio.create_task(self._send(), name="consume-sender")
+        gone = self._edge.gone
+        try:
+            signals: set[asyncio.Future[Any]] = {reader, sender, gone}
+            await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reader.cancel()
+            sender.cancel()
+            await asyncio.wait({reader, sender})
+        for task in (sender, reader):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        if sender.cancelled() and gone.done():
+            raise gone.result()
+
+    async def _read(self, requests: AsyncIterator[streaming_pb2.ConsumeRequest]) -> None:
+        async for request in requests:
+            if request.WhichOneof("kind") != "credit_bytes":
+                raise WalError(
+                    ErrorCode.INVALID_ARGUMENT, "a Consume stream is started once, then credit"
+                )
+            self._credit = min(self._credit + request.credit_bytes, self._most_credit)
+            self._granted.set()
+
+    async def _send(self) -> None:
+        request = self._edge.pin(self._asked)
+        async with self._edge.scan(request) as scanner:
+            if request is not self._asked and request.start.token is not None:
+                position = request.start.token.to_proto()
+                await self._write(streaming_pb2.ConsumeResponse(position=position))
+            while True:
+                await self._wait_for_credit()
+                batch = await scanner.next()
+                await self._send_batch(batch)
+                if batch.end:
+                    return
+
+    async def _send_batch(self, batch: ScanBatch) -> None:
+        parts = list(self._parts(batch.entries)) or [([], 0)]
+        for number, (entries, size) in enumerate(parts, start=1):
+            await self._wait_for_credit()
+            self._credit -= size
+            response = streaming_pb2.ConsumeResponse(entries=entries)
+            if number == len(parts):
+                response.watermark, response.end = batch.watermark, batch.end
+                if not entries and (position := self._edge.position(batch.watermark)) is not None:
+                    response.position.CopyFrom(position.to_proto())
+            await self._write(response)
+
+    def _parts(
+        self, entries: Sequence[LogEntry]
+    ) -> Iterator[tuple[list[streaming_pb2.DeliveredEntry], int]]:
+        part: list[streaming_pb2.DeliveredEntry] = []
+        size = 0
+        for log_entry in entries:
+            part.append(
+                streaming_pb2.DeliveredEntry(
+                    entry=log_entry.entry,
+                    message_id=log_entry.message_id.to_proto(),
+                    open_number=log_entry.open_number,
+                )
+            )
+            size += len(log_entry.entry.body)
+            if size >= self._response_bytes:
+                yield part, size
+                part, size = [], 0
+        if part:
+            yield part, size
+
+    async def _wait_for_credit(self) -> None:
+        while self._credit <= 0:
+            self._granted.clear()
+            await self._granted.wait()
+
+
+def scan_request(start: streaming_pb2.StartConsume) -> ScanRequest:
+    """What the client asked for, in the WAL's terms.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when the position lacks its token or id.
+    """
+    position = start.start
+    kind = StartKind(position.kind) if position.kind in _KINDS else None
+    by_id = kind in (StartKind.FROM_ID, StartKind.AFTER_ID)
+    by_token = kind is StartKind.TOKEN
+    lacks_id = by_id and not position.HasField("message_id")
+    lacks_token = by_token and not position.HasField("token")
+    if kind is None or lacks_id or lacks_token:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"a read of {start.pchannel} names no start: a kind, with its token or message id",
+        )
+    return ScanRequest(
+        start=ScanStart(
+            kind=kind,
+            token=ResumeToken.from_proto(position.token) if by_token else None,
+            message_id=MessageID.from_proto(position.message_id) if by_id else None,
+        ),
+        vchannel=start.vchannel,
+        follow=start.follow,
+    )

@@ -1,0 +1,84 @@
+"""One PChannel of a node as clients use it, over gRPC or in the same process. Layer: node.
+
+Contract: what a client may not do is refused before it touches the log. An append that has started
+is never cancelled, even when its client goes away: what it does to the log must not depend on who
+still listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from walplane.message.ids import ResumeToken
+from walplane.node.checks import check_append, check_vchannel
+from walplane.rpc.errors import WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.ports import AppendResult
+from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.scanner import WALScanner
+from walplane.wal.wal import WAL
+
+
+class Edge:
+    """A WAL that serves, and the moment it ceases to.
+
+    Attributes:
+        wal: the log itself.
+        gone: done with the reason once the node no longer holds it.
+    """
+
+    def __init__(self, wal: WAL) -> None:
+        """Wraps an open WAL."""
+        self.wal = wal
+        self.gone: asyncio.Future[WalError] = asyncio.get_running_loop().create_future()
+        self._appends: set[asyncio.Task[AppendResult]] = set()
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """An entry whose body is larger is refused."""
+        return self.wal.max_entry_bytes
+
+    def check(self, entry: log_pb2.Entry) -> None:
+        """Raises why a client may not append `entry`; see `check_append`."""
+        check_append(entry, self.wal)
+
+    def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
+        """Starts to append a checked entry; appends keep the order of these calls."""
+        append = asyncio.create_task(self.wal.append(entry))
+        self._appends.add(append)
+        append.add_done_callback(self._appends.discard)
+        return append
+
+    def pin(self, request: ScanRequest) -> ScanRequest:
+        """The request with `latest` replaced by where that is now, so that it can be resumed."""
+        if request.start.kind is not StartKind.LATEST:
+            return request
+        return replace(request, start=ScanStart(StartKind.TOKEN, self._live_token()))
+
+    def scan(self, request: ScanRequest) -> WALScanner:
+        """A read of the log.
+
+        Raises:
+            WalError: CHANNEL_NOT_EXIST or INVALID_ARGUMENT for a wrong VChannel.
+        """
+        if request.vchannel:
+            check_vchannel(request.vchannel, self.wal)
+        return self.wal.scan(request)
+
+    def position(self, watermark: int) -> ResumeToken | None:
+        """Where a reader that has everything up to `watermark` may go on.
+
+        None while `watermark` lags behind the log's own: the entry last delivered tells then.
+        """
+        token = self._live_token()
+        return token if token.time_tick == watermark else None
+
+    def end(self, reason: WalError) -> None:
+        """Ends every stream over this WAL; idempotent."""
+        if not self.gone.done():
+            self.gone.set_result(reason)
+
+    def _live_token(self) -> ResumeToken:
+        live = self.wal.live_position()
+        return ResumeToken(live.last_confirmed, live.watermark, self.wal.term, self.wal.open_number)

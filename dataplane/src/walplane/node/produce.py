@@ -1,0 +1,160 @@
+"""One Produce stream: appends in, grouped answers out.
+
+Contract: appends start in the order they arrive; any number are in flight, bounded in bytes: above
+the budget the stream is not read on. Answers leave in the order they become ready, all that are
+ready in one response. Layer: node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from walplane.node.config import NodeConfig
+from walplane.node.edge import Edge
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.flow import ByteBudget
+from walplane.rpc.v1 import streaming_pb2
+from walplane.wal.ports import AppendResult
+
+_log = structlog.get_logger(__name__)
+
+WriteResponse = Callable[[streaming_pb2.ProduceResponse], Awaitable[None]]
+
+
+class ProduceStream:
+    """The appends of one client to one PChannel."""
+
+    def __init__(
+        self, edge: Edge, node_budget: ByteBudget, config: NodeConfig, write: WriteResponse
+    ) -> None:
+        """Appends through `edge`.
+
+        Args:
+            edge: the log.
+            node_budget: bytes in flight over all streams of the node.
+            config: limits.
+            write: sends one response to the client.
+        """
+        self._edge = edge
+        self._write = write
+        self._drain_timeout_s = config.drain_timeout_s
+        self._budgets = (ByteBudget(config.stream_append_bytes), node_budget)
+        self._in_flight = 0
+        self._ready: list[streaming_pb2.AppendResponse] = []
+        self._wake = asyncio.Event()
+        self._finished = False
+
+    async def run(self, requests: AsyncIterator[streaming_pb2.ProduceRequest]) -> None:
+        """Serves until the client half-closes and everything is answered.
+
+        Raises:
+            WalError: why the PChannel is no longer held; INVALID_ARGUMENT for a broken protocol.
+        """
+        reader = asyncio.create_task(self._read(requests), name="produce-reader")
+        writer = asyncio.create_task(self._write_ready(), name="produce-writer")
+        gone = self._edge.gone
+        try:
+            signals: set[asyncio.Future[Any]] = {reader, writer, gone}
+            await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                reader.cancel()
+            self._finished = True
+            self._wake.set()
+            async with asyncio.timeout(self._drain_timeout_s):
+                await writer
+        except TimeoutError:
+            _log.warning("produce stream ends unanswered", appends=self._in_flight)
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.wait({reader, writer})
+        if not reader.cancelled() and (error := reader.exception()) is not None:
+            raise error
+        if gone.done():
+            raise gone.result()
+
+    async def _read(self, requests: AsyncIterator[streaming_pb2.ProduceRequest]) -> None:
+        async for request in requests:
+            if request.WhichOneof("kind") != "append":
+                raise WalError(
+                    ErrorCode.INVALID_ARGUMENT, "a Produce stream is opened once, then appends"
+                )
+            await self._start(request.append)
+
+    async def _start(self, request: streaming_pb2.AppendRequest) -> None:
+        try:
+            self._edge.check(request.entry)
+        except WalError as error:
+            self._answer(error_response(request.request_id, error))
+            return
+        size = len(request.entry.body)
+        taken: list[ByteBudget] = []
+        try:
+            for budget in self._budgets:
+                await budget.acquire(size)
+                taken.append(budget)
+        except asyncio.CancelledError:
+            for budget in taken:
+                budget.release(size)
+            raise
+        append = self._edge.start_append(request.entry)
+        self._in_flight += 1
+        append.add_done_callback(partial(self._done, request.request_id, size))
+
+    def _done(self, request_id: int, size: int, append: asyncio.Task[AppendResult]) -> None:
+        for budget in self._budgets:
+            budget.release(size)
+        self._in_flight -= 1
+        self._answer(_response(request_id, append))
+
+    def _answer(self, response: streaming_pb2.AppendResponse) -> None:
+        self._ready.append(response)
+        self._wake.set()
+
+    async def _write_ready(self) -> None:
+        while self._ready or self._in_flight or not self._finished:
+            if not self._ready:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            ready, self._ready = self._ready, []
+            await self._write(streaming_pb2.ProduceResponse(appends=ready))
+
+
+def _response(request_id: int, append: asyncio.Task[AppendResult]) -> streaming_pb2.AppendResponse:
+    if append.cancelled():
+        stopped = WalError(ErrorCode.ON_SHUTDOWN, "the node stopped: send it again to the owner")
+        return error_response(request_id, stopped)
+    error = append.exception()
+    if error is None:
+        return streaming_pb2.AppendResponse(
+            request_id=request_id, result=result_to_proto(append.result())
+        )
+    if not isinstance(error, WalError):
+        _log.error("append failed", exc_info=error)
+        error = WalError(ErrorCode.INNER, f"append failed: {error!r}; send it again")
+    return error_response(request_id, error)
+
+
+def error_response(request_id: int, error: WalError) -> streaming_pb2.AppendResponse:
+    """The answer to an append that failed."""
+    return streaming_pb2.AppendResponse(request_id=request_id, error=error.to_proto())
+
+
+def result_to_proto(result: AppendResult) -> streaming_pb2.AppendResult:
+    """The result on the wire."""
+    proto = streaming_pb2.AppendResult(
+        message_id=result.message_id.to_proto(),
+        first_tick=result.first_tick,
+        count=result.count,
+        term=result.term,
+        open_number=result.open_number,
+    )
+    if result.last_confirmed is not None:
+        proto.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
+    return proto

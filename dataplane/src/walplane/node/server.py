@@ -1,0 +1,93 @@
+"""One gRPC port for any set of services, with health and reflection. Layer: node.
+
+Contract: services are passed in, so that a standalone process serves node and coordinator on one
+port. Health says SERVING only after `set_serving`. A stop lets calls under way finish for a grace
+period, then cancels them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from walplane.rpc.channel import SERVER_OPTIONS
+from walplane.rpc.errors import ErrorCode, WalError
+
+AddToServer = Callable[[grpc.aio.Server], None]
+
+
+class RpcServer:
+    """A listening server; use `start_server`.
+
+    Attributes:
+        host: as given.
+        port: the port it listens on, also when 0 was asked for.
+    """
+
+    def __init__(
+        self, server: grpc.aio.Server, checks: health.aio.HealthServicer, host: str, port: int
+    ) -> None:
+        """Wraps a started server."""
+        self._server = server
+        self._checks = checks
+        self.host = host
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"{self.host}:{self.port}"
+
+    async def set_serving(self, service: str, serving: bool) -> None:
+        """Sets what health says of `service`; the empty name stands for the whole server."""
+        status = health_pb2.HealthCheckResponse
+        await self._checks.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls, lets those under way finish for `grace_s` seconds. Idempotent."""
+        await self._checks.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    async def wait(self) -> None:
+        """Returns once the server has stopped."""
+        await self._server.wait_for_termination()
+
+
+async def start_server(listen: str, services: Mapping[str, AddToServer]) -> RpcServer:
+    """Listens on `listen` (host:port; port 0 = any free one) with {full name: add to server}.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it cannot listen there.
+    """
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise WalError(ErrorCode.INVALID_ARGUMENT, f"{listen!r} is no address: expected HOST:PORT")
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for add in services.values():
+        add(server)
+    names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(names, server)
+    try:
+        bound = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise _cannot_listen(listen) from error
+    if bound == 0:
+        raise _cannot_listen(listen)
+    await server.start()
+    started = RpcServer(server, checks, host, bound)
+    await asyncio.gather(*(started.set_serving(name, False) for name in ["", *services]))
+    return started
+
+
+def _cannot_listen(listen: str) -> WalError:
+    return WalError(
+        ErrorCode.INVALID_ARGUMENT,
+        f"cannot listen on {listen}: another process has that port, or the host is not this "
+        "machine's; choose another address",
+    )

@@ -1,0 +1,98 @@
+"""The StreamingNode's gRPC servicer. Layer: node.
+
+Contract: translates between streams and the node; every failure leaves as a typed status
+(`WalError.to_status`) or, for one append, inside the stream. A handler that ends, however it ends,
+leaves no task and no scanner behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+import walplane
+from walplane.node.consume import ConsumeStream
+from walplane.node.produce import ProduceStream
+from walplane.node.streaming_node import StreamingNode
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
+
+_log = structlog.get_logger(__name__)
+
+SERVICE_NAME = streaming_pb2.DESCRIPTOR.services_by_name["StreamingNode"].full_name
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class StreamingNodeService(streaming_pb2_grpc.StreamingNodeServicer):
+    """The gRPC edge of one node."""
+
+    def __init__(self, node: StreamingNode) -> None:
+        """Serves `node`, which the caller closes."""
+        self._node = node
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the service with `server`."""
+        streaming_pb2_grpc.add_StreamingNodeServicer_to_server(self, server)
+
+    async def Produce(  # type: ignore[override]  # grpc.aio: responses by context.write
+        self,
+        request_iterator: AsyncIterator[streaming_pb2.ProduceRequest],
+        context: _Context,
+    ) -> None:
+        """Appends to one PChannel; see `ProduceStream`."""
+        try:
+            first = await anext(request_iterator, streaming_pb2.ProduceRequest())
+            if first.WhichOneof("kind") != "open":
+                raise _protocol("open")
+            node, opening = self._node, first.open
+            edge = node.edge(opening.pchannel, opening.term)
+            opened = streaming_pb2.ProduceOpened(
+                term=edge.wal.term, max_entry_bytes=edge.max_entry_bytes
+            )
+            await context.write(streaming_pb2.ProduceResponse(opened=opened))
+            stream = ProduceStream(edge, node.append_budget, node.config, context.write)
+            await stream.run(request_iterator)
+        except WalError as error:
+            await _abort(context, error)
+
+    async def Consume(  # type: ignore[override]  # grpc.aio: responses by context.write
+        self,
+        request_iterator: AsyncIterator[streaming_pb2.ConsumeRequest],
+        context: _Context,
+    ) -> None:
+        """Reads one PChannel; see `ConsumeStream`."""
+        try:
+            first = await anext(request_iterator, streaming_pb2.ConsumeRequest())
+            if first.WhichOneof("kind") != "start":
+                raise _protocol("start")
+            edge = self._node.edge(first.start.pchannel, first.start.term)
+            stream = ConsumeStream(edge, first.start, self._node.config, context.write)
+            await stream.run(request_iterator)
+        except WalError as error:
+            await _abort(context, error)
+
+    async def NodeStatus(
+        self,
+        request: streaming_pb2.NodeStatusRequest,
+        context: _Context,
+    ) -> streaming_pb2.NodeStatusResponse:
+        """What the node holds."""
+        return streaming_pb2.NodeStatusResponse(
+            node_id=self._node.node_id,
+            version=walplane.__version__,
+            channels=self._node.status(),
+        )
+
+
+def _protocol(expected: str) -> WalError:
+    return WalError(
+        ErrorCode.INVALID_ARGUMENT, f"the first request of this stream must be `{expected}`"
+    )
+
+
+async def _abort(context: _Context, error: WalError) -> NoReturn:
+    await context.abort_with_status(error.to_status())
