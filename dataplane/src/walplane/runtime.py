@@ -7,6 +7,7 @@ Layer: lowest, beside `channel`.
 
 from __future__ import annotations
 
+import ctypes
 import random
 import time
 from collections.abc import Callable
@@ -35,3 +36,25 @@ class Runtime:
     def new_id(self, size: int = 16) -> bytes:
         """`size` random bytes: an identifier that no other process has."""
         return self.random.randbytes(size)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 128 << 20
+_HEAP_BYTES = 32 << 20  # the largest threshold that glibc takes
+
+
+def keep_large_buffers() -> bool:
+    """Makes this process' allocator keep freed megabyte buffers instead of giving them back.
+
+    Frames are buffers of about 1 MiB that come and go; glibc maps each anew and the kernel zeroes
+    its pages, which costs ten times what filling it does (1.1 ms against 0.1 ms a frame). For
+    processes that are walplane's own; up to 128 MiB stay with the process.
+
+    Returns:
+        Whether the allocator took the setting; False where it is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    kept = mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    return bool(mallopt(_M_MMAP_THRESHOLD, _HEAP_BYTES) and kept)

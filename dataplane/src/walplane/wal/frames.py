@@ -148,12 +148,11 @@ class FrameSender:
             open_number=self._key.open_number,
             number=self._number,
             acked=self._acked,
-            entries=entries,
             meta=meta,
         )
         sent = SentFrame(self._number, done)
         self._number += 1
-        written = self._writer.append(encode_frame(content))
+        written = self._writer.append(encode_frame(content, entries))
         self._in_flight.append((written, sent))
         written.add_done_callback(self._settle)
         return sent
