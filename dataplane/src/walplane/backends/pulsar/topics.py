@@ -1,0 +1,197 @@
+"""One topic through the admin service: its settings, ledgers, truncation point. Layer: backends.
+
+The durable subscription `walplane` is what keeps a topic's records: its mark-delete position is the
+last record that was let go of, so the logical truncation point lies just behind it. Retention 0/0
+frees what lies before it, and is therefore set last, once the subscription was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from walplane.backends.pulsar.admin import Admin
+from walplane.backends.pulsar.config import PulsarConfig
+from walplane.rpc.errors import ErrorCode, WalError
+
+SUBSCRIPTION = "walplane"
+_DEDUP_CURSOR = "pulsar.dedup"
+_EARLIEST = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
+_FREE_AT_ONCE = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
+_SETTINGS = ("deduplicationEnabled", "backlogQuotaMap", "messageTTL", "inactiveTopicPolicies")
+
+Position = tuple[int, int]
+"""(ledger, entry); an entry of -1 is the place before a ledger's first."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """What the broker knows about one topic.
+
+    Attributes:
+        ledgers: (id, number of entries) in log order; the last one takes appends.
+        cursors: mark-delete position by name of the durable subscription.
+    """
+
+    ledgers: tuple[tuple[int, int], ...]
+    cursors: dict[str, Position]
+
+    @classmethod
+    def from_stats(cls, stats: dict[str, Any]) -> TopicState:
+        """The state that `internalStats` tells."""
+        ledgers = [(one["ledgerId"], one["entries"]) for one in stats["ledgers"]]
+        if ledgers:
+            ledgers[-1] = (ledgers[-1][0], stats["currentLedgerEntries"])
+        cursors = {
+            name: _position(cursor["markDeletePosition"])
+            for name, cursor in stats["cursors"].items()
+        }
+        return cls(tuple(ledgers), cursors)
+
+    @property
+    def floor(self) -> Position | None:
+        """The last record that was let go of; None without the subscription."""
+        return self.cursors.get(SUBSCRIPTION)
+
+    @property
+    def last(self) -> Position | None:
+        """The newest record; None when there is none."""
+        for ledger, entries in reversed(self.ledgers):
+            if entries > 0:
+                return ledger, entries - 1
+        return None
+
+    def follows(self, last: Position, first: Position) -> bool:
+        """Whether no record lies between the two, as far as the ledgers are still known."""
+        if first[0] == last[0]:
+            return first[1] == last[1] + 1
+        known = dict(self.ledgers)
+        between = [n for ledger, n in self.ledgers if last[0] < ledger < first[0]]
+        return first[1] == 0 and known.get(last[0]) == last[1] + 1 and not any(between)
+
+
+class Topics:
+    """The topics of one namespace."""
+
+    def __init__(self, admin: Admin, config: PulsarConfig) -> None:
+        """Names the namespace; nothing is called."""
+        self._admin = admin
+        self._namespace = config.namespace
+
+    async def state(self, topic: str) -> TopicState:
+        """What the broker knows about `topic`.
+
+        Raises:
+            WalError: CHANNEL_NOT_EXIST when it is not there.
+        """
+        stats = await self._admin.get(f"{self._path(topic)}/internalStats")
+        if stats is None:
+            raise WalError(
+                ErrorCode.CHANNEL_NOT_EXIST,
+                f"topic {topic} is not in Pulsar's namespace {self._namespace}",
+            )
+        return TopicState.from_stats(stats)
+
+    async def floor(self, topic: str) -> tuple[TopicState, Position]:
+        """The topic's state and the last record that was let go of.
+
+        Raises:
+            WalError: CHANNEL_NOT_EXIST, or UNRECOVERABLE when the subscription is gone.
+        """
+        state = await self.state(topic)
+        if state.floor is None:
+            raise self._unprotected(topic)
+        return state, state.floor
+
+    async def ensure(self, topic: str) -> None:
+        """Makes `topic` if need be, and makes sure that it keeps its records.
+
+        Raises:
+            WalError: UNRECOVERABLE when its subscription is gone or a setting would lose data.
+        """
+        stats = await self._admin.get(f"{self._path(topic)}/internalStats")
+        if stats is None:
+            await self._admin.put(self._path(topic))
+        retention, *settings = await asyncio.gather(
+            self._admin.get(f"{self._path(topic)}/retention"),
+            *(self._admin.get(f"{self._path(topic)}/{one}?applied=true") for one in _SETTINGS),
+        )
+        state = TopicState.from_stats(stats) if stats else await self.state(topic)
+        if state.floor is None:
+            if retention is not None or state.last is not None:
+                raise self._unprotected(topic)
+            await self._admin.put(f"{self._path(topic)}/subscription/{SUBSCRIPTION}", _EARLIEST)
+            state, _ = await self.floor(topic)
+        self._judge(topic, state, dict(zip(_SETTINGS, settings, strict=True)))
+        if retention != _FREE_AT_ONCE:
+            await self._admin.post(f"{self._path(topic)}/retention", _FREE_AT_ONCE)
+
+    async def truncate(self, topic: str, keep: Position) -> None:
+        """Lets go of every record below `keep`; never moves the point back.
+
+        Whole closed ledgers are freed, at once or at the broker's next round: deduplication holds
+        them until it has taken its snapshot.
+
+        Raises:
+            WalError: CHANNEL_NOT_EXIST, or UNRECOVERABLE when the subscription is gone.
+        """
+        _, floor = await self.floor(topic)
+        if keep > floor:
+            cursor = f"{self._path(topic)}/subscription/{SUBSCRIPTION}/resetcursor"
+            position = {"ledgerId": keep[0], "entryId": keep[1], "partitionIndex": -1}
+            await self._admin.post(cursor, {**position, "isExcluded": False, "batchIndex": -1})
+        await self._admin.post(f"{self._path(topic)}/trim")
+
+    def _path(self, topic: str) -> str:
+        return f"/persistent/{self._namespace}/{quote(topic, safe='')}"
+
+    def _unprotected(self, topic: str) -> WalError:
+        return WalError(
+            ErrorCode.UNRECOVERABLE,
+            f"data loss: the subscription {SUBSCRIPTION!r} of topic {topic} in Pulsar's namespace "
+            f"{self._namespace} is gone, and with it what kept its records; restore the topic, or "
+            "delete it if it holds nothing of value",
+        )
+
+    def _judge(self, topic: str, state: TopicState, settings: dict[str, Any]) -> None:
+        """Refuses settings under which records are doubled, blocked or lost."""
+        quotas = (settings["backlogQuotaMap"] or {}).values()
+        inactive = settings["inactiveTopicPolicies"] or {}
+        wrong = [
+            (not settings["deduplicationEnabled"], "deduplication is off", "deduplication"),
+            (
+                any(_positive(q.get("limitSize")) or _positive(q.get("limitTime")) for q in quotas),
+                "a backlog quota blocks producers or evicts records",
+                "backlog-quota",
+            ),
+            (_positive(settings["messageTTL"]), "a message TTL removes records", "message-ttl"),
+            (
+                bool(inactive.get("deleteWhileInactive")),
+                "the broker deletes it while it is inactive",
+                "inactive-topic-policies",
+            ),
+        ]
+        for is_wrong, complaint, setting in wrong:
+            if is_wrong:
+                raise WalError(
+                    ErrorCode.UNRECOVERABLE,
+                    f"topic {topic} would lose data: {complaint}; change {setting} of Pulsar's "
+                    f"namespace {self._namespace} (pulsar-admin namespaces), or name a namespace "
+                    "that does not exist: walplane makes it with the right settings",
+                )
+        if _DEDUP_CURSOR not in state.cursors:
+            raise WalError(
+                ErrorCode.INNER,
+                f"deduplication of topic {topic} is switched on but not yet active: try again",
+            )
+
+
+def _positive(limit: int | None) -> bool:
+    return limit is not None and limit > 0
+
+
+def _position(text: str) -> Position:
+    ledger, _, entry = text.partition(":")
+    return int(ledger), int(entry)

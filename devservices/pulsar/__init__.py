@@ -1,0 +1,19 @@
+"""A real Pulsar for development and tests: started, stopped, killed and restarted by walplane.
+
+Contract: `PulsarProcess` is one broker on one data directory; `for_tests` hands every test process
+of a run the same one. When `WALPLANE_PULSAR_URL` is set, that broker is used and nothing is
+started. Command line: `python -m devservices.pulsar start|stop|status`.
+"""
+
+from devservices.pulsar.engines import PrerequisiteMissingError
+from devservices.pulsar.process import PulsarError, PulsarProcess
+from devservices.pulsar.sharing import URL_VARIABLE, for_tests, stop_after_tests
+
+__all__ = [
+    "URL_VARIABLE",
+    "PrerequisiteMissingError",
+    "PulsarError",
+    "PulsarProcess",
+    "for_tests",
+    "stop_after_tests",
+]

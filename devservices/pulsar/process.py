@@ -1,0 +1,191 @@
+"""One broker on one data directory: start, stop, kill, restart.
+
+Contract: every call is idempotent and safe against other processes that call it on the same
+directory at the same time. Ports and handle stand in `state.json` of the data directory, so a later
+process finds the broker again, and a restart takes the same ports.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from devservices.pulsar.engines import HOME, SUPPORT, Layout, choose, wait_gone
+from devservices.pulsar.locks import locked
+
+DEFAULT_DATA = HOME / "data"
+DEFAULT_PORTS = (6650, 8080)
+READY_TIMEOUT = 120.0
+STOP_TIMEOUT = 20.0
+
+
+class PulsarError(Exception):
+    """The broker did not come up, or another program has its port."""
+
+
+class PulsarProcess:
+    """A Pulsar broker with its own bookie, listening on loopback only."""
+
+    def __init__(
+        self, data: Path | None = None, port: int | None = None, admin_port: int | None = None
+    ) -> None:
+        """Names the broker; nothing is started.
+
+        Args:
+            data: its directory; default `.devservices/pulsar/data` of the repository.
+            port: binary port; default the one used before, else 6650, else a free one.
+            admin_port: admin port; default the one used before, else 8080, else a free one.
+        """
+        self.data = (data or DEFAULT_DATA).resolve()
+        self._wanted = (port, admin_port)
+
+    @property
+    def url(self) -> str:
+        """The backend URL of the broker, without a namespace."""
+        layout, _ = self._state()
+        if layout is None:
+            raise PulsarError(f"no Pulsar was ever started on {self.data}: start it first")
+        return f"pulsar://127.0.0.1:{layout.port}?admin={_admin(layout)}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process lives (it may not be ready yet)."""
+        layout, handle = self._state()
+        return layout is not None and bool(handle) and choose().alive(handle, layout)
+
+    def start(self) -> str:
+        """Starts the broker if it does not run, waits until it is ready, returns its URL.
+
+        Raises:
+            PrerequisiteMissingError: neither Java and Maven nor docker are here.
+            PulsarError: a port is taken, or the broker did not get ready.
+        """
+        with self._lock():
+            layout, handle = self._state()
+            engine = choose()
+            if layout is None or not handle or not engine.alive(handle, layout):
+                layout = self._prepare(layout)
+                handle = engine.start(layout)
+                self._save(layout, handle)
+            self._wait_ready(layout, handle)
+        return self.url
+
+    def stop(self) -> None:
+        """Ends the broker in good order; by force after 20 s."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill -9: nothing is flushed or told to anybody."""
+        self._end(signal.SIGKILL)
+
+    def wipe(self) -> None:
+        """Kills the broker and removes its data."""
+        self.kill()
+        with self._lock():
+            shutil.rmtree(self.data, ignore_errors=True)
+
+    def _end(self, number: signal.Signals) -> None:
+        with self._lock():
+            layout, handle = self._state()
+            if layout is None or not handle:
+                return
+            engine = choose()
+            engine.signal(handle, layout, number)
+            if not wait_gone(engine, handle, layout, STOP_TIMEOUT):
+                engine.signal(handle, layout, signal.SIGKILL)
+                wait_gone(engine, handle, layout, STOP_TIMEOUT)
+            self._save(layout, "")
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return locked(self.data.parent / f"{self.data.name}.lock")
+
+    def _state(self) -> tuple[Layout | None, str]:
+        try:
+            state = json.loads((self.data / "state.json").read_text())
+        except FileNotFoundError:
+            return None, ""
+        layout = Layout(self.data, state["port"], state["admin_port"], state["bookie_port"])
+        return layout, state["handle"]
+
+    def _save(self, layout: Layout, handle: str) -> None:
+        state = {
+            "port": layout.port,
+            "admin_port": layout.admin_port,
+            "bookie_port": layout.bookie_port,
+            "handle": handle,
+        }
+        (self.data / "state.json").write_text(json.dumps(state) + "\n")
+
+    def _prepare(self, old: Layout | None) -> Layout:
+        """Decides the ports and writes the configuration."""
+        before = (old.port, old.admin_port) if old else (None, None)
+        port, admin_port = (
+            _pick(wanted, kept, default)
+            for wanted, kept, default in zip(self._wanted, before, DEFAULT_PORTS, strict=True)
+        )
+        self.data.mkdir(parents=True, exist_ok=True)
+        layout = Layout(self.data, port, admin_port, old.bookie_port if old else _free_port())
+        text = (SUPPORT / "standalone.conf").read_text()
+        for key, value in (("brokerServicePort", port), ("webServicePort", admin_port)):
+            text = re.sub(rf"(?m)^{key}=.*$", f"{key}={value}", text)
+        layout.conf.write_text(text)
+        return layout
+
+    def _wait_ready(self, layout: Layout, handle: str) -> None:
+        engine = choose()
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not _healthy(layout):
+            if not engine.alive(handle, layout):
+                raise PulsarError(f"Pulsar ended while starting: see {layout.log}")
+            if time.monotonic() > deadline:
+                raise PulsarError(f"Pulsar not ready in {READY_TIMEOUT:.0f} s: see {layout.log}")
+            time.sleep(0.1)
+
+
+def _admin(layout: Layout) -> str:
+    return f"http://127.0.0.1:{layout.admin_port}"
+
+
+def _healthy(layout: Layout) -> bool:
+    try:
+        health = f"{_admin(layout)}/admin/v2/brokers/health"
+        with urllib.request.urlopen(health, timeout=10) as answer:  # noqa: S310 - loopback
+            return bool(answer.read() == b"ok")
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _pick(wanted: int | None, kept: int | None, default: int) -> int:
+    if wanted is None and kept is None:
+        return default if _is_free(default) else _free_port()
+    port = wanted or kept or default
+    if not _is_free(port):
+        raise PulsarError(
+            f"port {port} is taken by another program: stop it, choose another port, or set "
+            "WALPLANE_PULSAR_URL to use the Pulsar that runs there"
+        )
+    return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
