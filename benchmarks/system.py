@@ -66,8 +66,9 @@ def standalone(setting: Setting, row: str, backend: str | None) -> Iterator[Node
     """
     data = fresh_directory(setting.data / f"{row}-walplane")
     address = f"127.0.0.1:{_free_port()}"
-    command = [*_walplane(), "standalone", "--data", str(data), "--listen", address]
-    command += ["--pchannels", "1", *(("--backend", backend) if backend else ())]
+    command = [sys.executable, "-m", "walplane", "standalone", "--pchannels", "1"]
+    command += ["--data", str(data), "--listen", address]
+    command += ["--backend", backend] if backend else []
     log = setting.out / f"{row}-walplane.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=_ROOT)
@@ -183,13 +184,6 @@ def _request(method: str, url: str) -> str:
             return str(answer.read().decode())
     except (urllib.error.URLError, OSError) as error:
         raise BenchmarkError(f"{method} {url} failed: {error}; is the broker up?") from error
-
-
-def _walplane() -> list[str]:
-    script = Path(sys.executable).with_name("walplane")
-    if not script.exists():
-        raise BenchmarkError(f"there is no {script}: pip install -e '.[all,dev]'")
-    return [str(script)]
 
 
 def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> None:

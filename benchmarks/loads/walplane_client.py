@@ -1,0 +1,119 @@
+"""Our side: one StreamingClient on one collection with one shard, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from benchmarks.loads.common import WARM_UP_S, latency, payloads, rate, report
+from walplane.client import CollectionInfo, StreamingClient
+from walplane.message.builder import MutableMessage, insert
+
+_CALL_BYTES = 2 << 20
+_CALL_MESSAGES = 4096
+_CALLERS = 4
+
+Load = Callable[[float], Coroutine[Any, Any, tuple[int, float]]]
+
+
+class Appender:
+    """Appends to one VChannel, each payload as a message of its own."""
+
+    def __init__(self, wal: StreamingClient, collection: CollectionInfo, size: int) -> None:
+        """Payloads of `size` bytes."""
+        self._wal = wal
+        self._collection = collection
+        self._size = size
+        self._payloads = payloads(size)
+
+    async def flood(self, seconds: float) -> tuple[int, float]:
+        """A few callers of `append_many`; messages and seconds until the last acknowledgement."""
+        count = min(_CALL_MESSAGES, _CALL_BYTES // self._size)
+        times = -(-count // len(self._payloads))
+        bodies = (self._payloads * times)[:count]
+
+        async def caller() -> int:
+            acknowledged = 0
+            while time.perf_counter() < end:
+                results = await self._wal.append_many([self._message(body) for body in bodies])
+                acknowledged += len(results)
+            return acknowledged
+
+        start = time.perf_counter()
+        end = start + seconds
+        counts = await asyncio.gather(*(caller() for _ in range(_CALLERS)))
+        return sum(counts), time.perf_counter() - start
+
+    def concurrent(self, appenders: int) -> Load:
+        """So many appenders, each awaits its acknowledgement before it appends on."""
+
+        async def load(seconds: float) -> tuple[int, float]:
+            async def appender(number: int) -> int:
+                body = self._payloads[number % len(self._payloads)]
+                acknowledged = 0
+                while time.perf_counter() < end:
+                    await self._wal.append(self._message(body))
+                    acknowledged += 1
+                return acknowledged
+
+            start = time.perf_counter()
+            end = start + seconds
+            counts = await asyncio.gather(*(appender(number) for number in range(appenders)))
+            return sum(counts), time.perf_counter() - start
+
+        return load
+
+    async def sync(self, seconds: float) -> list[float]:
+        """One append after the other; the seconds that each took."""
+        taken: list[float] = []
+        end = time.perf_counter() + seconds
+        while (start := time.perf_counter()) < end:
+            await self._wal.append(self._message(self._payloads[len(taken) % len(self._payloads)]))
+            taken.append(time.perf_counter() - start)
+        return taken
+
+    def _message(self, body: bytes) -> MutableMessage:
+        info = self._collection
+        return insert(
+            info.vchannels[0],
+            body,
+            collection_id=info.collection_id,
+            partition_id=info.default_partition_id,
+            schema_version=info.schema_version,
+        )
+
+
+async def _run(options: argparse.Namespace) -> dict[str, float]:
+    async with StreamingClient.connect(options.address) as wal:
+        collection = await wal.create_collection(options.collection, 1)
+        appender = Appender(wal, collection, options.size)
+        if options.mode == "sync":
+            await appender.sync(WARM_UP_S)
+            return latency(await appender.sync(options.seconds))
+        load: Load = appender.flood
+        if options.mode == "concurrent":
+            load = appender.concurrent(options.concurrency)
+        await load(WARM_UP_S)
+        count, elapsed = await load(options.seconds)
+        return rate(count, elapsed, options.size)
+
+
+def main() -> None:
+    """Runs one load."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mode", choices=("flood", "concurrent", "sync"))
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--collection", required=True, help="made by this program")
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--concurrency", type=int, default=1)
+    report(uvloop.run(_run(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
