@@ -1,9 +1,10 @@
-"""One PChannel's log on the memory backend: order, retries, self-reopen, terms, reading."""
+"""One PChannel's log, in memory and on RocksDB: order, retries, self-reopen, terms, reading."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -63,9 +64,10 @@ class World:
         await self.backend.close()
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
+@pytest.fixture(params=["memory", "rocksdb"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    url = "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
+    made = World(FaultyBackend(await open_backend(url)))
     yield made
     async with asyncio.timeout(30):
         await made.close()

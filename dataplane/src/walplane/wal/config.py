@@ -19,6 +19,8 @@ class WALConfig(BaseModel):
     """An open that takes longer fails and releases all it took."""
     ack_timeout_s: PositiveFloat = 1.0
     """No acknowledgement for this long: the backend's client is replaced by a self-reopen."""
+    barrier_timeout_s: PositiveFloat = 5.0
+    """The same for barriers and metadata, which may wait for the backend to change owners."""
     stall_limit_s: PositiveFloat = 5.0
     """A process that did not run for this long (half a lease) trusts nothing it hears."""
     silence_s: PositiveFloat = 1.0

@@ -157,6 +157,19 @@ class FrameSender:
         written.add_done_callback(self._settle)
         return sent
 
+    async def written(self, sent: SentFrame, timeout_s: float) -> RecordID | None:
+        """Waits for `sent`; after `timeout_s` its outcome counts as unknown.
+
+        Raises:
+            WalError: as `send` says; every later frame fails as well.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(sent.done)
+        except TimeoutError as error:
+            self.abandon(_lost(self._topic))
+            raise _lost(self._topic) from error
+
     def abandon(self, reason: WalError) -> None:
         """Ends every frame in flight with `reason`; later acknowledgements change nothing."""
         if self._failure is None:

@@ -22,6 +22,9 @@ from walplane.wal.ports import StaleTerm
 
 _PART_BYTES = 512 * 1024
 
+ACK_TIMEOUT_S = 10.0
+"""An acknowledgement of metadata that takes longer counts as lost, unless said otherwise."""
+
 
 @dataclass
 class MetaState:
@@ -35,9 +38,15 @@ class MetaLog:
     """The exclusive writer of one meta topic."""
 
     def __init__(
-        self, session: BackendSession, topic: str, sender: FrameSender, barrier: log_pb2.MetaBarrier
+        self,
+        session: BackendSession,
+        topic: str,
+        sender: FrameSender,
+        barrier: log_pb2.MetaBarrier,
+        ack_timeout_s: float,
     ) -> None:
         """Use `open`."""
+        self._ack_timeout_s = ack_timeout_s
         self._session = session
         self._topic = topic
         self._sender = sender
@@ -55,6 +64,7 @@ class MetaLog:
         open_number: int,
         barrier_id: bytes,
         own_barriers: Collection[bytes] = (),
+        ack_timeout_s: float = ACK_TIMEOUT_S,
     ) -> tuple[MetaLog, MetaState]:
         """Takes the topic, appends a barrier and reads through it.
 
@@ -65,6 +75,7 @@ class MetaLog:
             open_number: number of this open within the term.
             barrier_id: random id of this open.
             own_barriers: ids of earlier opens of this same owner.
+            ack_timeout_s: an acknowledgement that takes longer counts as lost.
 
         Raises:
             StaleTerm: a barrier of a higher term, or of this term by somebody else, is there.
@@ -80,7 +91,8 @@ class MetaLog:
             raise
         sender = FrameSender(topic, writer, key)
         barrier = log_pb2.MetaBarrier(term=term, open_number=open_number, barrier_id=barrier_id)
-        await sender.send(meta=[log_pb2.MetaRecord(barrier=barrier)]).done
+        sent = sender.send(meta=[log_pb2.MetaRecord(barrier=barrier)])
+        await sender.written(sent, ack_timeout_s)
         reader = _StateReader(topic, term, own)
 
         def visit(_: RecordID, record: log_pb2.MetaRecord) -> bool:
@@ -88,7 +100,7 @@ class MetaLog:
             return record.barrier.barrier_id == barrier_id
 
         await _read(session, topic, visit)
-        return cls(session, topic, sender, barrier), reader.state
+        return cls(session, topic, sender, barrier, ack_timeout_s), reader.state
 
     async def append(self, *deltas: tuple[str, bytes]) -> None:
         """Adds (component, data) records, durable and in order when this returns.
@@ -100,7 +112,7 @@ class MetaLog:
             log_pb2.MetaRecord(delta=log_pb2.MetaDelta(component=name, data=data))
             for name, data in deltas
         ]
-        await asyncio.shield(self._sender.send(meta=records).done)
+        await self._sender.written(self._sender.send(meta=records), self._ack_timeout_s)
 
     async def snapshot(self, components: Mapping[str, Sequence[bytes]]) -> None:
         """Replaces everything before it by `components`, then truncates the topic.
@@ -112,9 +124,8 @@ class MetaLog:
             self._snapshots += 1
             ident = self._snapshots
             frames = list(self._snapshot_frames(ident, components))
-            sent = [self._sender.send(meta=records).done for records in frames]
-            begin = await asyncio.shield(sent[0])
-            await asyncio.gather(*(asyncio.shield(done) for done in sent))
+            sent = [self._sender.send(meta=records) for records in frames]
+            begin, *_ = [await self._sender.written(one, self._ack_timeout_s) for one in sent]
             begin = await self._read_back(ident, begin)
             await self._session.truncate(self._topic, begin)
 

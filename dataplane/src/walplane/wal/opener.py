@@ -38,6 +38,7 @@ class Opening:
         own_barriers: ids of all attempts of this owner under this term.
         reopen: whether this owner held the log before, under the same term.
         barrier_tick: gives the tick of the RecoveryBarrier, above all that went before.
+        ack_timeout_s: a barrier that is not acknowledged within this time counts as lost.
         begin: told what the meta topic says; returns the record where the replay begins (None =
             the earliest) and the LastConfirmed known by then.
         observe: takes every valid entry of the replay, in log order, with its frame's number.
@@ -48,6 +49,7 @@ class Opening:
     barrier_id: bytes
     own_barriers: set[bytes]
     reopen: bool
+    ack_timeout_s: float
     barrier_tick: Callable[[], Awaitable[int]]
     begin: Callable[[MetaState], Beginning]
     observe: Observe
@@ -88,13 +90,15 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
             open_number=open_number,
             barrier_id=opening.barrier_id,
             own_barriers=opening.own_barriers,
+            ack_timeout_s=opening.ack_timeout_s,
         )
         await session.ensure_topic(opening.pchannel)
         writer = await session.open_writer(opening.pchannel, term, open_number)
         await _confirm_term(authority, opening)
         tick = await opening.barrier_tick()
         sender = FrameSender(opening.pchannel, writer, opening.key)
-        await sender.send(entries=[_barrier_entry(opening, tick)]).done
+        barrier = sender.send(entries=[_barrier_entry(opening, tick)])
+        await sender.written(barrier, opening.ack_timeout_s)
         replay = _Replay(session, backend.name, opening, tick)
         opened = await replay.run(opening.begin(state), meta, sender)
         taken.pop_all()

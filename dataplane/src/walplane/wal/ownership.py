@@ -117,6 +117,7 @@ class Ownership:
             barrier_id=barrier_id,
             own_barriers=self._barriers,
             reopen=reopen,
+            ack_timeout_s=self._config.barrier_timeout_s,
             barrier_tick=barrier_tick,
             begin=begin,
             observe=observe,
