@@ -137,6 +137,11 @@ class Backend(Protocol):
         """A record larger than this is refused by `append`."""
         ...
 
+    @property
+    def ack_timeout_s(self) -> float:
+        """An append that is not acknowledged within this time means a client not to be trusted."""
+        ...
+
     async def session(self) -> BackendSession:
         """A new client of its own.
 

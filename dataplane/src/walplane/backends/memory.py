@@ -74,6 +74,7 @@ class MemoryBackend:
     def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         """An empty backend that takes records of up to `max_record_bytes`."""
         self.max_record_bytes = max_record_bytes
+        self.ack_timeout_s = 1.0
         self.topics: dict[str, _Topic] = {}
         self._sessions: set[MemorySession] = set()
 

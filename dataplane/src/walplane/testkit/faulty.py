@@ -55,6 +55,11 @@ class FaultyBackend:
         """The wrapped backend's limit."""
         return self.inner.max_record_bytes
 
+    @property
+    def ack_timeout_s(self) -> float:
+        """The wrapped backend's."""
+        return self.inner.ack_timeout_s
+
     async def session(self) -> BackendSession:
         """A session of the wrapped backend."""
         if self.refused:

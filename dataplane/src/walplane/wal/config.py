@@ -17,10 +17,13 @@ class WALConfig(BaseModel):
     """Confirmed entries kept in memory for tailing readers."""
     open_timeout_s: PositiveFloat = 60.0
     """An open that takes longer fails and releases all it took."""
-    ack_timeout_s: PositiveFloat = 1.0
-    """No acknowledgement for this long: the backend's client is replaced by a self-reopen."""
-    barrier_timeout_s: PositiveFloat = 5.0
-    """The same for barriers and metadata, which may wait for the backend to change owners."""
+    ack_timeout_s: PositiveFloat | None = None
+    """No acknowledgement for this long: a self-reopen. None: as the backend says."""
+    barrier_timeout_s: PositiveFloat | None = None
+    """The same for barriers and metadata, which may wait for the backend to change owners.
+
+    None: the backend's time for an acknowledgement, at least 5 s.
+    """
     stall_limit_s: PositiveFloat = 5.0
     """A process that did not run for this long (half a lease) trusts nothing it hears."""
     silence_s: PositiveFloat = 1.0

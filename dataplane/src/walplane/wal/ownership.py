@@ -25,6 +25,7 @@ from walplane.wal.timetick.reserve import TickReserve
 _log = structlog.get_logger(__name__)
 
 _BACKOFF_S = (0.02, 2.0)
+_BARRIER_S = 5.0
 _FATAL = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
 
 Begin = Callable[[MetaState], Beginning]
@@ -117,7 +118,8 @@ class Ownership:
             barrier_id=barrier_id,
             own_barriers=self._barriers,
             reopen=reopen,
-            ack_timeout_s=self._config.barrier_timeout_s,
+            ack_timeout_s=self._config.barrier_timeout_s
+            or max(_BARRIER_S, self._deps.backend.ack_timeout_s),
             barrier_tick=barrier_tick,
             begin=begin,
             observe=observe,

@@ -80,7 +80,7 @@ class Upkeep:
             await self._checkpoint()
 
     def _watch_acknowledgements(self) -> None:
-        oldest, limit = self._wal.appender.oldest, self._wal.config.ack_timeout_s
+        oldest, limit = self._wal.appender.oldest, self._wal.ack_timeout_s
         if oldest is not None and self._now() - oldest > limit:
             self._wal.distrust(
                 _trouble(f"{self._wal.pchannel}: no acknowledgement for {limit:g} s")

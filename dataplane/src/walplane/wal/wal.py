@@ -118,6 +118,11 @@ class WAL:
         """The largest body of an entry that fits a record of the backend."""
         return self._deps.backend.max_record_bytes - _ENTRY_ROOM
 
+    @property
+    def ack_timeout_s(self) -> float:
+        """After how long a missing acknowledgement makes the log open itself again."""
+        return self.config.ack_timeout_s or self._deps.backend.ack_timeout_s
+
     async def append(self, entry: log_pb2.Entry) -> AppendResult:
         """Appends one entry; entries are written in the order of the calls.
 

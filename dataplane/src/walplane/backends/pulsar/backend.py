@@ -20,6 +20,7 @@ class PulsarBackend:
 
     name = "pulsar"
     max_record_bytes = MAX_RECORD_BYTES
+    ack_timeout_s = 1.0
 
     def __init__(self, config: PulsarConfig) -> None:
         """Use `open`."""

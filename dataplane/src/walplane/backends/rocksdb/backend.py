@@ -52,6 +52,7 @@ class RocksBackend:
 
     name = "rocksdb"
     max_record_bytes = MAX_RECORD_BYTES
+    ack_timeout_s = 60.0  # a slow disk is no sick client: opening again would not help it
 
     def __init__(self, database: Database, threads: ThreadPoolExecutor) -> None:
         """Serves `database`, reading on `threads`; both are closed with the backend."""
