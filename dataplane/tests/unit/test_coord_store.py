@@ -36,7 +36,10 @@ class Words:
 
 
 class Flaky:
-    """A backend that goes away: acknowledgements are lost, clients cannot connect."""
+    """A backend that goes away: acknowledgements are lost, clients cannot connect.
+
+    As on a broker, the last opener of a topic wins, whatever its term.
+    """
 
     def __init__(self, backend: MemoryBackend) -> None:
         self._backend = backend
@@ -44,6 +47,7 @@ class Flaky:
         self.lose: set[int] = set()
         self.refuse_clients = 0
         self.clients = 0
+        self.opens = 0
         self.appends = 0
 
     name = "memory"
@@ -69,7 +73,8 @@ class _FlakySession:
         await self._inner.ensure_topic(topic)
 
     async def open_writer(self, topic: str, term: int, open_number: int) -> TopicWriter:
-        return _FlakyWriter(self._flaky, await self._inner.open_writer(topic, term, open_number))
+        self._flaky.opens += 1
+        return _FlakyWriter(self._flaky, await self._inner.open_writer(topic, self._flaky.opens, 0))
 
     async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
         return await self._inner.open_scanner(topic, start)
@@ -156,7 +161,7 @@ async def test_a_backend_that_is_away_for_a_while_is_waited_for() -> None:
 
 
 async def test_another_coordinator_ends_this_one_with_everything_that_waits() -> None:
-    backend = MemoryBackend()
+    backend = Flaky(MemoryBackend())
     async with opened(backend) as (old, words):
         await old.append("words", b"one")
         async with opened(backend) as (new, theirs):
@@ -170,10 +175,22 @@ async def test_another_coordinator_ends_this_one_with_everything_that_waits() ->
                 await old.append("words", b"three")
             await new.append("words", b"four")
             assert not new.stopped.done()
+            assert new.reopens == 0, "the old one threw the rightful owner out"
             assert theirs.said == ["one", "four"]
         assert words.said == ["one"]
     async with opened(backend) as (_, words):
         assert words.said == ["one", "four"]
+
+
+async def test_a_topic_that_the_backend_keeps_refusing_ends_the_store() -> None:
+    backend = MemoryBackend()
+    async with opened(backend) as (store, _):
+        thief = await backend.session()
+        await thief.open_writer(TOPIC, 9, 1)  # and never writes a barrier
+        with pytest.raises(WalError) as caught:
+            await store.append("words", b"one")
+        assert caught.value.code is ErrorCode.CHANNEL_FENCED
+        assert await store.stopped is caught.value
 
 
 async def test_an_idle_coordinator_that_was_replaced_learns_it_at_its_next_confirmation() -> None:
@@ -187,13 +204,15 @@ async def test_an_idle_coordinator_that_was_replaced_learns_it_at_its_next_confi
 
 async def test_a_snapshot_replaces_the_deltas_and_frees_the_topic() -> None:
     backend = MemoryBackend()
+    flaky = Flaky(backend)
     settings = SETTINGS.model_copy(update={"snapshot_deltas": 50})
-    async with opened(backend, settings) as (store, words):
+    async with opened(flaky, settings) as (store, words):
         for number in range(500):
             await store.append("words", f"w{number}".encode())
         said = list(words.said)
-    assert len(backend.topics[TOPIC].records) < 300
-    async with opened(backend, settings) as (store, words):
+    assert 505 <= flaky.appends <= 515, "one frame a snapshot and one for the barrier"
+    assert len(backend.topics[TOPIC].records) < 60
+    async with opened(flaky, settings) as (store, words):
         assert words.said == said == [f"w{number}" for number in range(500)]
         assert store.term == 2
 
