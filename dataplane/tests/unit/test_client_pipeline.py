@@ -1,0 +1,267 @@
+"""Exactly once and in order, whatever the network and the node answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from walplane.client.batcher import Kind, Parcel, SendBatch
+from walplane.client.config import ClientConfig
+from walplane.client.pipeline import Next, Pipeline
+from walplane.client.results import Written
+from walplane.message.builder import insert
+from walplane.message.codec import decode_body
+from walplane.message.ids import MessageID
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+
+VCHANNEL = "test_0_1v0"
+BAD = b"bad"
+
+
+def parcel(payload: bytes) -> Parcel:
+    message = insert(VCHANNEL, payload)
+    kind = Kind(message.envelope(), message.header.SerializeToString(), merges=False)
+    return Parcel(kind, [payload], len(payload))
+
+
+def pipeline(**limits: int) -> Pipeline:
+    ids = count()
+    config = ClientConfig(**{"eager_batches": 100, "batches_in_flight": 100, **limits})
+    return Pipeline(VCHANNEL, lambda: next(ids).to_bytes(16, "big"), config)
+
+
+def at(position: int) -> Written:
+    return Written(MessageID("memory", (position,)), position, None)
+
+
+def entry_of(batch: SendBatch) -> log_pb2.Entry:
+    entry = log_pb2.Entry()
+    batch.fill(entry)
+    return entry
+
+
+@dataclass
+class WindowNode:
+    """The node's side of architecture §6, for one VChannel."""
+
+    log: list[bytes] = field(default_factory=list)
+    windows: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def append(self, entry: log_pb2.Entry) -> Written | WalError:
+        _, [payload] = decode_body(entry.body)
+        if payload.startswith(BAD):
+            return WalError(ErrorCode.INVALID_ARGUMENT, "refused before the log")
+        producer = entry.envelope.producer
+        window = self.windows.get(producer.producer_id)
+        if window is None and producer.number:
+            return WalError(ErrorCode.OUTCOME_UNKNOWN, "unknown producer")
+        window = self.windows.setdefault(producer.producer_id, [])
+        if producer.number < len(window):
+            crc, position = window[producer.number]
+            if crc != entry.body_crc32c:
+                return WalError(ErrorCode.INVALID_ARGUMENT, "another payload under this number")
+            return at(position)
+        if producer.number > len(window):
+            return WalError(ErrorCode.INVALID_REQUEST_SEQ, "a gap")
+        window.append((entry.body_crc32c, len(self.log)))
+        self.log.append(payload)
+        return at(len(self.log) - 1)
+
+
+class Net:
+    """Streams between one pipeline and one node; old ones may go on after they broke."""
+
+    def __init__(self, pipe: Pipeline, node: WindowNode) -> None:
+        self.pipe = pipe
+        self.node = node
+        self.requests: deque[tuple[SendBatch, log_pb2.Entry]] = deque()
+        self.answers: deque[tuple[SendBatch, Written | WalError]] = deque()
+        self.zombies: deque[log_pb2.Entry] = deque()
+
+    def send(self) -> bool:
+        batch = self.pipe.next_batch(1 << 20)
+        if batch is None:
+            return False
+        self.requests.append((batch, entry_of(batch)))
+        return True
+
+    def serve(self, fault: WalError | None = None) -> bool:
+        if not self.requests:
+            return False
+        batch, entry = self.requests.popleft()
+        self.answers.append((batch, fault or self.node.append(entry)))
+        return True
+
+    def answer(self) -> bool:
+        if not self.answers:
+            return False
+        verdict = self.pipe.settle(*self.answers.popleft())
+        if verdict.next is Next.RECONNECT:
+            self.disconnect()
+        elif verdict.next is Next.BACK_OFF:
+            self.pipe.resume()
+        return True
+
+    def disconnect(self) -> None:
+        self.zombies.extend(entry for _, entry in self.requests)
+        self.requests.clear()
+        self.answers.clear()
+        self.pipe.disconnected()
+
+    def zombie(self) -> None:
+        """A request of a broken stream is read by the node after all."""
+        if self.zombies:
+            self.node.append(self.zombies.popleft())
+
+    def settle_all(self) -> None:
+        while self.send() or self.serve() or self.answer():
+            pass
+
+
+ACTIONS = st.lists(
+    st.sampled_from(
+        ["offer", "offer", "bad", "send", "send", "serve", "serve", "answer"]
+        + ["disconnect", "zombie", "busy", "fenced"]
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(ACTIONS)
+def test_every_append_is_in_the_log_once_and_in_order(actions: list[str]) -> None:
+    asyncio.run(_play(actions))
+
+
+async def _play(actions: list[str]) -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    net = Net(pipe, node)
+    parcels: list[Parcel] = []
+    faults = {
+        "busy": WalError(ErrorCode.RESOURCE_ACQUIRED, "too much in flight"),
+        "fenced": WalError(ErrorCode.CHANNEL_FENCED, "another owner"),
+    }
+    for action in actions:
+        if action in ("offer", "bad"):
+            prefix = BAD if action == "bad" else b""
+            parcels.append(parcel(prefix + str(len(parcels)).encode()))
+            pipe.offer(parcels[-1])
+        elif action in faults:
+            net.serve(faults[action])
+        else:
+            getattr(net, action)()
+    net.settle_all()
+    while net.zombies:
+        net.zombie()
+    good = [item for item in parcels if not item.payloads[0].startswith(BAD)]
+    assert node.log == [item.payloads[0] for item in good]
+    assert [item.done.result().first_tick for item in good] == list(range(len(good)))
+    for item in parcels:
+        if item not in good:
+            error = item.done.exception()
+            assert isinstance(error, WalError)
+            assert error.code is ErrorCode.INVALID_ARGUMENT
+    assert pipe.idle
+
+
+async def test_what_a_broken_stream_still_holds_cannot_pass_for_what_was_numbered_anew() -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    net = Net(pipe, node)
+    for payload in (BAD, b"second", b"third"):
+        pipe.offer(parcel(payload))
+        net.send()
+    net.disconnect()
+    for _ in range(3):  # sent again: the first is refused, and with it the others
+        net.send()
+        net.serve()
+    while net.answer():
+        pass
+    net.send()
+    net.serve()
+    for _ in range(3):  # only now the node reads what the broken stream had sent
+        net.zombie()
+    net.settle_all()
+    assert node.log == [b"second", b"third"]
+
+
+async def test_a_lost_window_fails_what_it_is_asked_about_and_nothing_later() -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    net = Net(pipe, node)
+    first, lost, later = parcel(b"first"), parcel(b"lost"), parcel(b"later")
+    pipe.offer(first)
+    net.settle_all()
+    node.windows.clear()
+    pipe.offer(lost)
+    net.settle_all()
+    pipe.offer(later)
+    net.settle_all()
+    error = lost.done.exception()
+    assert isinstance(error, WalError)
+    assert error.code is ErrorCode.OUTCOME_UNKNOWN
+    assert node.log == [b"first", b"later"]
+    assert later.done.result().first_tick == 1
+
+
+async def test_a_message_the_backend_cannot_hold_is_refused_alone() -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    small, large, after = parcel(b"small"), parcel(b"x" * 5000), parcel(b"after")
+    for item in (small, large, after):
+        pipe.offer(item)
+    batches = []
+    while (batch := pipe.next_batch(4096)) is not None:
+        batches.append(batch)
+    for batch in batches:
+        pipe.settle(batch, node.append(entry_of(batch)))
+    error = large.done.exception()
+    assert isinstance(error, WalError)
+    assert error.code is ErrorCode.INVALID_ARGUMENT
+    assert VCHANNEL in error.message
+    assert node.log == [b"small", b"after"]
+
+
+async def test_the_window_bounds_what_is_in_flight_and_small_batches_wait_for_company() -> None:
+    pipe = pipeline(eager_batches=2, batches_in_flight=3, entry_messages=4)
+    for number in range(3):
+        pipe.offer(parcel(b"%d" % number))
+    assert pipe.next_batch(4096) is not None
+    assert pipe.next_batch(4096) is not None
+    assert pipe.next_batch(4096) is None  # one small one: waits for an answer or for more
+    for number in range(3):
+        pipe.offer(parcel(b"%d" % number))
+    assert pipe.next_batch(4096) is not None
+    assert pipe.next_batch(4096) is None  # full
+
+
+async def test_what_was_given_up_before_it_was_sent_is_not_sent() -> None:
+    pipe = pipeline()
+    given_up, wanted = parcel(b"given up"), parcel(b"wanted")
+    given_up.given_up = WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone")
+    pipe.offer(given_up)
+    pipe.offer(wanted)
+    batch = pipe.next_batch(4096)
+    assert batch is not None
+    assert decode_body(entry_of(batch).body)[1] == [b"wanted"]
+    assert given_up.done.cancelled()
+
+
+async def test_closing_fails_everything_unanswered() -> None:
+    pipe = pipeline()
+    sent, waiting = parcel(b"sent"), parcel(b"waiting")
+    pipe.offer(sent)
+    assert pipe.next_batch(4096) is not None
+    pipe.offer(waiting)
+    closed = WalError(ErrorCode.OUTCOME_UNKNOWN, "closed")
+    pipe.fail(closed)
+    assert sent.done.exception() is closed
+    assert waiting.done.exception() is closed
+    assert pipe.idle
