@@ -113,17 +113,19 @@ def fresh_directory(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Broker:
-    """A Pulsar with a namespace of our own.
+    """A Pulsar with two namespaces of our own.
 
     Attributes:
         service: URL for pulsar-client.
         admin: URL of its REST interface.
-        namespace: tenant/namespace.
+        namespace: tenant/namespace for walplane, which makes it.
+        reference: tenant/namespace for the reference, with the broker's defaults.
     """
 
     service: str
     admin: str
     namespace: str
+    reference: str
 
     @property
     def backend(self) -> str:
@@ -134,8 +136,8 @@ class Broker:
         return f"{self.service}?{query}"
 
     def topic(self, name: str) -> str:
-        """Full name of a topic."""
-        return f"persistent://{self.namespace}/{name}"
+        """Full name of a topic of the reference."""
+        return f"persistent://{self.reference}/{name}"
 
     def version(self) -> str:
         """The broker's version."""
@@ -155,7 +157,7 @@ def broker() -> Iterator[Broker]:
     except (PrerequisiteMissingError, PulsarError) as error:
         raise BenchmarkError(str(error)) from error
     try:
-        with _namespace(url) as ours:
+        with _namespaces(url) as ours:
             yield ours
     finally:
         if own:
@@ -163,17 +165,19 @@ def broker() -> Iterator[Broker]:
 
 
 @contextmanager
-def _namespace(url: str) -> Iterator[Broker]:
+def _namespaces(url: str) -> Iterator[Broker]:
     parts = urllib.parse.urlsplit(url)
     given = urllib.parse.parse_qs(parts.query).get("admin")
     admin = given[0] if given else f"http://{parts.hostname}:8080"
-    namespace = f"public/walplane-benchmark-{uuid.uuid4().hex[:12]}"
-    _request("PUT", f"{admin}/admin/v2/namespaces/{namespace}")
+    name = f"public/walplane-benchmark-{uuid.uuid4().hex[:12]}"
+    made = Broker(f"pulsar://{parts.netloc}", admin, name, f"{name}-reference")
+    _request("PUT", f"{admin}/admin/v2/namespaces/{made.reference}")
     try:
-        yield Broker(f"pulsar://{parts.netloc}", admin, namespace)
+        yield made
     finally:
-        with suppress(BenchmarkError):
-            _request("DELETE", f"{admin}/admin/v2/namespaces/{namespace}?force=true")
+        for namespace in (made.namespace, made.reference):
+            with suppress(BenchmarkError):
+                _request("DELETE", f"{admin}/admin/v2/namespaces/{namespace}?force=true")
 
 
 def _request(method: str, url: str) -> str:
