@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +39,8 @@ EXAMPLES = examples(
     "walplane append --collection orders --key customer -o json < orders.jsonl",
 )
 IN_FLIGHT_BYTES = 32 << 20
+_PART_BYTES = 64 << 10
+_PART_LINES = 1024
 _LINE_OVERHEAD_BYTES = 256  # of a message in memory, so that short lines are bounded too
 _WIDTHS = {"line": 8, "vchannel": 16, "time_tick": 18, "message_id": 20}
 
@@ -151,28 +153,30 @@ class LineAppender:
         return shard_of(key_bytes(value[self._key]), count)
 
     async def _append(self, vchannel: str, lines: Sequence[Line], size: int) -> None:
-        messages = [self._message(vchannel, line.data or b"") for line in lines]
+        parts = list(_parts(lines))
+        messages = [self._message(vchannel, part) for part in parts]
         outcomes: Sequence[AppendResult | WalError]
         try:
             outcomes = await self._wal.append_many(messages, timeout=self._timeout_s)
         except PartialAppendError as error:
             outcomes = error.outcomes
-        finally:
-            self._budget.release(size)
         done: list[dict[str, Any]] = []
-        for line, outcome in zip(lines, outcomes, strict=True):
+        for part, outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, WalError):
-                self._fail(line, str(outcome))
-            else:
-                done.append(_row(line, outcome, vchannel) if self._printer else {})
-        self.acknowledged += len(done)
+                for line in part:
+                    self._fail(line, str(outcome))
+                continue
+            self.acknowledged += len(part)
+            if self._printer:
+                done += (_row(line, outcome, i, vchannel) for i, line in enumerate(part))
         if self._printer and done:
             await self._printer.write(done)
+        self._budget.release(size)  # only now: a slow reader of the output bounds what is read
 
-    def _message(self, vchannel: str, data: bytes) -> MutableMessage:
+    def _message(self, vchannel: str, lines: Sequence[Line]) -> MutableMessage:
         return insert(
             vchannel,
-            data,
+            *(line.data or b"" for line in lines),
             collection_id=self._info.collection_id,
             partition_id=self._info.default_partition_id,
             schema_version=self._info.schema_version,
@@ -183,11 +187,28 @@ class LineAppender:
         _complain(f"line {line.number}: {one_line(why)}")
 
 
-def _row(line: Line, result: AppendResult, vchannel: str) -> dict[str, Any]:
+def _parts(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Neighbours that are appended, and fail, together: small, so that all are of a legal size."""
+    part: list[Line] = []
+    size = 0
+    for line in lines:
+        length = len(line.data or b"")
+        if part and (size + length > _PART_BYTES or len(part) == _PART_LINES):
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += length
+    yield part
+
+
+def _row(line: Line, first: AppendResult, offset: int, vchannel: str) -> dict[str, Any]:
+    """A line's result: the `offset`-th of the messages that were appended together."""
+    message_id = first.message_id
+    place = message_id._replace(message_index=message_id.message_index + offset)
     return {
         "line": line.number,
-        "message_id": str(result.message_id),
-        "time_tick": result.time_tick,
+        "message_id": str(place),
+        "time_tick": first.time_tick + offset,
         "vchannel": vchannel,
     }
 

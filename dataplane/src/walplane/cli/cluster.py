@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 import walplane
-from walplane.cli.errors import FAILED, one_line
+from walplane.cli.errors import CommandError, one_line
 from walplane.cli.options import (
     AddressOption,
     DebugOption,
@@ -65,14 +65,21 @@ def status(
     """Shows what every node says of its PChannels; exit code 1 when something is not served."""
     settings = settings_of(context, address, debug)
 
-    async def command() -> int:
+    async def command() -> None:
         async with StreamingClient.connect(settings.address) as wal:
             answers = await wal.node_status()
             unserved = [each for each in wal.topology().assignments.values() if not each.served]
         rows = [row for address, answer in answers.items() for row in _status_rows(address, answer)]
         show_rows(rows, _STATUS_COLUMNS, output)
-        failed = any(isinstance(answer, WalError) for answer in answers.values())
-        return FAILED if failed or unserved else 0
+        silent = [answer for answer in answers.values() if isinstance(answer, WalError)]
+        if unserved:
+            first = unserved[0]
+            raise CommandError(
+                f"{len(unserved)} PChannels are not served, {first.pchannel} among them: "
+                f"{first.reason or first.state}"
+            )
+        if silent:
+            raise silent[0]
 
     run(settings, command)
 

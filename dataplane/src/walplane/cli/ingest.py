@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from walplane.cli.errors import WRONG_USE, CommandError, exit_code_of
+from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.options import (
     AddressOption,
     DebugOption,
@@ -217,12 +217,13 @@ class Ingestion:
             self.prefix += self._sources.popleft().rows
 
     def _ended_early(self, why: Exception) -> CommandError:
+        if isinstance(why, CommandError):  # wrong use: nothing was appended
+            return why
         beyond = self.rows - (self.prefix - self._skipped)
         also = f" (and {beyond:,} scattered rows behind them)" if beyond else ""
         return CommandError(
             f"{why}; the first {self.prefix:,} rows are acknowledged{also}: mend it, then go on "
             f"with --skip-rows {self.prefix}",
-            exit_code_of(why),
         )
 
 

@@ -17,6 +17,7 @@ import yaml
 from walplane.cli.options import OutputFormat
 
 Row = Mapping[str, Any]
+_LINE = json.JSONEncoder(ensure_ascii=False)
 
 
 def show_rows(rows: Sequence[Row], columns: Sequence[str], output: OutputFormat) -> None:
@@ -69,7 +70,7 @@ class StreamPrinter:
 
     def _render(self, value: Row) -> str:
         if self.output is OutputFormat.JSON:
-            return json.dumps(value, ensure_ascii=False) + "\n"
+            return _LINE.encode(value) + "\n"
         if self.output is OutputFormat.YAML:
             return "---\n" + _document(dict(value), self.output)
         return self._line([_cell(value.get(name)) for name in self._widths])

@@ -13,15 +13,28 @@ from typing import Any
 import typer
 
 from walplane.cli.errors import CommandError, describe, exit_code_of, root_of
+from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import Settings
 
 
-def run(settings: Settings, command: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
+def run(
+    settings: Settings,
+    command: Callable[[], Coroutine[Any, Any, int | None]],
+    *,
+    logs: bool = True,
+) -> None:
     """Runs `command` to its end; what it returns is the exit code, None meaning 0.
+
+    Args:
+        settings: of this command.
+        command: what to run.
+        logs: False when the command has settled by itself what is logged.
 
     Raises:
         typer.Exit: with the exit code, when that is not 0; the error is on standard error then.
     """
+    if logs:
+        configure_logging(LogLevel.DEBUG if settings.debug else LogLevel.ERROR, LogFormat.TEXT)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             code = runner.run(command())

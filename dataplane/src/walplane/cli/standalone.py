@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import functools
-import logging
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
+from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
     DebugOption,
@@ -30,22 +27,6 @@ EXAMPLES = examples(
     "walplane standalone --data ./data --backend pulsar://127.0.0.1:6650",
 )
 _WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by default
-
-
-class LogLevel(enum.StrEnum):
-    """Least severity that is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(enum.StrEnum):
-    """How log lines look."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def standalone(
@@ -84,7 +65,7 @@ def standalone(
     """
     settings = settings_of(context, None, debug)
     configure_logging(log_level, log_format)
-    run(settings, lambda: _main(data, listen, advertise, pchannels, backend))
+    run(settings, lambda: _main(data, listen, advertise, pchannels, backend), logs=False)
 
 
 async def _main(
@@ -115,27 +96,3 @@ def _reachable(listen: str) -> str:
     """What to tell clients: a wildcard is no address."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _WILDCARDS else listen
-
-
-def configure_logging(level: LogLevel, form: LogFormat) -> None:
-    """Structured logs to standard error."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if form is LogFormat.JSON
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            *([structlog.processors.dict_tracebacks] if form is LogFormat.JSON else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.value.upper()]
-        ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )

@@ -133,7 +133,7 @@ def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
     return {
         "time_tick": message.time_tick,
         "message_id": str(message.message_id),
-        "last_confirmed_message_id": None if last_confirmed is None else str(last_confirmed),
+        "last_confirmed_message_id": "earliest" if last_confirmed is None else str(last_confirmed),
         "resume_token": str(message.resume_token),
         "type": message.type.name,
         "vchannel": message.vchannel,
