@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from walplane.backends.registry import open_backend
-from walplane.testkit.owners import OwnerProcess, check_log, read_log
+from walplane.testkit.owners import Arena, longest_gap
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.slow]
 
 BACK_WITHIN_S = 2.0
 
 
-class Arena:
-    """One PChannel and the processes that fight over it."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.pchannel = f"fight-{uuid.uuid4().hex[:8]}_0"
-        self.terms = folder / "terms"
-        self.owners: list[OwnerProcess] = []
-
-    async def start(self, term: int, granted: int | None = None) -> OwnerProcess:
-        self.terms.write_text(str(granted or term))
-        owner = await OwnerProcess.start(self.url, self.pchannel, term, self.terms)
-        self.owners.append(owner)
-        return owner
-
-    async def check(self, term: int) -> None:
-        for owner in self.owners:
-            await owner.kill()
-        backend = await open_backend(self.url)
-        async with asyncio.timeout(60):
-            check_log(await read_log(backend, self.pchannel, term), self.owners)
-        await backend.close()
-
-
 @pytest.fixture
 async def arena(pulsar_url: str, tmp_path: Path) -> AsyncIterator[Arena]:
     made = Arena(pulsar_url, tmp_path)
     yield made
-    for owner in made.owners:
-        await owner.kill()
+    await made.close()
 
 
 @pytest.mark.parametrize("stopped_for_s", [0.5, 4.0], ids=["short stop", "longer than trusted"])
@@ -72,8 +44,7 @@ async def test_a_stopped_owner_that_wakes_is_told_to_go(arena: Arena, stopped_fo
     await old.until(lambda _events: old.said("stopped"))
     await new.acknowledged(2000)
     late = old.acks(since=woken)
-    times = [ack["at"] for ack in new.acks(since=opened)]
-    gap = max(b - a for a, b in itertools.pairwise(times))
+    gap = longest_gap(new, since=opened)
     print(f"old owner acknowledged {len(late)} after it woke; new owner's longest gap {gap:.3f} s")
     assert not late or stopped_for_s < 2
     assert gap < BACK_WITHIN_S
@@ -88,8 +59,7 @@ async def test_an_opener_with_a_stale_term_that_opens_last_gives_up(arena: Arena
     assert late.events[-1]["code"] == "UNMATCHED_CHANNEL_TERM"
     before = time.monotonic()
     await owner.acknowledged(300, within=BACK_WITHIN_S + 5)
-    times = [ack["at"] for ack in owner.acks()]
-    gap = max(b - a for a, b in itertools.pairwise(times))
+    gap = longest_gap(owner)
     print(f"rightful owner's longest gap {gap:.3f} s, checked at {before:.1f}")
     assert gap < BACK_WITHIN_S
     await arena.check(6)

@@ -6,15 +6,18 @@ Layer: testkit. See `wal_owner` for the process itself.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from walplane.backends.interface import Backend
+from walplane.backends.registry import open_backend
 from walplane.message import codec
 from walplane.message.ids import MessageID
 from walplane.runtime import Runtime
@@ -95,6 +98,44 @@ class OwnerProcess:
                 async with self._grown:
                     self.events.append(json.loads(line))
                     self._grown.notify_all()
+
+
+class Arena:
+    """One PChannel and the processes that fight over it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        """A new PChannel on `url`; `folder` holds the file with the granted term."""
+        self.url = url
+        self.pchannel = f"fight-{uuid.uuid4().hex[:8]}_0"
+        self.terms = folder / "terms"
+        self.owners: list[OwnerProcess] = []
+
+    async def start(self, term: int, granted: int | None = None) -> OwnerProcess:
+        """Grants `granted`, or `term`, and starts an owner under `term`."""
+        self.terms.write_text(str(granted or term))
+        owner = await OwnerProcess.start(self.url, self.pchannel, term, self.terms)
+        self.owners.append(owner)
+        return owner
+
+    async def check(self, term: int) -> None:
+        """Ends all owners and reads the log under `term`: see `check_log`."""
+        for owner in self.owners:
+            await owner.kill()
+        backend = await open_backend(self.url)
+        async with asyncio.timeout(60):
+            check_log(await read_log(backend, self.pchannel, term), self.owners)
+        await backend.close()
+
+    async def close(self) -> None:
+        """Ends all owners."""
+        for owner in self.owners:
+            await owner.kill()
+
+
+def longest_gap(owner: OwnerProcess, since: float = 0) -> float:
+    """The longest time between two acknowledgements of `owner`, in seconds."""
+    times = [ack["at"] for ack in owner.acks(since)]
+    return max((later - at for at, later in itertools.pairwise(times)), default=0.0)
 
 
 async def read_log(backend: Backend, pchannel: str, term: int) -> list[LogEntry]:

@@ -1,0 +1,98 @@
+"""Two owners of one PChannel in one process on RocksDB; a second process is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from walplane.backends.interface import Backend
+from walplane.backends.registry import open_backend
+from walplane.message import codec
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.runtime import Runtime
+from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
+from walplane.testkit.owners import read_log
+from walplane.testkit.wal_owner import numbered_entry
+from walplane.wal.config import WALConfig
+from walplane.wal.ports import AppendResult
+from walplane.wal.wal import WAL
+
+CH = "fight_0"
+IN_FLIGHT = 64
+CONFIG = WALConfig(frames_in_flight=IN_FLIGHT, frame_bytes=1)
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
+    opened = await open_backend(f"rocksdb:{tmp_path / 'log'}")
+    yield opened
+    await opened.close()
+
+
+class Thrasher:
+    """Appends without end, 64 frames in flight, also when it is refused."""
+
+    def __init__(self, wal: WAL) -> None:
+        self.wal = wal
+        self.acked: dict[int, tuple[float, AppendResult]] = {}
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        slots = asyncio.Semaphore(IN_FLIGHT)
+
+        async def one(number: int) -> None:
+            try:
+                result = await self.wal.append(numbered_entry(CH, self.wal.term, number))
+                self.acked[number] = (time.monotonic(), result)
+            except WalError as error:
+                assert error.code in {ErrorCode.CHANNEL_FENCED, ErrorCode.UNMATCHED_CHANNEL_TERM}
+                await asyncio.sleep(0.001)
+            finally:
+                slots.release()
+
+        async with asyncio.TaskGroup() as tasks:
+            number = 0
+            while True:
+                await slots.acquire()
+                tasks.create_task(one(number))
+                number += 1
+
+    async def acknowledged(self, count: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.acked) < count:  # noqa: ASYNC110 - a count, not an event
+                await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+async def test_the_older_owner_acknowledges_nothing_once_the_newer_serves(backend: Backend) -> None:
+    oracle, authority = TestOracle(), TestAuthority()
+    nodes = [TestNode(backend, oracle, authority, Runtime.system()) for _ in range(2)]
+    old = Thrasher(await nodes[0].open(CH, 1, CONFIG))
+    await old.acknowledged(500)
+    asked = time.monotonic()
+    new = Thrasher(await nodes[1].open(CH, 2, CONFIG))
+    serving = time.monotonic()
+    await new.acknowledged(2000)
+    assert serving - asked < 2
+    assert not [at for at, _ in old.acked.values() if at > serving]
+    times = sorted(at for at, _ in new.acked.values())
+    assert max(b - a for a, b in zip(times, times[1:], strict=False)) < 2
+    for thrasher in (old, new):
+        await thrasher.stop()
+        await thrasher.wal.close()
+    for node in nodes:
+        await node.reserve.close()
+    items = {item.message_id: item for item in await read_log(backend, CH, 3)}
+    ticks = [item.first_tick for item in items.values()]
+    assert ticks == sorted(set(ticks))
+    for thrasher in (old, new):
+        for number, (_, result) in thrasher.acked.items():
+            stored = codec.decode_body(items[result.message_id].entry.body)[1]
+            assert stored == [b"%d/%d" % (thrasher.wal.term, number)]
