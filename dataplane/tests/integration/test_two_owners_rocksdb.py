@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -83,7 +84,7 @@ async def test_the_older_owner_acknowledges_nothing_once_the_newer_serves(backen
     assert serving - asked < 2
     assert not [at for at, _ in old.acked.values() if at > serving]
     times = sorted(at for at, _ in new.acked.values())
-    assert max(b - a for a, b in zip(times, times[1:], strict=False)) < 2
+    assert max(b - a for a, b in itertools.pairwise(times)) < 2
     for thrasher in (old, new):
         await thrasher.stop()
         await thrasher.wal.close()
