@@ -7,175 +7,41 @@ Layer: message.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
+from walplane.message import keys
+from walplane.message.keys import ResourceKey
+from walplane.message.types import Dispatch, MessageType, Scope
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2 as h
 from walplane.rpc.v1 import log_pb2
 
+__all__ = [
+    "MAX_MESSAGES",
+    "TABLE",
+    "UNREPLICABLE",
+    "Dispatch",
+    "MessageSpec",
+    "MessageType",
+    "Scope",
+    "check_client_entry",
+    "spec_of",
+]
+
 HeaderClass = type[Message]
 
+MAX_MESSAGES = 1 << 16
+"""Messages an entry holds at most: their ticks are one range of one batch of the oracle."""
 
-class MessageType(enum.IntEnum):
-    """Every message type by its wire number."""
+UNREPLICABLE = "_ur"
+"""Property of a message that replication skips; absence means replicable."""
 
-    TIME_TICK = 1
-    INSERT = 2
-    DELETE = 3
-    FLUSH = 4
-    CREATE_COLLECTION = 5
-    DROP_COLLECTION = 6
-    CREATE_PARTITION = 7
-    DROP_PARTITION = 8
-    MANUAL_FLUSH = 9
-    CREATE_SEGMENT = 10
-    IMPORT = 11
-    ALTER_COLLECTION = 13
-    ALTER_LOAD_CONFIG = 14
-    DROP_LOAD_CONFIG = 15
-    CREATE_DATABASE = 16
-    ALTER_DATABASE = 17
-    DROP_DATABASE = 18
-    ALTER_ALIAS = 19
-    DROP_ALIAS = 20
-    RESTORE_RBAC = 21
-    ALTER_USER = 22
-    DROP_USER = 23
-    ALTER_ROLE = 24
-    DROP_ROLE = 25
-    ALTER_USER_ROLE = 26
-    DROP_USER_ROLE = 27
-    ALTER_PRIVILEGE = 28
-    DROP_PRIVILEGE = 29
-    ALTER_PRIVILEGE_GROUP = 30
-    DROP_PRIVILEGE_GROUP = 31
-    ALTER_RESOURCE_GROUP = 32
-    DROP_RESOURCE_GROUP = 33
-    CREATE_INDEX = 34
-    ALTER_INDEX = 35
-    DROP_INDEX = 36
-    FLUSH_ALL = 37
-    TRUNCATE_COLLECTION = 38
-    ALTER_RLS_METADATA = 47
-    DROP_RLS_METADATA = 48
-    ALTER_WAL = 700
-    ALTER_REPLICATE_CONFIG = 800
-    BEGIN_TXN = 900
-    COMMIT_TXN = 901
-    ROLLBACK_TXN = 902
-    TXN = 999
-    RECOVERY_BARRIER = 1001
-    CREATE_SNAPSHOT = 1002
-    RESTORE_SNAPSHOT = 1003
-    DROP_SNAPSHOT = 1004
-    DROP_SNAPSHOTS_BY_COLLECTION = 1005
-    BATCH_UPDATE_MANIFEST = 1006
-    REFRESH_EXTERNAL_COLLECTION = 1007
-
-
-class Dispatch(enum.Enum):
-    """Where a message of the type goes."""
-
-    VCHANNEL = "one VChannel"
-    VCHANNELS_AND_CCHANNEL = "the collection's VChannels and the CChannel"
-    CCHANNEL = "the CChannel only"
-    VCHANNELS = "the collection's VChannels, not the CChannel"
-    PCHANNELS = "every PChannel"
-    OWN_PCHANNEL = "the PChannel that makes it"
-    NOWHERE = "never appended"
-
-
-class Scope(enum.Enum):
-    """At which scope an append of the type takes the exclusive lock."""
-
-    NONE = "shared"
-    VCHANNEL = "VChannel"
-    PCHANNEL = "PChannel"
-
-
-class Domain(enum.IntEnum):
-    """Domains of resource keys, in locking order."""
-
-    CLUSTER = 1
-    DB_NAME = 2
-    COLLECTION_NAME = 3
-    PRIVILEGE = 4
-    SNAPSHOT_NAME = 5
-
-
-@dataclass(frozen=True, order=True)
-class ResourceKey:
-    """What a broadcast locks; orders by (domain, key), the order in which keys are taken."""
-
-    domain: Domain
-    key: str
-    shared: bool = False
-
-    def to_proto(self) -> log_pb2.ResourceKey:
-        """The key on the wire."""
-        domain = log_pb2.ResourceDomain.Name(self.domain)
-        return log_pb2.ResourceKey(domain=domain, key=self.key, shared=self.shared)
-
-
-Keys = Callable[[Any], Iterable[ResourceKey]]
-"""From a type's header to its resource keys."""
-
-SHARED_CLUSTER = ResourceKey(Domain.CLUSTER, "", shared=True)
-EXCLUSIVE_CLUSTER = ResourceKey(Domain.CLUSTER, "")
-
-
-def _collection_name(header: Any) -> str:  # noqa: ANN401 - headers share field names, not a base
-    return f"{header.db_name}/{header.collection_name}"
-
-
-def _db(header: Any, *, shared: bool) -> ResourceKey:  # noqa: ANN401
-    return ResourceKey(Domain.DB_NAME, header.db_name, shared)
-
-
-def _collection_keys(header: Any) -> Iterable[ResourceKey]:  # noqa: ANN401
-    yield _db(header, shared=True)
-    yield ResourceKey(Domain.COLLECTION_NAME, _collection_name(header))
-
-
-def _collection_keys_shared(header: Any) -> Iterable[ResourceKey]:  # noqa: ANN401
-    yield _db(header, shared=True)
-    yield ResourceKey(Domain.COLLECTION_NAME, _collection_name(header), shared=True)
-
-
-def _alter_collection_keys(header: h.AlterCollectionHeader) -> Iterable[ResourceKey]:
-    if not header.new_collection_name:
-        return _collection_keys(header)
-    names = {header.db_name, header.new_db_name or header.db_name}
-    return [ResourceKey(Domain.DB_NAME, name) for name in names]
-
-
-def _snapshot_keys(header: h.SnapshotHeader) -> Iterable[ResourceKey]:
-    yield ResourceKey(Domain.SNAPSHOT_NAME, header.snapshot_name)
-
-
-def _collection_and_snapshot_keys(header: h.SnapshotHeader) -> Iterable[ResourceKey]:
-    return [*_collection_keys(header), *_snapshot_keys(header)]
-
-
-def _database_keys(header: Any) -> Iterable[ResourceKey]:  # noqa: ANN401
-    yield _db(header, shared=False)
-
-
-def _privilege_keys(_header: Any) -> Iterable[ResourceKey]:  # noqa: ANN401
-    yield ResourceKey(Domain.PRIVILEGE, "")
-
-
-def _cluster_keys(_header: Any) -> Iterable[ResourceKey]:  # noqa: ANN401
-    yield EXCLUSIVE_CLUSTER
-
-
-def _no_keys(_header: Any) -> Iterable[ResourceKey]:  # noqa: ANN401
-    return ()
+_MAX_PROPERTIES = 1 << 16
+_MAX_TRACE_PARENT = 256
 
 
 def _always(_header: Any) -> bool:  # noqa: ANN401
@@ -199,7 +65,7 @@ class MessageSpec:
         header: class of the typed header.
         dispatch: where it goes.
         exclusive: scope of its exclusive append lock.
-        keys: resource keys besides the cluster's shared one.
+        keys_of: resource keys of a broadcast, besides the cluster's shared one.
         flushes: whether a message with this header seals growing segments.
         self_controlled: made by the WAL itself; never taken from a client, never replicated.
         replicable: whether replication carries it to secondaries.
@@ -211,7 +77,7 @@ class MessageSpec:
     header: HeaderClass
     dispatch: Dispatch
     exclusive: Scope = Scope.NONE
-    keys: Keys = _no_keys
+    keys_of: keys.Keys = keys.none
     flushes: Callable[[Any], bool] = _never
     self_controlled: bool = False
     replicable: bool = True
@@ -227,10 +93,22 @@ class MessageSpec:
         """What a broadcast with `header` locks, in locking order, each key once."""
         if not self.is_broadcast:
             return []
-        keys = set(self.keys(header))
-        if EXCLUSIVE_CLUSTER not in keys:
-            keys.add(SHARED_CLUSTER)
-        return sorted(keys)
+        return keys.in_locking_order([*self.keys_of(header), keys.SHARED_CLUSTER])
+
+    def parse_header(self, data: bytes) -> Message:
+        """The typed header from the body of an entry.
+
+        Raises:
+            WalError: UNRECOVERABLE when `data` is none of this type.
+        """
+        try:
+            return self.header.FromString(data)
+        except DecodeError as error:
+            raise WalError(
+                ErrorCode.UNRECOVERABLE,
+                f"the header of a {self.type.name} is no {self.header.__name__}: its writer is "
+                "broken, or newer than this reader",
+            ) from error
 
 
 _BROADCASTS = {
@@ -256,7 +134,7 @@ def _ddl(
     kind: MessageType,
     header: HeaderClass,
     flushes: Callable[[Any], bool] = _never,
-    keys: Keys = _collection_keys,
+    locks: keys.Keys = keys.collection,
     *,
     ack_sync_up: bool = False,
 ) -> MessageSpec:
@@ -265,7 +143,7 @@ def _ddl(
         header,
         Dispatch.VCHANNELS_AND_CCHANNEL,
         Scope.VCHANNEL,
-        keys,
+        locks,
         flushes,
         ack_sync_up=ack_sync_up,
     )
@@ -274,13 +152,13 @@ def _ddl(
 def _control(
     kind: MessageType,
     header: HeaderClass,
-    keys: Keys,
+    locks: keys.Keys,
     *,
     replicable: bool = True,
     any_role: bool = False,
 ) -> MessageSpec:
     return MessageSpec(
-        kind, header, Dispatch.CCHANNEL, keys=keys, replicable=replicable, any_role=any_role
+        kind, header, Dispatch.CCHANNEL, keys_of=locks, replicable=replicable, any_role=any_role
     )
 
 
@@ -296,7 +174,7 @@ def _cluster_wide(
         header,
         Dispatch.PCHANNELS,
         Scope.PCHANNEL,
-        _cluster_keys,
+        keys.cluster,
         flushes,
         ack_sync_up=ack_sync_up,
     )
@@ -315,63 +193,63 @@ TABLE: tuple[MessageSpec, ...] = (
     MessageSpec(_T.MANUAL_FLUSH, h.ManualFlushHeader, _S, Scope.VCHANNEL, flushes=_always),
     _ddl(_T.CREATE_COLLECTION, h.CreateCollectionHeader),
     _ddl(_T.DROP_COLLECTION, h.CollectionHeader, _always),
-    _ddl(_T.ALTER_COLLECTION, h.AlterCollectionHeader, _changes_schema, _alter_collection_keys),
+    _ddl(_T.ALTER_COLLECTION, h.AlterCollectionHeader, _changes_schema, keys.altered_collection),
     _ddl(_T.CREATE_PARTITION, h.PartitionHeader),
     _ddl(_T.DROP_PARTITION, h.PartitionHeader, _always),
     _ddl(_T.TRUNCATE_COLLECTION, h.CollectionHeader, _always, ack_sync_up=True),
-    _control(_T.CREATE_INDEX, h.IndexHeader, _collection_keys),
-    _control(_T.ALTER_INDEX, h.IndexHeader, _collection_keys),
-    _control(_T.DROP_INDEX, h.IndexHeader, _collection_keys),
-    _control(_T.ALTER_LOAD_CONFIG, h.LoadConfigHeader, _collection_keys),
-    _control(_T.DROP_LOAD_CONFIG, h.LoadConfigHeader, _collection_keys),
-    _control(_T.ALTER_RLS_METADATA, h.RLSMetadataHeader, _collection_keys),
-    _control(_T.DROP_RLS_METADATA, h.RLSMetadataHeader, _collection_keys),
-    _control(_T.CREATE_SNAPSHOT, h.SnapshotHeader, _collection_and_snapshot_keys, replicable=False),
+    _control(_T.CREATE_INDEX, h.IndexHeader, keys.collection),
+    _control(_T.ALTER_INDEX, h.IndexHeader, keys.collection),
+    _control(_T.DROP_INDEX, h.IndexHeader, keys.collection),
+    _control(_T.ALTER_LOAD_CONFIG, h.LoadConfigHeader, keys.collection),
+    _control(_T.DROP_LOAD_CONFIG, h.LoadConfigHeader, keys.collection),
+    _control(_T.ALTER_RLS_METADATA, h.RLSMetadataHeader, keys.collection),
+    _control(_T.DROP_RLS_METADATA, h.RLSMetadataHeader, keys.collection),
+    _control(_T.CREATE_SNAPSHOT, h.SnapshotHeader, keys.collection_and_snapshot, replicable=False),
     _control(
-        _T.RESTORE_SNAPSHOT, h.SnapshotHeader, _collection_and_snapshot_keys, replicable=False
+        _T.RESTORE_SNAPSHOT, h.RestoreSnapshotHeader, keys.collection_and_snapshot, replicable=False
     ),
-    _control(_T.DROP_SNAPSHOT, h.SnapshotHeader, _snapshot_keys, replicable=False),
-    _control(_T.DROP_SNAPSHOTS_BY_COLLECTION, h.CollectionHeader, _collection_keys_shared),
-    MessageSpec(_T.IMPORT, h.ImportHeader, Dispatch.VCHANNELS, keys=_collection_keys),
+    _control(_T.DROP_SNAPSHOT, h.SnapshotHeader, keys.snapshot, replicable=False),
+    _control(_T.DROP_SNAPSHOTS_BY_COLLECTION, h.CollectionHeader, keys.collection_shared),
+    MessageSpec(_T.IMPORT, h.ImportHeader, Dispatch.VCHANNELS, keys_of=keys.collection),
     _control(
         _T.BATCH_UPDATE_MANIFEST,
         h.BatchUpdateManifestHeader,
-        _collection_keys_shared,
+        keys.collection_shared,
         replicable=False,
     ),
     _control(
         _T.REFRESH_EXTERNAL_COLLECTION,
         h.RefreshExternalCollectionHeader,
-        _no_keys,
+        keys.none,
         replicable=False,
     ),
-    _control(_T.CREATE_DATABASE, h.DatabaseHeader, _database_keys),
-    _control(_T.ALTER_DATABASE, h.DatabaseHeader, _database_keys),
-    _control(_T.DROP_DATABASE, h.DatabaseHeader, _database_keys),
-    _control(_T.ALTER_ALIAS, h.AliasHeader, _database_keys),
-    _control(_T.DROP_ALIAS, h.AliasHeader, _database_keys),
-    _control(_T.ALTER_USER, h.UserHeader, _privilege_keys),
-    _control(_T.DROP_USER, h.UserHeader, _privilege_keys),
-    _control(_T.ALTER_ROLE, h.RoleHeader, _privilege_keys),
-    _control(_T.DROP_ROLE, h.RoleHeader, _privilege_keys),
-    _control(_T.ALTER_USER_ROLE, h.UserRoleHeader, _privilege_keys),
-    _control(_T.DROP_USER_ROLE, h.UserRoleHeader, _privilege_keys),
-    _control(_T.ALTER_PRIVILEGE, h.PrivilegeHeader, _privilege_keys),
-    _control(_T.DROP_PRIVILEGE, h.PrivilegeHeader, _privilege_keys),
-    _control(_T.ALTER_PRIVILEGE_GROUP, h.PrivilegeGroupHeader, _privilege_keys),
-    _control(_T.DROP_PRIVILEGE_GROUP, h.PrivilegeGroupHeader, _privilege_keys),
-    _control(_T.RESTORE_RBAC, h.RestoreRBACHeader, _privilege_keys),
+    _control(_T.CREATE_DATABASE, h.DatabaseHeader, keys.database),
+    _control(_T.ALTER_DATABASE, h.DatabaseHeader, keys.database),
+    _control(_T.DROP_DATABASE, h.DatabaseHeader, keys.database),
+    _control(_T.ALTER_ALIAS, h.AliasHeader, keys.database),
+    _control(_T.DROP_ALIAS, h.AliasHeader, keys.database),
+    _control(_T.ALTER_USER, h.UserHeader, keys.privilege),
+    _control(_T.DROP_USER, h.UserHeader, keys.privilege),
+    _control(_T.ALTER_ROLE, h.RoleHeader, keys.privilege),
+    _control(_T.DROP_ROLE, h.RoleHeader, keys.privilege),
+    _control(_T.ALTER_USER_ROLE, h.UserRoleHeader, keys.privilege),
+    _control(_T.DROP_USER_ROLE, h.UserRoleHeader, keys.privilege),
+    _control(_T.ALTER_PRIVILEGE, h.PrivilegeHeader, keys.privilege),
+    _control(_T.DROP_PRIVILEGE, h.PrivilegeHeader, keys.privilege),
+    _control(_T.ALTER_PRIVILEGE_GROUP, h.PrivilegeGroupHeader, keys.privilege),
+    _control(_T.DROP_PRIVILEGE_GROUP, h.PrivilegeGroupHeader, keys.privilege),
+    _control(_T.RESTORE_RBAC, h.RestoreRBACHeader, keys.privilege),
     _control(
         _T.ALTER_RESOURCE_GROUP,
         h.ResourceGroupHeader,
-        _cluster_keys,
+        keys.cluster,
         replicable=False,
         any_role=True,
     ),
     _control(
         _T.DROP_RESOURCE_GROUP,
         h.ResourceGroupHeader,
-        _cluster_keys,
+        keys.cluster,
         replicable=False,
         any_role=True,
     ),
@@ -397,13 +275,13 @@ def spec_of(number: int) -> MessageSpec:
     if spec is None:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,
-            f"there is no message type {number}: this node may be older than the client",
+            f"there is no message type {number}: it may be of a newer walplane, upgrade this one",
         )
     return spec
 
 
 def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
-    """Checks what can be told from the envelope of an entry that a client sent.
+    """Checks what can be told from the envelope of an entry that did not come from the WAL itself.
 
     Raises:
         WalError: INVALID_ARGUMENT, saying what to do instead.
@@ -412,14 +290,42 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
     name = spec.type.name
     if spec.self_controlled:
         raise _invalid(f"{name} is made by the WAL itself: clients do not append it")
-    if envelope.count < 1:
-        raise _invalid(f"an entry of {name} without messages: put at least one into it")
-    if not envelope.vchannel and spec.dispatch is not Dispatch.PCHANNELS:
-        raise _invalid(f"{name} names no VChannel: set the VChannel it is for")
-    reserved = sorted(key for key in envelope.properties if key.startswith("_"))
-    if reserved:
-        raise _invalid(f"property {reserved[0]!r} is reserved: use keys that do not start with _")
+    if not 1 <= envelope.count <= MAX_MESSAGES:
+        raise _invalid(
+            f"an entry of {envelope.count} messages of {name}: put 1 to {MAX_MESSAGES} into it"
+        )
+    if spec.is_broadcast != envelope.HasField("broadcast"):
+        way = "ask the coordinator for it" if spec.is_broadcast else "append it to one VChannel"
+        raise _invalid(f"{name} goes to {spec.dispatch.value}: {way}")
+    _check_target(spec, envelope)
+    if len(envelope.trace_parent) > _MAX_TRACE_PARENT:
+        raise _invalid(f"the trace parent of a {name} is too long: send a W3C traceparent")
+    if envelope.properties:
+        _check_properties(spec, envelope)
     return spec
+
+
+def _check_target(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
+    if spec.dispatch is Dispatch.PCHANNELS:
+        if envelope.vchannel or not envelope.is_pchannel_level:
+            raise _invalid(f"{spec.type.name} is for whole PChannels: name no VChannel")
+    elif envelope.is_pchannel_level:
+        raise _invalid(f"{spec.type.name} is not for whole PChannels: name the VChannel only")
+    elif not envelope.vchannel:
+        raise _invalid(f"{spec.type.name} names no VChannel: set the VChannel it is for")
+
+
+def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
+    size = 0
+    for key, value in envelope.properties.items():
+        size += len(key) + len(value)
+        if key.startswith("_") and (spec.replicable or key != UNREPLICABLE):
+            raise _invalid(f"property {key!r} is reserved: use keys that do not start with _")
+    if size > _MAX_PROPERTIES:
+        raise _invalid(
+            f"the properties of a {spec.type.name} have {size} characters: keep them below "
+            f"{_MAX_PROPERTIES}, or put them into the payload"
+        )
 
 
 def _invalid(message: str) -> WalError:

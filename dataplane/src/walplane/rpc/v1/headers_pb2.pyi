@@ -40,25 +40,11 @@ class FlushHeader(_message.Message):
     bytes: int
     def __init__(self, segment_id: _Optional[int] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
-class SegmentAssignment(_message.Message):
-    __slots__ = ("partition_id", "segment_id", "rows", "bytes")
-    PARTITION_ID_FIELD_NUMBER: _ClassVar[int]
-    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
-    ROWS_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
-    partition_id: int
-    segment_id: int
-    rows: int
-    bytes: int
-    def __init__(self, partition_id: _Optional[int] = ..., segment_id: _Optional[int] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
-
 class InsertHeader(_message.Message):
-    __slots__ = ("rows", "segments")
+    __slots__ = ("rows",)
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     rows: int
-    segments: _containers.RepeatedCompositeFieldContainer[SegmentAssignment]
-    def __init__(self, rows: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[SegmentAssignment, _Mapping]]] = ...) -> None: ...
+    def __init__(self, rows: _Optional[int] = ...) -> None: ...
 
 class DeleteHeader(_message.Message):
     __slots__ = ("rows",)
@@ -67,12 +53,8 @@ class DeleteHeader(_message.Message):
     def __init__(self, rows: _Optional[int] = ...) -> None: ...
 
 class ManualFlushHeader(_message.Message):
-    __slots__ = ("collection_id", "flush_tick")
-    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
-    FLUSH_TICK_FIELD_NUMBER: _ClassVar[int]
-    collection_id: int
-    flush_tick: int
-    def __init__(self, collection_id: _Optional[int] = ..., flush_tick: _Optional[int] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class FlushAllHeader(_message.Message):
     __slots__ = ()
@@ -113,7 +95,7 @@ class CollectionHeader(_message.Message):
     def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ...) -> None: ...
 
 class AlterCollectionHeader(_message.Message):
-    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "new_db_name", "new_collection_name", "new_schema_version", "new_schema", "properties")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "new_db_name", "new_collection_name", "new_schema_version", "new_schema", "properties", "new_db_id")
     class PropertiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +112,7 @@ class AlterCollectionHeader(_message.Message):
     NEW_SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     NEW_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    NEW_DB_ID_FIELD_NUMBER: _ClassVar[int]
     db_id: int
     db_name: str
     collection_id: int
@@ -139,7 +122,8 @@ class AlterCollectionHeader(_message.Message):
     new_schema_version: int
     new_schema: bytes
     properties: _containers.ScalarMap[str, str]
-    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., new_db_name: _Optional[str] = ..., new_collection_name: _Optional[str] = ..., new_schema_version: _Optional[int] = ..., new_schema: _Optional[bytes] = ..., properties: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    new_db_id: int
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., new_db_name: _Optional[str] = ..., new_collection_name: _Optional[str] = ..., new_schema_version: _Optional[int] = ..., new_schema: _Optional[bytes] = ..., properties: _Optional[_Mapping[str, str]] = ..., new_db_id: _Optional[int] = ...) -> None: ...
 
 class PartitionHeader(_message.Message):
     __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "partition_id", "partition_name")
@@ -158,7 +142,7 @@ class PartitionHeader(_message.Message):
     def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., partition_id: _Optional[int] = ..., partition_name: _Optional[str] = ...) -> None: ...
 
 class IndexHeader(_message.Message):
-    __slots__ = ("db_name", "collection_id", "collection_name", "index_ids", "index_name", "field_name", "params")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "index_ids", "index_name", "field_name", "params")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +150,7 @@ class IndexHeader(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
     DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +158,7 @@ class IndexHeader(_message.Message):
     INDEX_NAME_FIELD_NUMBER: _ClassVar[int]
     FIELD_NAME_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
     db_name: str
     collection_id: int
     collection_name: str
@@ -180,54 +166,82 @@ class IndexHeader(_message.Message):
     index_name: str
     field_name: str
     params: _containers.ScalarMap[str, str]
-    def __init__(self, db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., index_ids: _Optional[_Iterable[int]] = ..., index_name: _Optional[str] = ..., field_name: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., index_ids: _Optional[_Iterable[int]] = ..., index_name: _Optional[str] = ..., field_name: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class LoadConfigHeader(_message.Message):
-    __slots__ = ("db_name", "collection_id", "collection_name", "partition_ids", "replicas", "resource_groups")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "partition_ids", "replicas", "resource_groups")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
     DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
     PARTITION_IDS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
     db_name: str
     collection_id: int
     collection_name: str
     partition_ids: _containers.RepeatedScalarFieldContainer[int]
     replicas: int
     resource_groups: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., partition_ids: _Optional[_Iterable[int]] = ..., replicas: _Optional[int] = ..., resource_groups: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., partition_ids: _Optional[_Iterable[int]] = ..., replicas: _Optional[int] = ..., resource_groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RLSMetadataHeader(_message.Message):
-    __slots__ = ("db_name", "collection_id", "collection_name", "policy_name", "policy")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "policy_name", "principal_name", "metadata")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
     DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
     POLICY_NAME_FIELD_NUMBER: _ClassVar[int]
-    POLICY_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_NAME_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
     db_name: str
     collection_id: int
     collection_name: str
     policy_name: str
-    policy: bytes
-    def __init__(self, db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy: _Optional[bytes] = ...) -> None: ...
+    principal_name: str
+    metadata: bytes
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., policy_name: _Optional[str] = ..., principal_name: _Optional[str] = ..., metadata: _Optional[bytes] = ...) -> None: ...
 
 class SnapshotHeader(_message.Message):
-    __slots__ = ("db_name", "collection_id", "collection_name", "snapshot_id", "snapshot_name")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "snapshot_id", "snapshot_name")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
     DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_NAME_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
     db_name: str
     collection_id: int
     collection_name: str
     snapshot_id: int
     snapshot_name: str
-    def __init__(self, db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., snapshot_id: _Optional[int] = ..., snapshot_name: _Optional[str] = ...) -> None: ...
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., snapshot_id: _Optional[int] = ..., snapshot_name: _Optional[str] = ...) -> None: ...
+
+class RestoreSnapshotHeader(_message.Message):
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "snapshot_id", "snapshot_name", "source_collection_id", "job_id")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
+    DB_NAME_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
+    db_name: str
+    collection_id: int
+    collection_name: str
+    snapshot_id: int
+    snapshot_name: str
+    source_collection_id: int
+    job_id: int
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., snapshot_id: _Optional[int] = ..., snapshot_name: _Optional[str] = ..., source_collection_id: _Optional[int] = ..., job_id: _Optional[int] = ...) -> None: ...
 
 class ImportHeader(_message.Message):
-    __slots__ = ("db_name", "collection_id", "collection_name", "job_id", "partition_ids", "files", "options")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "job_id", "partition_ids", "files", "options")
     class OptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +249,7 @@ class ImportHeader(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
     DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +257,7 @@ class ImportHeader(_message.Message):
     PARTITION_IDS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
     db_name: str
     collection_id: int
     collection_name: str
@@ -249,29 +265,53 @@ class ImportHeader(_message.Message):
     partition_ids: _containers.RepeatedScalarFieldContainer[int]
     files: _containers.RepeatedScalarFieldContainer[str]
     options: _containers.ScalarMap[str, str]
-    def __init__(self, db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., job_id: _Optional[int] = ..., partition_ids: _Optional[_Iterable[int]] = ..., files: _Optional[_Iterable[str]] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., job_id: _Optional[int] = ..., partition_ids: _Optional[_Iterable[int]] = ..., files: _Optional[_Iterable[str]] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class BatchUpdateManifestHeader(_message.Message):
-    __slots__ = ("db_name", "collection_id", "collection_name", "segment_ids", "manifest")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "segment_ids", "manifest")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
     DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_IDS_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
     db_name: str
     collection_id: int
     collection_name: str
     segment_ids: _containers.RepeatedScalarFieldContainer[int]
     manifest: bytes
-    def __init__(self, db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., segment_ids: _Optional[_Iterable[int]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., segment_ids: _Optional[_Iterable[int]] = ..., manifest: _Optional[bytes] = ...) -> None: ...
 
 class RefreshExternalCollectionHeader(_message.Message):
-    __slots__ = ("collection_id", "source")
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "job_id", "source")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
+    DB_NAME_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
+    db_name: str
     collection_id: int
+    collection_name: str
+    job_id: int
     source: str
-    def __init__(self, collection_id: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., job_id: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class AliasHeader(_message.Message):
+    __slots__ = ("db_id", "db_name", "collection_id", "collection_name", "alias")
+    DB_ID_FIELD_NUMBER: _ClassVar[int]
+    DB_NAME_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    db_id: int
+    db_name: str
+    collection_id: int
+    collection_name: str
+    alias: str
+    def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ..., alias: _Optional[str] = ...) -> None: ...
 
 class DatabaseHeader(_message.Message):
     __slots__ = ("db_id", "db_name", "properties")
@@ -289,18 +329,6 @@ class DatabaseHeader(_message.Message):
     db_name: str
     properties: _containers.ScalarMap[str, str]
     def __init__(self, db_id: _Optional[int] = ..., db_name: _Optional[str] = ..., properties: _Optional[_Mapping[str, str]] = ...) -> None: ...
-
-class AliasHeader(_message.Message):
-    __slots__ = ("db_name", "alias", "collection_id", "collection_name")
-    DB_NAME_FIELD_NUMBER: _ClassVar[int]
-    ALIAS_FIELD_NUMBER: _ClassVar[int]
-    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
-    COLLECTION_NAME_FIELD_NUMBER: _ClassVar[int]
-    db_name: str
-    alias: str
-    collection_id: int
-    collection_name: str
-    def __init__(self, db_name: _Optional[str] = ..., alias: _Optional[str] = ..., collection_id: _Optional[int] = ..., collection_name: _Optional[str] = ...) -> None: ...
 
 class UserHeader(_message.Message):
     __slots__ = ("user_name", "credential")
@@ -415,20 +443,18 @@ class AlterWALHeader(_message.Message):
     def __init__(self, target_backend: _Optional[str] = ..., config: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class BeginTxnHeader(_message.Message):
-    __slots__ = ("keepalive_ms",)
-    KEEPALIVE_MS_FIELD_NUMBER: _ClassVar[int]
-    keepalive_ms: int
-    def __init__(self, keepalive_ms: _Optional[int] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class CommitTxnHeader(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class RollbackTxnHeader(_message.Message):
-    __slots__ = ("reason",)
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    __slots__ = ("expired",)
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    expired: bool
+    def __init__(self, expired: _Optional[bool] = ...) -> None: ...
 
 class TxnHeader(_message.Message):
     __slots__ = ("entries",)
