@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import google_crc32c
 from google.protobuf.message import DecodeError
 
+from walplane.message.head import PAYLOADS_TAG, read_head
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
@@ -28,25 +29,27 @@ def crc32c(data: bytes) -> int:
 
 def encode_body(header: bytes, payloads: Sequence[bytes]) -> bytes:
     """The body of an entry: its typed header and the payloads of its messages, in order."""
-    body = log_pb2.EntryBody(
-        header=header, sizes=[len(payload) for payload in payloads], payloads=b"".join(payloads)
-    )
-    return body.SerializeToString()
+    head = log_pb2.EntryBody(header=header, sizes=list(map(len, payloads))).SerializeToString()
+    size = sum(map(len, payloads))
+    if not size:
+        return head
+    return b"".join((head, PAYLOADS_TAG, _varint(size), *payloads))
 
 
 def decode_body(body: bytes) -> tuple[bytes, list[bytes]]:
     """The typed header and the payloads that `encode_body` took.
 
     Raises:
-        WalError: UNRECOVERABLE when the sizes do not add up.
+        WalError: UNRECOVERABLE when the sizes do not add up, or `body` is none.
     """
-    parsed = log_pb2.EntryBody.FromString(body)
-    blob = parsed.payloads
-    ends = list(accumulate(parsed.sizes))
-    if (ends[-1] if ends else 0) != len(blob):
+    try:
+        header, sizes, start = read_head(body)
+    except ValueError as error:
+        raise WalError(ErrorCode.UNRECOVERABLE, f"an entry's body is damaged: {error}") from error
+    ends = list(accumulate(sizes, initial=start))
+    if ends[-1] != len(body):
         raise WalError(ErrorCode.UNRECOVERABLE, "an entry's payload sizes do not match its payload")
-    starts = [0, *ends[:-1]]
-    return parsed.header, [blob[a:b] for a, b in zip(starts, ends, strict=True)]
+    return header, [body[a:b] for a, b in pairwise(ends)]
 
 
 def seal_entry(envelope: log_pb2.Envelope, body: bytes) -> log_pb2.Entry:
@@ -55,15 +58,34 @@ def seal_entry(envelope: log_pb2.Envelope, body: bytes) -> log_pb2.Entry:
 
 
 def check_entry(entry: log_pb2.Entry) -> None:
-    """Checks an entry's body against its checksum.
+    """Checks what was sent: the body against its checksum, and its payloads against the count.
+
+    A body that no reader could take apart must not get into the log.
 
     Raises:
-        WalError: INVALID_ARGUMENT when they differ.
+        WalError: INVALID_ARGUMENT when something differs.
     """
-    if crc32c(entry.body) != entry.body_crc32c:
+    envelope = entry.envelope
+    body = entry.body
+    if crc32c(body) != entry.body_crc32c:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,
-            f"entry for {entry.envelope.vchannel!r} does not match its crc32c: send it again",
+            f"entry for {envelope.vchannel!r} does not match its crc32c: send it again",
+        )
+    try:
+        _, sizes, start = read_head(body)
+    except ValueError as error:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"entry for {envelope.vchannel!r} has a body that is no EntryBody ({error}): encode "
+            "it with its fields in order",
+        ) from error
+    if len(sizes) != envelope.count or sum(sizes) != len(body) - start:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"entry for {envelope.vchannel!r} says {envelope.count} messages, but holds "
+            f"{len(sizes)} sizes of {sum(sizes)} bytes over {len(body) - start} bytes of payload: "
+            "send one size a message",
         )
 
 
