@@ -14,15 +14,15 @@ from benchmarks.loads.common import WARM_UP_S, latency, payloads, rate, report
 from walplane.client import CollectionInfo, StreamingClient
 from walplane.message.builder import MutableMessage, insert
 
-_CALL_BYTES = 2 << 20
-_CALL_MESSAGES = 4096
-_CALLERS = 4
+_CALLS = 8
+_CALL_PAYLOADS = 4000
+_BULK_PAYLOADS = 1000
 
 Load = Callable[[float], Coroutine[Any, Any, tuple[int, float]]]
 
 
 class Appender:
-    """Appends to one VChannel, each payload as a message of its own."""
+    """Appends to one VChannel."""
 
     def __init__(self, wal: StreamingClient, collection: CollectionInfo, size: int) -> None:
         """Payloads of `size` bytes."""
@@ -31,23 +31,28 @@ class Appender:
         self._size = size
         self._payloads = payloads(size)
 
-    async def flood(self, seconds: float) -> tuple[int, float]:
-        """A few callers of `append_many`; messages and seconds until the last acknowledgement."""
-        count = min(_CALL_MESSAGES, _CALL_BYTES // self._size)
-        times = -(-count // len(self._payloads))
-        bodies = (self._payloads * times)[:count]
+    def flood(self, per_message: int) -> Load:
+        """A few calls of `append_many` at a time, `per_message` payloads to a message object.
 
-        async def caller() -> int:
-            acknowledged = 0
-            while time.perf_counter() < end:
-                results = await self._wal.append_many([self._message(body) for body in bodies])
-                acknowledged += len(results)
-            return acknowledged
+        Gives rows and the seconds until all of them are acknowledged.
+        """
+        bodies = self._payloads * (_CALL_PAYLOADS // len(self._payloads) + 1)
+        groups = [bodies[at : at + per_message] for at in range(0, _CALL_PAYLOADS, per_message)]
 
-        start = time.perf_counter()
-        end = start + seconds
-        counts = await asyncio.gather(*(caller() for _ in range(_CALLERS)))
-        return sum(counts), time.perf_counter() - start
+        async def load(seconds: float) -> tuple[int, float]:
+            async def caller() -> int:
+                acknowledged = 0
+                while time.perf_counter() < end:
+                    await self._wal.append_many([self._message(*group) for group in groups])
+                    acknowledged += per_message * len(groups)
+                return acknowledged
+
+            start = time.perf_counter()
+            end = start + seconds
+            counts = await asyncio.gather(*(caller() for _ in range(_CALLS)))
+            return sum(counts), time.perf_counter() - start
+
+        return load
 
     def concurrent(self, appenders: int) -> Load:
         """So many appenders, each awaits its acknowledgement before it appends on."""
@@ -77,11 +82,11 @@ class Appender:
             taken.append(time.perf_counter() - start)
         return taken
 
-    def _message(self, body: bytes) -> MutableMessage:
+    def _message(self, *bodies: bytes) -> MutableMessage:
         info = self._collection
         return insert(
             info.vchannels[0],
-            body,
+            *bodies,
             collection_id=info.collection_id,
             partition_id=info.default_partition_id,
             schema_version=info.schema_version,
@@ -95,9 +100,11 @@ async def _run(options: argparse.Namespace) -> dict[str, float]:
         if options.mode == "sync":
             await appender.sync(WARM_UP_S)
             return latency(await appender.sync(options.seconds))
-        load: Load = appender.flood
-        if options.mode == "concurrent":
-            load = appender.concurrent(options.concurrency)
+        load = {
+            "flood": appender.flood(_BULK_PAYLOADS),
+            "singles": appender.flood(1),
+            "concurrent": appender.concurrent(options.concurrency),
+        }[options.mode]
         await load(WARM_UP_S)
         count, elapsed = await load(options.seconds)
         return rate(count, elapsed, options.size)
@@ -106,7 +113,7 @@ async def _run(options: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     """Runs one load."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=("flood", "concurrent", "sync"))
+    parser.add_argument("mode", choices=("flood", "singles", "concurrent", "sync"))
     parser.add_argument("--address", required=True)
     parser.add_argument("--collection", required=True, help="made by this program")
     parser.add_argument("--size", type=int, required=True)
