@@ -48,7 +48,11 @@ T = TypeVar("T")
 
 
 class RocksBackend:
-    """A `Backend` over one directory."""
+    """A `Backend` over one directory.
+
+    Attributes:
+        database: what it stands on, for inspection.
+    """
 
     name = "rocksdb"
     max_record_bytes = MAX_RECORD_BYTES
@@ -56,7 +60,7 @@ class RocksBackend:
 
     def __init__(self, database: Database, threads: ThreadPoolExecutor) -> None:
         """Serves `database`, reading on `threads`; both are closed with the backend."""
-        self._database = database
+        self.database = database
         self._threads = threads
         self._directory = Directory(database.topics)
         self._committer = Committer(database, self._wake_all)
@@ -75,7 +79,8 @@ class RocksBackend:
         try:
             return cls(await asyncio.wrap_future(opening), threads)
         except BaseException:
-            opening.add_done_callback(_close_unused)
+            closing = asyncio.wrap_future(threads.submit(_close_unused, opening))
+            await asyncio.wait({closing}, timeout=CALL_SECONDS)
             threads.shutdown(wait=False)
             raise
 
@@ -86,9 +91,9 @@ class RocksBackend:
             WalError: ON_SHUTDOWN when the backend is closed.
         """
         if self._closing is not None:
-            raise WalError(ErrorCode.ON_SHUTDOWN, f"{self._database.path} is closed: open it again")
+            raise WalError(ErrorCode.ON_SHUTDOWN, f"{self.database.path} is closed: open it again")
         session = RocksSession(
-            self._database, self._threads, self._directory, self._committer, self._sessions.discard
+            self.database, self._threads, self._directory, self._committer, self._sessions.discard
         )
         self._sessions.add(session)
         return session
@@ -108,7 +113,7 @@ class RocksBackend:
             await session.close()
         await self._committer.close()
         await asyncio.to_thread(self._threads.shutdown)
-        await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(self.database.close)
 
     def _wake_all(self) -> None:
         """Lets waiting scanners see that nothing more will come."""
@@ -254,6 +259,6 @@ def _future() -> asyncio.Future[T]:
 
 
 def _close_unused(opening: Future[Database]) -> None:
-    """Lets go of a database that was opened for nobody."""
+    """Waits for a database that is opened for nobody, and lets go of it."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from walplane.backends.rocksdb import layout
-from walplane.backends.rocksdb.commands import Command
+from walplane.backends.rocksdb.commands import Barrier, Command
 from walplane.backends.rocksdb.database import Batch, Database
 from walplane.rpc.errors import ErrorCode, WalError
 
@@ -43,7 +43,7 @@ class Committer:
         self._database = database
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[AnyCommand | None] = SimpleQueue()
+        self._queue: SimpleQueue[AnyCommand] = SimpleQueue()
         self._next_batch = database.next_batch
         self._floor = Floor(database)
         self._stopped: asyncio.Future[None] = self._loop.create_future()
@@ -57,7 +57,7 @@ class Committer:
 
     async def close(self) -> None:
         """Ends the thread after everything submitted before; idempotent."""
-        self._queue.put(None)
+        self._queue.put(Stop(self._loop.create_future()))
         await asyncio.shield(self._stopped)
 
     def _run(self) -> None:
@@ -65,20 +65,20 @@ class Committer:
         stopping = False
         while not stopping:
             group = self._take()
-            stopping = None in group
-            self._commit([command for command in group if command is not None])
+            stopping = any(isinstance(command, Stop) for command in group)
+            self._commit(group)
         self._on_loop(self._stop)
 
-    def _take(self) -> list[AnyCommand | None]:
+    def _take(self) -> list[AnyCommand]:
         """Waits for a command; it and those that wait behind it."""
         group = [self._queue.get()]
-        size = 0
-        while size < GROUP_BYTES and len(group) < GROUP_COMMANDS and group[-1] is not None:
-            size += group[-1].size
+        size = group[0].size
+        while size < GROUP_BYTES and len(group) < GROUP_COMMANDS:
             try:
                 group.append(self._queue.get_nowait())
             except Empty:
                 break
+            size += group[-1].size
         return group
 
     def _commit(self, group: Sequence[AnyCommand]) -> None:
@@ -159,6 +159,12 @@ class Committer:
     def _stop(self) -> None:
         if not self._stopped.done():
             self._stopped.set_result(None)
+
+
+class Stop(Barrier):
+    """The last command."""
+
+    __slots__ = ()
 
 
 class Floor:

@@ -6,6 +6,7 @@ RocksDB says against is raised as a `WalError` that names the directory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -71,12 +72,12 @@ class Database:
             self._mark = AcknowledgedMark(Path(path, MARK_FILE))
             self.next_batch = self._check() + 1
             self.topics = list(self._topics())
-        except OSError as error:
-            self._rocks.close()
-            raise failed(self.path, "open", error) from error
         except WalError:
-            self._rocks.close()
+            self._abandon()
             raise
+        except Exception as error:
+            self._abandon()
+            raise failed(self.path, "open", error) from error
 
     def _topics(self) -> Iterator[tuple[str, layout.TopicEntry, int]]:
         for key, value in self._scan(layout.TOPICS_FROM, layout.TOPICS_TO):
@@ -158,6 +159,15 @@ class Database:
         numbers = [int(name[: -len(".log")]) for name in names]
         return min(numbers), max(numbers)
 
+    def batches(self) -> list[int]:
+        """Numbers of the batches that may still lie in RocksDB's logs.
+
+        Raises:
+            WalError: UNRECOVERABLE when they cannot be read.
+        """
+        keys = self._scan(layout.BATCHES_FROM, layout.BATCHES_TO)
+        return [layout.batch_number(key) for key, _ in keys]
+
     def flush(self) -> None:
         """Writes what is in memory to table files, and waits for it.
 
@@ -182,6 +192,11 @@ class Database:
         except Exception as error:
             raise failed(self.path, "close", error) from error
 
+    def _abandon(self) -> None:
+        """Frees the lock of a database that cannot be used; that it complains is no news."""
+        with contextlib.suppress(Exception):
+            self._rocks.close()
+
     def _make_directory(self) -> None:
         path = Path(self.path)
         try:
@@ -197,30 +212,39 @@ class Database:
     def _check(self) -> int:
         """The number of the last batch, after making sure that none is missing."""
         acknowledged = self._mark.read()
-        known = self._rocks.get(layout.FORMAT_KEY)
-        if known is None and any(True for _ in self._scan(b"", b"\xff" * 16)):
-            raise WalError(
-                ErrorCode.INVALID_ARGUMENT, f"{self.path} holds another program's RocksDB"
-            )
-        if known not in (None, layout.FORMAT):
-            raise WalError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"{self.path} was written as {known!r}, this version knows {layout.FORMAT!r}: "
-                "use the version that wrote it",
-            )
+        self._check_format(acknowledged)
         floor = self._rocks.get(layout.FLOOR_KEY)
         expected = int.from_bytes(floor, "big") if floor else 1
-        for key, _ in self._scan(layout.BATCHES_FROM, layout.BATCHES_TO):
-            if layout.batch_number(key) != expected:
+        for batch in self.batches():
+            if batch != expected:
                 raise damaged(self.path, f"batch {expected} of its log is gone")
             expected += 1
         if expected <= acknowledged:
             raise damaged(
                 self.path,
-                f"acknowledged records are missing (log ends at batch {expected - 1}, "
+                f"acknowledged records are missing (the log ends at batch {expected - 1}, "
                 f"{acknowledged} was acknowledged)",
             )
         return expected - 1
+
+    def _check_format(self, acknowledged: int) -> None:
+        """Refuses what walplane did not write, or not in a way that this version reads."""
+        known = self._rocks.get(layout.FORMAT_KEY)
+        if known == layout.FORMAT:
+            return
+        if known is not None:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{self.path} was written as {known!r}, this version knows {layout.FORMAT!r}: "
+                "use the version that wrote it",
+            )
+        if acknowledged:
+            raise damaged(self.path, "the first of its acknowledged records are missing")
+        if any(True for _ in self._scan(b"", b"\xff" * 16)):
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{self.path} holds another program's RocksDB: use another directory",
+            )
 
     def _end_of(self, entry: layout.TopicEntry) -> int:
         """The sequence number above the last record of a topic."""
