@@ -19,7 +19,7 @@ from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc, log_pb2
 from walplane.runtime import Runtime
 from walplane.wal.ports import AppendResult, StaleTerm
 
-SETTINGS = CoordSettings(append_timeout_s=0.5, retry_s=(0.001, 0.01), call_timeout_s=2.0)
+SETTINGS = CoordSettings(retry_s=(0.001, 0.01), call_timeout_s=2.0)
 PATIENCE = 10.0
 STATES = coord_pb2.ChannelState
 

@@ -16,7 +16,7 @@ from walplane.runtime import Runtime
 from walplane.wal.ports import StaleTerm
 
 TOPIC = "p-coord-meta"
-SETTINGS = CoordSettings(append_timeout_s=0.2, retry_s=(0.001, 0.02))
+SETTINGS = CoordSettings(ack_timeout_s=0.2, retry_s=(0.001, 0.02))
 PATIENCE = 10.0
 
 
@@ -52,6 +52,7 @@ class Flaky:
 
     name = "memory"
     max_record_bytes = 1 << 20
+    ack_timeout_s = 60.0
 
     async def session(self) -> BackendSession:
         if self.refuse_clients:
@@ -219,9 +220,7 @@ async def test_a_snapshot_replaces_the_deltas_and_frees_the_topic() -> None:
 
 async def test_a_backend_lost_within_a_snapshot_loses_nothing() -> None:
     flaky = Flaky(MemoryBackend())
-    settings = CoordSettings(
-        append_timeout_s=0.2, open_timeout_s=0.2, retry_s=(0.001, 0.02), snapshot_deltas=5
-    )
+    settings = SETTINGS.model_copy(update={"snapshot_deltas": 5})
     async with opened(flaky, settings) as (store, words):
         for number in range(4):
             await store.append("words", f"w{number}".encode())

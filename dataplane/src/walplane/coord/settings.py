@@ -10,12 +10,16 @@ class CoordSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    append_timeout_s: PositiveFloat = 2.0
-    """No acknowledgement of the meta topic for this long: its client is replaced."""
+    ack_timeout_s: PositiveFloat | None = None
+    """No acknowledgement of the meta topic for this long: its client is replaced.
+
+    None: the backend's time for an acknowledgement, at least 5 s, since a barrier may wait for
+    the backend to change owners.
+    """
     open_timeout_s: PositiveFloat = 30.0
     """One attempt to open the meta topic."""
     close_timeout_s: PositiveFloat = 5.0
-    retry_s: tuple[PositiveFloat, PositiveFloat] = (0.1, 5.0)
+    retry_s: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
     """First and longest pause between attempts: meta topic, broadcasts, assignments."""
     snapshot_deltas: PositiveInt = 1000
     """A snapshot of everything replaces the deltas once there are this many."""

@@ -32,6 +32,7 @@ _log = structlog.get_logger(__name__)
 
 _CONFIRM = "confirm"  # a delta that changes nothing: its append shows that nobody took the topic
 _GROUP_BYTES = 512 * 1024
+_ACK_S = 5.0
 _FENCED_OPENS = 5  # refused this often by the backend itself: whoever opened wrote no barrier
 _FATAL = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
 
@@ -65,6 +66,7 @@ class MetaStore:
         self._runtime = runtime
         self._components = components
         self._settings = settings
+        self._ack_timeout_s = settings.ack_timeout_s or max(_ACK_S, backend.ack_timeout_s)
         self._session: BackendSession | None = None
         self._meta: MetaLog | None = None
         self._open_number = 0
@@ -161,9 +163,8 @@ class MetaStore:
         try:
             while True:
                 try:
-                    async with asyncio.timeout(self._settings.append_timeout_s):
-                        await self._opened.append(*((item.component, item.data) for item in group))
-                except (WalError, TimeoutError) as error:
+                    await self._opened.append(*((item.component, item.data) for item in group))
+                except WalError as error:
                     await self._reopen(error)
                 else:
                     return
@@ -231,6 +232,7 @@ class MetaStore:
                 open_number=self._open_number,
                 barrier_id=barrier,
                 own_barriers=self._barriers,
+                ack_timeout_s=self._ack_timeout_s,
             )
             return state
 
