@@ -125,16 +125,7 @@ class Discovery:
         self._task = asyncio.create_task(self._follow(), name="discovery")
         try:
             async with asyncio.timeout(timeout):
-                while not self._topology.assignments:
-                    if self._task.done():
-                        self._task.result()
-                    changed = asyncio.ensure_future(self._changed.wait())
-                    try:
-                        await asyncio.wait(
-                            {self._task, changed}, return_when=asyncio.FIRST_COMPLETED
-                        )
-                    finally:
-                        changed.cancel()
+                await self._first_snapshot(self._task)
         except TimeoutError:
             await self.close()
             raise WalError(
@@ -143,6 +134,15 @@ class Discovery:
         except BaseException:
             await self.close()
             raise
+
+    async def _first_snapshot(self, following: asyncio.Task[None]) -> None:
+        arrived = asyncio.create_task(self._change())
+        try:
+            await asyncio.wait({following, arrived}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrived.cancel()
+        if following.done():
+            following.result()
 
     async def close(self) -> None:
         """Ends the stream; idempotent."""
@@ -256,6 +256,7 @@ class Discovery:
 
     async def _follow_once(self) -> None:
         call = self._stub.Discover()
+        self._reported.clear()
         reporter = asyncio.create_task(self._send_reports(call), name="discovery-reports")
         try:
             async for response in call:
@@ -290,8 +291,15 @@ class Discovery:
                 raise WalError(
                     ErrorCode.ON_SHUTDOWN, f"no walplane at {self._address}: {self._last_error}"
                 )
-        self._last_error = error.details() or error.code().name
+        self._last_error = _readable(error)
         _log.debug("discovery stream ended", address=self._address, error=self._last_error)
+
+
+def _readable(error: grpc.aio.AioRpcError) -> str:
+    """The last link of grpc's chain of reasons, which is the one that says what happened."""
+    details = error.details() or error.code().name
+    reason = details.rpartition("connect: ")[2] if "connect: " in details else details
+    return reason.splitlines()[0] if reason else error.code().name
 
 
 def _same_owner(assignment: Assignment, other: Assignment | None) -> bool:

@@ -63,7 +63,7 @@ class Reader:
         self._token = request.start.token
         self._tick = 0 if self._token is None else self._token.time_tick
         self._owner: _Owner | None = None
-        self._failed: Assignment | None = None
+        self._tried: Assignment | None = None
         self._delay = 0.0
         self._trouble = "it is not served"
         self._ungranted = 0
@@ -144,9 +144,9 @@ class Reader:
 
     async def _connect(self) -> _Owner:
         assignment = await self._discovery.served(
-            self._pchannel, unlike=self._failed, patience_s=self._delay
+            self._pchannel, unlike=self._tried, patience_s=self._delay
         )
-        self._failed = assignment
+        self._tried = assignment
         request = self._request
         if self._token is not None:
             request = replace(request, start=ScanStart(StartKind.TOKEN, self._token))
@@ -162,8 +162,8 @@ class Reader:
             raise error
         _log.debug("read interrupted", channel=self._name, error=str(error))
         self._trouble = error.message
-        if self._failed is not None and error.action is Action.REDISCOVER:
-            self._discovery.report(self._failed, error)
+        if self._tried is not None and error.action is Action.REDISCOVER:
+            self._discovery.report(self._tried, error)
         least, most = self._config.backoff_min_s, self._config.backoff_max_s
         self._delay = min(max(self._delay * 2, least, error.retry_after_ms / 1000), most)
 
@@ -184,7 +184,7 @@ class Reader:
 
     def _take(self, delivery: Delivery) -> Iterator[Batch]:
         """The new messages of a delivery; the position moves with each batch."""
-        self._delay, self._failed = 0.0, None
+        self._delay = 0.0
         for item in delivery.entries:
             skip = self._known(item)
             if skip < item.entry.envelope.count:

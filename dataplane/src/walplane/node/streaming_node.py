@@ -55,6 +55,12 @@ class _Channel:
 class StreamingNode:
     """The WALs of one process.
 
+    Attributes:
+        node_id: identity in assignments and status.
+        config: limits.
+        append_budget: bytes in flight over all Produce streams.
+        reserve: ticks for every WAL of the node.
+
     Args:
         node_id: identity in assignments and status.
         backend: where the topics are; stays open, the caller closes it.
@@ -82,8 +88,8 @@ class StreamingNode:
         self.node_id = node_id
         self.config = config or NodeConfig()
         self.append_budget = ByteBudget(self.config.node_append_bytes)
-        self._reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
-        self._deps = WALDeps(backend, self._reserve, oracle, authority, runtime)
+        self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
+        self._deps = WALDeps(backend, self.reserve, oracle, authority, runtime)
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost
         self._channels: dict[str, _Channel] = {}
@@ -164,7 +170,7 @@ class StreamingNode:
         await asyncio.gather(*(self._close_channel(c) for c in self._channels.values()))
         if self._closers:
             await asyncio.wait(self._closers)
-        await self._reserve.close()
+        await self.reserve.close()
 
     async def _close_channel(self, channel: _Channel) -> None:
         async with channel.lock:

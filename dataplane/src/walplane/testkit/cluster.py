@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -20,20 +20,30 @@ from walplane.channel import VChannelName, cchannel_name, pchannel_name
 from walplane.message.builder import create_collection, drop_collection
 from walplane.node import NodeConfig, RpcServer, StreamingNode, StreamingNodeService, start_server
 from walplane.node.service import SERVICE_NAME
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc, headers_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.outside import TestAuthority, TestOracle
 
 PREFIX = "test"
 
+_Context = grpc.aio.ServicerContext[Any, Any]
+
 
 class HandCoord(coord_pb2_grpc.StreamingCoordServicer):
-    """Publishes the snapshots it is given, and keeps what clients report."""
+    """Publishes the snapshots it is given, and keeps what clients report.
+
+    Attributes:
+        reports: assignment errors of all clients.
+        streams: discovery streams open now.
+        collections: a catalog that is nothing but a list.
+    """
 
     def __init__(self) -> None:
         """Publishes nothing yet."""
         self.reports: list[coord_pb2.AssignmentError] = []
         self.streams = 0
+        self.collections: dict[str, coord_pb2.CollectionInfo] = {}
         self._snapshot: coord_pb2.DiscoverResponse | None = None
         self._changed = asyncio.Event()
 
@@ -43,10 +53,10 @@ class HandCoord(coord_pb2_grpc.StreamingCoordServicer):
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def Discover(  # type: ignore[override]  # grpc.aio: an async generator
+    async def Discover(
         self,
         request_iterator: AsyncIterator[coord_pb2.DiscoverRequest],
-        context: grpc.aio.ServicerContext[Any, Any],
+        context: _Context,
     ) -> AsyncIterator[coord_pb2.DiscoverResponse]:
         """All snapshots from now on."""
         reader = asyncio.create_task(self._read(request_iterator))
@@ -61,9 +71,53 @@ class HandCoord(coord_pb2_grpc.StreamingCoordServicer):
             self.streams -= 1
             reader.cancel()
 
+    async def CreateCollection(
+        self, request: coord_pb2.CreateCollectionRequest, context: _Context
+    ) -> coord_pb2.CollectionInfo:
+        """Notes a collection, without any VChannel behind it."""
+        if request.name in self.collections:
+            await _refuse(context, f"collection {request.name!r} exists already")
+        info = coord_pb2.CollectionInfo(
+            name=request.name,
+            collection_id=len(self.collections) + 1,
+            vchannels=[
+                f"{PREFIX}_0_{len(self.collections) + 1}v{i}" for i in range(request.shards)
+            ],
+        )
+        self.collections[request.name] = info
+        return info
+
+    async def DropCollection(
+        self, request: coord_pb2.DropCollectionRequest, context: _Context
+    ) -> coord_pb2.DropCollectionResponse:
+        """Forgets a collection."""
+        info = await self.DescribeCollection(request, context)
+        del self.collections[info.name]
+        return coord_pb2.DropCollectionResponse(collection_id=info.collection_id)
+
+    async def ListCollections(
+        self, request: coord_pb2.ListCollectionsRequest, context: _Context
+    ) -> coord_pb2.ListCollectionsResponse:
+        """All collections."""
+        return coord_pb2.ListCollectionsResponse(collections=self.collections.values())
+
+    async def DescribeCollection(
+        self,
+        request: coord_pb2.DescribeCollectionRequest | coord_pb2.DropCollectionRequest,
+        context: _Context,
+    ) -> coord_pb2.CollectionInfo:
+        """One collection."""
+        if request.name not in self.collections:
+            await _refuse(context, f"there is no collection {request.name!r}")
+        return self.collections[request.name]
+
     async def _read(self, requests: AsyncIterator[coord_pb2.DiscoverRequest]) -> None:
         async for request in requests:
             self.reports.extend(request.errors)
+
+
+async def _refuse(context: _Context, message: str) -> NoReturn:
+    await context.abort_with_status(WalError(ErrorCode.INVALID_ARGUMENT, message).to_status())
 
 
 @dataclass
@@ -163,9 +217,7 @@ class MiniCluster:
         member = self.members[node_id]
         self.publish(pchannel, term=term, state="ASSIGNING")
         await member.node.assign(pchannel, term)
-        self.publish(
-            pchannel, term=term, node_id=node_id, address=address or member.server.address
-        )
+        self.publish(pchannel, term=term, node_id=node_id, address=address or member.server.address)
 
     def publish(
         self,
@@ -182,7 +234,7 @@ class MiniCluster:
             term=term,
             node_id=node_id,
             address=address,
-            state=coord_pb2.ChannelState.Value(f"CHANNEL_STATE_{state}"),
+            state=f"CHANNEL_STATE_{state}",
         )
         self._version += 1
         self.coord.publish(
