@@ -16,9 +16,12 @@ from dataclasses import dataclass
 import google_crc32c
 
 _PREFIX = r"[A-Za-z0-9](?:[-_A-Za-z0-9]*[A-Za-z0-9])?"
-_PCHANNEL = re.compile(rf"(?P<prefix>{_PREFIX})_(?P<number>\d+)")
-_VCHANNEL = re.compile(rf"(?P<pchannel>{_PREFIX}_\d+)_(?P<collection>\d+)v(?P<shard>\d+)")
-_CCHANNEL = re.compile(rf"(?P<pchannel>{_PREFIX}_\d+)_vcchan")
+_NUMBER = r"(?:0|[1-9][0-9]*)"  # one way to write it: names are compared as text
+_PCHANNEL = re.compile(rf"(?P<prefix>{_PREFIX})_(?P<number>{_NUMBER})")
+_VCHANNEL = re.compile(
+    rf"(?P<pchannel>{_PREFIX}_{_NUMBER})_(?P<collection>{_NUMBER})v(?P<shard>{_NUMBER})"
+)
+_CCHANNEL = re.compile(rf"(?P<pchannel>{_PREFIX}_{_NUMBER})_vcchan")
 
 
 class InvalidChannelName(ValueError):
