@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from google.protobuf.message import Message
 
 from walplane.message import codec
-from walplane.message.registry import MessageType, check_client_entry, spec_of
+from walplane.message.registry import (
+    UNREPLICABLE,
+    Dispatch,
+    MessageType,
+    check_client_entry,
+    spec_of,
+)
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 
@@ -36,7 +42,8 @@ class MutableMessage:
         schema_version: version of the schema the payloads follow; 0 = not checked.
         properties: the user's own; keys must not start with `_`.
         trace_parent: W3C trace context.
-        broadcast: set by the Broadcaster.
+        broadcast: set by `BroadcastMutableMessage.split`.
+        is_pchannel_level: it is for a whole PChannel and names no VChannel.
     """
 
     type: MessageType
@@ -50,6 +57,7 @@ class MutableMessage:
     properties: Mapping[str, str] = field(default_factory=dict)
     trace_parent: str = ""
     broadcast: log_pb2.BroadcastHeader | None = None
+    is_pchannel_level: bool = False
 
     def envelope(self) -> log_pb2.Envelope:
         """The envelope without producer, ticks and term.
@@ -69,11 +77,13 @@ class MutableMessage:
             trace_parent=self.trace_parent,
             broadcast=self.broadcast,
             properties=self.properties,
+            is_pchannel_level=self.is_pchannel_level,
         )
         spec = check_client_entry(envelope)
+        if not spec.replicable:
+            envelope.properties[UNREPLICABLE] = "1"
         if not isinstance(self.header, spec.header):
-            raise WalError(
-                ErrorCode.INVALID_ARGUMENT,
+            raise _invalid(
                 f"{self.type.name} takes a {spec.header.__name__}, "
                 f"not a {type(self.header).__name__}",
             )
@@ -85,25 +95,39 @@ class MutableMessage:
         Raises:
             WalError: INVALID_ARGUMENT for what no client may append.
         """
-        body = codec.encode_body(self.header.SerializeToString(), self.payloads)
+        # Deterministic: a restarted producer's repeat must have the checksum of the first try.
+        header = self.header.SerializeToString(deterministic=True)
+        body = codec.encode_body(header, self.payloads)
         return codec.seal_entry(self.envelope(), body)
 
 
 @dataclass(frozen=True, slots=True)
 class BroadcastMutableMessage:
-    """One message for many VChannels.
+    """One message for many channels.
 
     Attributes:
         message: what each of them gets; its VChannel is not used.
-        vchannels: the targets, the CChannel included where the type's dispatch says so.
+        vchannels: the targets, each once: VChannels, the CChannel included where the type's
+            dispatch says so, or PChannels when it goes to every one of them.
     """
 
     message: MutableMessage
     vchannels: Sequence[str]
 
     def split(self, broadcast_id: int, coord_term: int) -> list[MutableMessage]:
-        """One message per target, each with the broadcast header."""
+        """One message per target, in the order of `vchannels`, each with the broadcast header.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a type that is not broadcast, or for no or doubled
+                targets.
+        """
         spec = spec_of(self.message.type)
+        if not spec.is_broadcast:
+            raise _invalid(f"{spec.type.name} goes to {spec.dispatch.value}: append it there")
+        if not self.vchannels or len(set(self.vchannels)) < len(self.vchannels):
+            raise _invalid(
+                f"a {spec.type.name} for {list(self.vchannels)}: name each target channel once"
+            )
         keys = spec.resource_keys(self.message.header)
         header = log_pb2.BroadcastHeader(
             broadcast_id=broadcast_id,
@@ -112,10 +136,20 @@ class BroadcastMutableMessage:
             ack_sync_up=spec.ack_sync_up,
             coord_term=coord_term,
         )
+        whole = spec.dispatch is Dispatch.PCHANNELS
         return [
-            replace(self.message, vchannel=vchannel, broadcast=header)
-            for vchannel in self.vchannels
+            replace(
+                self.message,
+                vchannel="" if whole else target,
+                broadcast=header,
+                is_pchannel_level=whole,
+            )
+            for target in self.vchannels
         ]
+
+
+def _invalid(message: str) -> WalError:
+    return WalError(ErrorCode.INVALID_ARGUMENT, message)
 
 
 def insert(
@@ -153,33 +187,78 @@ def insert(
     )
 
 
-def delete(vchannel: str, *payloads: bytes, collection_id: int = 0) -> MutableMessage:
-    """Deletes for one VChannel; each payload names rows in the caller's own form."""
-    header = headers_pb2.DeleteHeader()
+def delete(
+    vchannel: str,
+    *payloads: bytes,
+    collection_id: int = 0,
+    partition_id: int = 0,
+    schema_version: int = 0,
+    rows: int = 0,
+    payload_format: log_pb2.PayloadFormat = log_pb2.PAYLOAD_FORMAT_RAW,
+    properties: Mapping[str, str] | None = None,
+) -> MutableMessage:
+    """Deletes for one VChannel; each payload names rows in the caller's own form.
+
+    The arguments are those of `insert`; `rows` counts the rows that the payloads name.
+    """
     return MutableMessage(
-        MessageType.DELETE, vchannel, header, payloads, collection_id=collection_id
+        MessageType.DELETE,
+        vchannel,
+        headers_pb2.DeleteHeader(rows=rows),
+        payloads,
+        payload_format,
+        collection_id,
+        partition_id,
+        schema_version,
+        properties or {},
     )
+
+
+def broadcast(
+    type: MessageType,
+    header: Message,
+    targets: Iterable[str],
+    *,
+    payload: bytes = b"",
+    schema_version: int = 0,
+) -> BroadcastMutableMessage:
+    """A message of any broadcast type for `targets`.
+
+    The envelope's collection and partition are those that the header names, if it names any.
+
+    Args:
+        type: what it is.
+        header: the type's header.
+        targets: see `BroadcastMutableMessage.vchannels`.
+        payload: what the header does not say.
+        schema_version: the schema's version after the message; 0 = it has none.
+    """
+    message = MutableMessage(
+        type,
+        "",
+        header,
+        (payload,),
+        collection_id=getattr(header, "collection_id", 0),
+        partition_id=getattr(header, "partition_id", 0),
+        schema_version=schema_version,
+    )
+    return BroadcastMutableMessage(message, list(targets))
 
 
 def create_collection(
     header: headers_pb2.CreateCollectionHeader, cchannel: str
 ) -> BroadcastMutableMessage:
     """CreateCollection for the collection's VChannels and the CChannel."""
-    message = MutableMessage(
+    return broadcast(
         MessageType.CREATE_COLLECTION,
-        "",
         header,
-        collection_id=header.collection_id,
+        [*header.vchannels, cchannel],
         schema_version=header.schema_version,
     )
-    return BroadcastMutableMessage(message, [*header.vchannels, cchannel])
 
 
 def drop_collection(
     header: headers_pb2.CollectionHeader, vchannels: Iterable[str], cchannel: str
 ) -> BroadcastMutableMessage:
     """DropCollection for the collection's VChannels and the CChannel."""
-    message = MutableMessage(
-        MessageType.DROP_COLLECTION, "", header, collection_id=header.collection_id
-    )
-    return BroadcastMutableMessage(message, [*vchannels, cchannel])
+    return broadcast(MessageType.DROP_COLLECTION, header, [*vchannels, cchannel])

@@ -106,7 +106,7 @@ class MessageSpec:
         except DecodeError as error:
             raise WalError(
                 ErrorCode.UNRECOVERABLE,
-                f"the header of a {self.type.name} is no {self.header.__name__}: its writer is "
+                f"the header of {self.type.name} is no {self.header.__name__}: its writer is "
                 "broken, or newer than this reader",
             ) from error
 

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from walplane.message import codec
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.registry import MessageSpec, MessageType, spec_of
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
 
@@ -54,8 +55,13 @@ class ImmutableMessage(NamedTuple):
         return self.batch.type
 
     @property
+    def header(self) -> Message:
+        """The typed header of its entry."""
+        return self.batch.header
+
+    @property
     def vchannel(self) -> str:
-        """Its VChannel."""
+        """Its VChannel; empty when it is for every VChannel of the PChannel."""
         return self.batch.envelope.vchannel
 
     @property
@@ -139,8 +145,16 @@ class Batch:
 
     @cached_property
     def _decoded(self) -> tuple[bytes, list[bytes]]:
-        codec.check_stored_entry(self.entry, str(self.message_id))
-        return codec.decode_body(self.entry.body)
+        where = str(self.message_id)
+        codec.check_stored_entry(self.entry, where)
+        decoded = codec.decode_body(self.entry.body)
+        if len(decoded[1]) != self.last:  # fewer or more would be given wrong ticks, silently
+            raise WalError(
+                ErrorCode.UNRECOVERABLE,
+                f"the entry at {where} holds {len(decoded[1])} messages, but says {self.last}: "
+                "restore the topic from a replica or backup",
+            )
+        return decoded
 
     @cached_property
     def payloads(self) -> list[bytes]:
@@ -153,5 +167,9 @@ class Batch:
 
     @cached_property
     def header(self) -> Message:
-        """The typed header."""
-        return self.spec.header.FromString(self._decoded[0])
+        """The typed header.
+
+        Raises:
+            WalError: UNRECOVERABLE when the entry is damaged.
+        """
+        return self.spec.parse_header(self._decoded[0])
