@@ -16,6 +16,9 @@ from walplane.message.codec import crc32c, encode_body
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
+BODY_OVERHEAD_BYTES = 64
+"""What a body holds besides its messages and their sizes, unless its header is large."""
+
 _MESSAGE_OVERHEAD_BYTES = 4  # of a size in the packed column, at most for what fits an entry
 
 

@@ -8,12 +8,13 @@ the log once, however often it had to be sent. Layer: client.
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 
 from walplane.channel import InvalidChannelName, is_pchannel, pchannel_of
-from walplane.client.batcher import Parcel
+from walplane.client.batcher import BODY_OVERHEAD_BYTES, Parcel
 from walplane.client.catalog import CatalogClient, CollectionInfo
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
@@ -158,8 +159,9 @@ class StreamingClient:
                 VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
                 OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
         """
-        packed = pack([message], self._config.entry_messages, self._config.entry_bytes)
-        [(outcome, _)] = await self._append(packed, timeout)
+        packed = pack([message], 1, 1)
+        limit = self._config.append_timeout_s if timeout is None else timeout
+        [(outcome, _)] = await self._append(packed, limit)
         if isinstance(outcome, WalError):
             raise outcome
         return outcome.result(0, len(message.payloads))
@@ -185,25 +187,40 @@ class StreamingClient:
         Raises:
             PartialAppendError: some were not acknowledged; it tells which, and why.
         """
-        packed = pack(messages, self._config.entry_messages, self._config.entry_bytes)
-        parts = await self._append(packed, timeout)
+        limit = self._config.append_timeout_s if timeout is None else timeout
+        began = time.monotonic()
+        messages = list(messages)
+        size = await self._entry_bytes({message.vchannel for message in messages}, limit)
+        packed = pack(messages, self._config.entry_messages, size)
+        parts = await self._append(packed, limit - (time.monotonic() - began))
         done = [(outcome, n) for outcome, n in parts if not isinstance(outcome, WalError)]
         if len(done) < len(parts):
             raise PartialAppendError(parts, packed.slots, packed.counts)
         return AppendResults(done, packed.slots, packed.counts)
 
-    async def _append(self, packed: Packed, seconds: float | None) -> list[Part]:
-        limit = self._config.append_timeout_s if seconds is None else seconds
+    async def _entry_bytes(self, vchannels: set[str], seconds: float) -> int:
+        """How much the entries of all of `vchannels` may hold."""
+        limits = [self._config.entry_bytes]
+        try:
+            async with asyncio.timeout(seconds):
+                for vchannel in vchannels:
+                    limit = await self._producer(vchannel).entry_limit()
+                    limits.append(limit - BODY_OVERHEAD_BYTES)
+        except TimeoutError:
+            raise self._unanswered(vchannel, seconds, sent=False) from None
+        return min(limits)
+
+    async def _append(self, packed: Packed, seconds: float) -> list[Part]:
         offered = 0
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(seconds):
                 for vchannel, parcel in packed.parcels:
                     await self._offer(vchannel, parcel)
                     offered += 1
                 if offered:
                     await asyncio.wait([parcel.done for _, parcel in packed.parcels])
         except TimeoutError:
-            self._give_up(packed, offered, limit)
+            self._give_up(packed, offered, seconds)
         except BaseException:
             for _, parcel in packed.parcels:
                 parcel.given_up = parcel.given_up or _GONE
@@ -220,21 +237,23 @@ class StreamingClient:
     def _give_up(self, packed: Packed, offered: int, seconds: float) -> None:
         """Gives every parcel without an answer its error."""
         for number, (vchannel, parcel) in enumerate(packed.parcels):
-            if parcel.done.done():
-                continue
-            trouble = self._producer(vchannel).trouble
-            why = f": {trouble}" if trouble else ""
-            if number < offered:
-                code = ErrorCode.OUTCOME_UNKNOWN
-                text = "was not answered"
-                rest = "it may or may not be written; read the channel to find out"
-            else:
-                code = ErrorCode.RESOURCE_ACQUIRED
-                text = "was not sent, since too much is unanswered,"
-                rest = "nothing of it is written"
-            parcel.given_up = WalError(
-                code, f"append to {vchannel} {text} within {seconds:g} s{why}; {rest}"
+            if not parcel.done.done():
+                parcel.given_up = self._unanswered(vchannel, seconds, sent=number < offered)
+
+    def _unanswered(self, vchannel: str, seconds: float, *, sent: bool) -> WalError:
+        trouble = self._producer(vchannel).trouble
+        why = f": {trouble}" if trouble else ""
+        if sent:
+            return WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"append to {vchannel} was not answered within {seconds:g} s{why}; it may or may "
+                "not be written: read the channel to find out",
             )
+        return WalError(
+            ErrorCode.RESOURCE_ACQUIRED,
+            f"append to {vchannel} could not be sent within {seconds:g} s{why}; nothing of it is "
+            "written: try again later",
+        )
 
     def _producer(self, vchannel: str) -> ChannelProducer:
         self._check_open()

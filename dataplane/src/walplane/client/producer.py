@@ -58,6 +58,7 @@ class ChannelProducer:
         self._awaited: dict[int, tuple[Pipeline, SendBatch]] = {}
         self._request_id = 0
         self._settled = 0
+        self._limit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._trouble = ""
 
@@ -71,6 +72,14 @@ class ChannelProducer:
             return self._discovery.why_unserved(self._pchannel)
         return ""
 
+    async def entry_limit(self) -> int:
+        """Bytes an entry may have here; waits for an owner to say so, the first time."""
+        if not self._limit.done():
+            self._start()
+            self._work.set()
+            await asyncio.shield(self._limit)
+        return self._limit.result()
+
     def offer(self, vchannel: str, parcel: Parcel) -> None:
         """Appends `parcel` behind all that `vchannel` has; returns at once."""
         pipeline = self._pipelines.get(vchannel)
@@ -79,9 +88,7 @@ class ChannelProducer:
             self._pipelines[vchannel] = pipeline
         pipeline.offer(parcel)
         self._enqueue(pipeline)
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"produce-{self._pchannel}")
-            self._task.add_done_callback(self._ended)
+        self._start()
 
     async def close(self, error: WalError) -> None:
         """Fails what is unanswered with `error` and lets go of the stream."""
@@ -90,6 +97,11 @@ class ChannelProducer:
             await asyncio.wait([self._task])
         for pipeline in self._pipelines.values():
             pipeline.fail(error)
+
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"produce-{self._pchannel}")
+            self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Nothing is left hanging when the task fails; the next append starts another."""
@@ -134,6 +146,8 @@ class ChannelProducer:
     async def _serve(self, assignment: Assignment) -> None:
         """Sends over one stream until it ends, or the PChannel has moved."""
         stream = await self._transport(assignment).open_produce(assignment)
+        if not self._limit.done():
+            self._limit.set_result(stream.max_entry_bytes)
         tasks = {
             asyncio.create_task(self._send(stream)),
             asyncio.create_task(self._receive(stream)),
