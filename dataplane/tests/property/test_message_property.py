@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from walplane.channel import (
@@ -22,6 +22,8 @@ from walplane.message.view import Batch
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 
+timeless = settings(deadline=None)  # a busy machine is no failure
+
 u32 = st.integers(0, 2**32 - 1)
 u63 = st.integers(0, 2**63 - 1)
 records = st.lists(u63, min_size=1, max_size=3).map(tuple)
@@ -33,6 +35,7 @@ indexes = st.integers(0, 10**6)
 property_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
+@timeless
 @given(
     payload_lists,
     st.dictionaries(property_texts.filter(lambda key: not key.startswith("_")), property_texts),
@@ -57,6 +60,7 @@ def test_what_was_appended_is_what_is_read(
     assert read[0].header == headers_pb2.InsertHeader(rows=len(payloads))
 
 
+@timeless
 @given(payload_lists, st.data())
 def test_a_batch_falls_into_two_parts_at_every_tick(
     payloads: list[bytes], data: st.DataObject
@@ -70,6 +74,7 @@ def test_a_batch_falls_into_two_parts_at_every_tick(
     assert [m.time_tick for m in rest] == [1000 + n for n in range(taken, len(payloads))]
 
 
+@timeless
 @given(st.lists(st.binary(max_size=300), max_size=30), st.binary(max_size=300))
 @example([b""] * 200, b"")
 @example([b"x" * 127, b"x" * 128, b"x" * 16_384], b"h" * 128)
@@ -82,6 +87,7 @@ def test_a_body_is_what_protobuf_would_make_of_it(payloads: list[bytes], header:
     assert codec.decode_body(body) == (header, payloads)
 
 
+@timeless
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_body_or_an_error(body: bytes) -> None:
     entry = codec.seal_entry(log_pb2.Envelope(vchannel="v", count=1), body)
@@ -92,6 +98,7 @@ def test_any_bytes_are_a_body_or_an_error(body: bytes) -> None:
     assert len(codec.decode_body(body)[1]) == 1
 
 
+@timeless
 @given(st.lists(indexes, min_size=1, max_size=8, unique=True), st.text(max_size=20), u63)
 def test_every_part_of_a_broadcast_knows_all_of_it(
     pchannels: list[int], name: str, broadcast_id: int
@@ -111,18 +118,21 @@ def test_every_part_of_a_broadcast_knows_all_of_it(
     assert len({entry.body for entry in entries}) == 1
 
 
+@timeless
 @given(ids)
 def test_a_message_id_reads_back(message_id: MessageID) -> None:
     assert MessageID.parse(str(message_id)) == message_id
     assert MessageID.from_proto(message_id.to_proto()) == message_id
 
 
+@timeless
 @given(tokens)
 def test_a_resume_token_reads_back(token: ResumeToken) -> None:
     assert ResumeToken.parse(str(token)) == token
     assert ResumeToken.from_proto(token.to_proto()) == token
 
 
+@timeless
 @given(st.lists(st.tuples(u63, u63, u32, u32), min_size=2, max_size=20))
 def test_ids_of_one_topic_order_like_their_numbers(positions: list[tuple[int, ...]]) -> None:
     made = [MessageID("pulsar", (a, b), c, d) for a, b, c, d in positions]
@@ -130,6 +140,7 @@ def test_ids_of_one_topic_order_like_their_numbers(positions: list[tuple[int, ..
     assert flat == sorted(positions)
 
 
+@timeless
 @given(st.text(max_size=30))
 @example("pulsar:1:2")
 @example(":1:2:3")
@@ -146,6 +157,7 @@ def test_a_text_is_a_position_or_an_error(text: str) -> None:
             assert repr(text) in str(error) or repr(text.partition("@")[0]) in str(error)
 
 
+@timeless
 @given(prefixes, indexes, st.integers(0, 2**63), indexes)
 def test_a_vchannel_reads_back_and_names_its_pchannel(
     prefix: str, number: int, collection_id: int, shard: int
@@ -158,6 +170,7 @@ def test_a_vchannel_reads_back_and_names_its_pchannel(
     assert pchannel_of(str(name)) == pchannel
 
 
+@timeless
 @given(prefixes, indexes)
 def test_a_cchannel_names_its_pchannel_and_is_no_shard(prefix: str, number: int) -> None:
     pchannel = pchannel_name(prefix, number)
@@ -167,6 +180,7 @@ def test_a_cchannel_names_its_pchannel_and_is_no_shard(prefix: str, number: int)
         VChannelName.parse(cchannel_name(pchannel))
 
 
+@timeless
 @given(st.text(max_size=30))
 @example("by-dev_0_1v")
 @example("by-dev_0_v0")
