@@ -25,22 +25,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main(arguments: list[str]) -> int:
     """Runs the suite; returns pytest's exit code."""
-    run = f"devservices.test-{os.getpid()}"
     environment = dict(os.environ)
     try:
-        url = _pulsar(run)
+        url = _pulsar()
         if url:
             environment[URL_VARIABLE] = url
         return _pytest(arguments, environment)
     finally:
-        stop_after_tests(run)
+        stop_after_tests()
 
 
-def _pulsar(run: str) -> str | None:
+def _pulsar() -> str | None:
     """URL of a broker for this run; None, with a line that says why, when there is none."""
     print("starting a Pulsar for the tests (the first time, Maven fetches it)", flush=True)
     try:
-        url = for_tests(run)
+        url = for_tests()
     except PrerequisiteMissingError as missing:
         print(f"going on without a real Pulsar: {missing}", flush=True)
         return None

@@ -123,7 +123,7 @@ class JavaEngine:
         with contextlib.suppress(ChildProcessError, ValueError):
             os.waitpid(int(handle), os.WNOHANG)  # ours: reap it, or it would look alive
         shown = subprocess.run(
-            ["ps", "-o", "stat=,command=", "-p", handle],
+            ["ps", "-ww", "-o", "stat=,command=", "-p", handle],
             capture_output=True,
             text=True,
             check=False,

@@ -1,24 +1,28 @@
-"""One broker for a whole test run, however many processes it has.
+"""One broker for all test processes of this checkout, however many runs there are.
 
-Contract: `for_tests` is called by every test process that needs a broker; the first one starts it.
-The run's own end (`stop_after_tests`) stops it, unless it ran before or is not ours.
+Contract: every process that needs the broker calls `for_tests` and, at its end, `stop_after_tests`;
+the first one starts it on an empty directory, the last one stops it.
 """
 
 from __future__ import annotations
 
 import os
+from typing import IO
 
 from devservices.pulsar.engines import HOME
-from devservices.pulsar.locks import locked
+from devservices.pulsar.locks import is_shared, locked, share
 from devservices.pulsar.process import PulsarProcess
 
 URL_VARIABLE = "WALPLANE_PULSAR_URL"
 _DATA = HOME / "tests"
-_STARTED_BY = HOME / "tests.run"
+_LOCK = HOME / "tests.run.lock"
+_USERS = HOME / "tests.users.lock"
+
+_shares: list[IO[bytes]] = []  # of this process; the kernel drops them if it dies
 
 
-def for_tests(run: str) -> str:
-    """URL of the broker for the test run `run`, started on an empty directory if need be.
+def for_tests() -> str:
+    """URL of the broker, started if need be.
 
     Raises:
         PrerequisiteMissingError: nothing here can run a Pulsar.
@@ -27,17 +31,20 @@ def for_tests(run: str) -> str:
     if os.environ.get(URL_VARIABLE):
         return os.environ[URL_VARIABLE]
     broker = PulsarProcess(_DATA)
-    with locked(HOME / "tests.run.lock"):
+    with locked(_LOCK):
         if not broker.running:
             broker.wipe()
-            broker.start()
-            _STARTED_BY.write_text(run)
-        return broker.start()
+        url = broker.start()
+        _shares.append(share(_USERS))
+    return url
 
 
-def stop_after_tests(run: str) -> None:
-    """Stops the broker that `for_tests` started for `run`, and removes its data."""
-    with locked(HOME / "tests.run.lock"):
-        if _STARTED_BY.exists() and _STARTED_BY.read_text() == run:
+def stop_after_tests() -> None:
+    """Gives back what `for_tests` took; stops the broker when nobody else uses it."""
+    if not _shares:
+        return
+    with locked(_LOCK):
+        while _shares:
+            _shares.pop().close()
+        if not is_shared(_USERS):
             PulsarProcess(_DATA).wipe()
-            _STARTED_BY.unlink()

@@ -35,17 +35,17 @@ def append_failure(topic: str, result: str) -> WalError:
     )
 
 
-def call_failure(what: str, error: BaseException) -> WalError:
+def call_failure(what: str, result: str) -> WalError:
     """The error of a call other than an append; `what` says what was tried, on which object."""
-    name = "Timeout" if isinstance(error, TimeoutError) else type(error).__name__
-    if name == _FENCED:
+    if result == _FENCED:
         return WalError(ErrorCode.CHANNEL_FENCED, f"{what}: a later opener took the topic")
-    if name in _MISSING:
+    if result in _MISSING:
         return WalError(ErrorCode.CHANNEL_NOT_EXIST, f"{what}: there is no such topic")
-    if name == "AlreadyClosed":
+    if result == "AlreadyClosed":
         return WalError(ErrorCode.ON_SHUTDOWN, f"{what}: the session is closed")
-    if name in _UNREACHABLE:
+    if result in _UNREACHABLE:
         return WalError(
-            ErrorCode.INNER, f"{what}: no answer from the broker ({name}); is Pulsar running there?"
+            ErrorCode.INNER,
+            f"{what}: no answer from the broker ({result}); is Pulsar running there?",
         )
-    return WalError(ErrorCode.INNER, f"{what}: Pulsar refused with {name}")
+    return WalError(ErrorCode.INNER, f"{what}: Pulsar refused with {result}")

@@ -9,24 +9,37 @@ reader whose position was trimmed silently goes on at the first survivor.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import pulsar
 
 from walplane.backends.interface import Record
+from walplane.backends.pulsar.client import PulsarClient
 from walplane.backends.pulsar.failures import call_failure
-from walplane.backends.pulsar.offload import offload, spawn
 from walplane.backends.pulsar.topics import Position, Topics
 from walplane.rpc.errors import ErrorCode, WalError
 
 _BUFFER_BYTES = 8 * 1024 * 1024
 _POLL_MS = 500
 _AWAY_S = 10.0
-_CLOSE_S = 2.0
+_EXIT_S = 2.0
+
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+@atexit.register
+def _join() -> None:
+    """A thread that comes back from the client while the interpreter ends would abort it."""
+    deadline = time.monotonic() + _EXIT_S
+    for thread in list(_threads):
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Pump:
@@ -43,7 +56,10 @@ class _Pump:
         self._waiting = False
         self._arrived = asyncio.Event()
         self.error: WalError | None = None
-        self._thread = spawn(f"read-{topic}", self._run)
+        self._ended = asyncio.Event()
+        thread = threading.Thread(target=self._run, name=f"read-{topic}", daemon=True)
+        _threads.add(thread)
+        thread.start()
 
     async def wait(self) -> None:
         """Returns once there is a record, an error, or the end."""
@@ -73,61 +89,52 @@ class _Pump:
         return self._closed
 
     async def close(self) -> None:
-        """Ends the thread and the reader; bounded in time."""
-        if not self._closed:
-            self.stop()
-            self._arrived.set()
-            with contextlib.suppress(TimeoutError):
-                await offload(self._end, _CLOSE_S, lambda _: None)
-
-    def stop(self) -> None:
-        """Makes the thread end at its next record or within half a second; any thread may call."""
+        """Ends the thread, at once when its reader is closed, else within half a second."""
         with self._space:
             self._closed = True
             self._space.notify()
-
-    def _end(self) -> None:
-        with contextlib.suppress(pulsar.PulsarException, ValueError):
-            self._reader.close()
-        self._thread.join(_CLOSE_S)
+        self._arrived.set()
+        await self._ended.wait()
 
     def _run(self) -> None:
+        try:
+            self._read()
+        except pulsar.PulsarException as error:
+            self.error = call_failure(f"reading topic {self._topic}", type(error).__name__)
+        self._call(self._arrived.set)
+        self._call(self._ended.set)
+
+    def _read(self) -> None:
         away_since: float | None = None
-        while not self._closed:
+        while self._goes_on():
             try:
                 message = self._reader.read_next(_POLL_MS)
             except pulsar.Timeout:
-                away_since = self._away_since(away_since)
-                if away_since is None or time.monotonic() - away_since < _AWAY_S:
-                    continue
-                self._fail(TimeoutError())
-                return
-            except pulsar.PulsarException as error:
-                self._fail(error)
-                return
+                if self._reader.is_connected():
+                    away_since = None
+                elif time.monotonic() - (away_since := away_since or time.monotonic()) > _AWAY_S:
+                    raise
+                continue
             away_since = None
             place = message.message_id()
             self._put(Record((place.ledger_id(), place.entry_id()), message.data()))
 
-    def _away_since(self, since: float | None) -> float | None:
-        return None if self._reader.is_connected() else since or time.monotonic()
-
-    def _fail(self, error: Exception) -> None:
-        self.error = call_failure(f"reading topic {self._topic}", error)
-        self._wake()
+    def _goes_on(self) -> bool:
+        return not self._closed and threading.main_thread().is_alive()
 
     def _put(self, record: Record) -> None:
         with self._space:
-            self._space.wait_for(lambda: self._bytes < _BUFFER_BYTES or self._closed)
+            while self._bytes >= _BUFFER_BYTES and self._goes_on():
+                self._space.wait(_POLL_MS / 1000)
             self._records.append(record)
             self._bytes += len(record.data)
-        self._wake()
-
-    def _wake(self) -> None:
         if self._waiting:
             self._waiting = False
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._arrived.set)
+            self._call(self._arrived.set)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function)
 
 
 class PulsarScanner:
@@ -135,6 +142,7 @@ class PulsarScanner:
 
     def __init__(
         self,
+        client: PulsarClient,
         topics: Topics,
         topic: str,
         reader: Any,  # noqa: ANN401 - no types
@@ -144,12 +152,15 @@ class PulsarScanner:
         """Starts to read at once.
 
         Args:
+            client: made the reader.
             topics: explains gaps.
             topic: what is read.
             reader: stands at or before the first record above `after`; closed by `close`.
             after: the first record returned is the one that follows this position.
             expected: when given, the first record returned must be this one.
         """
+        self._client = client
+        self._reader = reader
         self._topics = topics
         self._topic = topic
         self._last = after
@@ -177,13 +188,10 @@ class PulsarScanner:
         """Whether `close` was called."""
         return self._pump.closed
 
-    def stop(self) -> None:
-        """Ends the thread, when the process ends without `close`."""
-        self._pump.stop()
-
     async def close(self) -> None:
         """See `RecordScanner.close`."""
-        await self._pump.close()
+        if not self._pump.closed:
+            await asyncio.gather(self._pump.close(), self._client.drop(self._reader))
 
     async def _judge(self, records: list[Record]) -> tuple[list[Record], int]:
         """The records to return, and how many of `records` that settles.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import secrets
 
 from walplane.backends.interface import RecordScanner, Start, StartAt, TopicWriter
@@ -25,7 +24,6 @@ class PulsarSession:
         self._writers: list[PulsarWriter] = []
         self._scanners: set[PulsarScanner] = set()
         self._closed = False
-        atexit.register(self._at_exit)
 
     @property
     def closed(self) -> bool:
@@ -57,7 +55,7 @@ class PulsarSession:
         state, floor = await self._topics.floor(topic)
         after, expected = _place(topic, start, state, floor)
         reader = await self._client.reader(topic, after)
-        scanner = PulsarScanner(self._topics, topic, reader, after, expected)
+        scanner = PulsarScanner(self._client, self._topics, topic, reader, after, expected)
         self._scanners = {one for one in self._scanners if not one.closed} | {scanner}
         return scanner
 
@@ -79,12 +77,6 @@ class PulsarSession:
         for writer in self._writers:
             writer.close()
         await asyncio.gather(self._client.close(), *(one.close() for one in self._scanners))
-        atexit.unregister(self._at_exit)
-
-    def _at_exit(self) -> None:
-        for scanner in self._scanners:
-            scanner.stop()
-        self._client.close_at_exit()
 
     def _check_open(self) -> None:
         if self._closed:

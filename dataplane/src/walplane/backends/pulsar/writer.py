@@ -4,6 +4,10 @@
 the client's own thread and are carried to the loop in groups. After the first failure the writer
 sends nothing more: what came later would lie behind a gap, and a fenced client that goes on sending
 throws the rightful owner out for a moment.
+
+Sequence ids are ours, 1, 2, 3 … within this writer. Those that the client makes by itself start
+anew if it is disconnected before its first acknowledgement: the broker's deduplication then took
+new records for copies, acknowledged them, and did not write them.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections import deque
 from functools import partial
 from typing import Any
 
+import _pulsar
 import pulsar
 
 from walplane.backends.pulsar.failures import append_failure
@@ -36,6 +41,7 @@ class PulsarWriter:
         self._pending: set[_Ack] = set()
         self._answers: deque[tuple[_Ack, str, int, int]] = deque()
         self._settling = False
+        self._sent = 0
         self._failure: WalError | None = None
 
     def append(self, data: bytes) -> _Ack:
@@ -47,7 +53,9 @@ class PulsarWriter:
             future.set_exception(self._failure)
         else:
             self._pending.add(future)
-            self._producer.send_async(data, partial(self._answered, future))
+            self._sent += 1
+            message = _pulsar.MessageBuilder().content(data).sequence_id(self._sent).build()
+            self._producer.send_async(message, partial(self._answered, future))
         return future
 
     def close(self) -> None:
