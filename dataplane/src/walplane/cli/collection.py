@@ -30,7 +30,7 @@ app = typer.Typer(
         "walplane collection drop flights",
     ),
 )
-NameArgument = Annotated[str, typer.Argument(help="Name of the collection.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")]
 _COLUMNS = ("name", "collection_id", "shards", "created_tick")
 
 

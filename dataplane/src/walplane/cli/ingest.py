@@ -58,7 +58,9 @@ class FileFormat(enum.StrEnum):
 
 def ingest(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet.", dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV, JSON lines or Parquet.", dir_okay=False)
+    ],
     collection: Annotated[str, typer.Option(help="Name of the collection.")],
     key: Annotated[
         str | None,

@@ -44,6 +44,6 @@ def configure_logging(level: LogLevel, form: LogFormat) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.value.upper()]
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        # asked for at each line, so that whoever replaces standard error gets it
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
     )

@@ -8,16 +8,10 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _LINE_EVERY_S = 2.0
 
@@ -34,15 +28,7 @@ class RowProgress:
         """Shows nothing before it is entered."""
         self._began = self._told = time.monotonic()
         self._total = total_bytes
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if sys.stderr.isatty():
-            columns = (
-                *(TextColumn("{task.description}"), BarColumn(), DownloadColumn()),
-                *(TextColumn("{task.fields[rows]:,} rows"), TimeRemainingColumn()),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(name, total=total_bytes, rows=0)
+        self._bar = _bar(name, total_bytes) if sys.stderr.isatty() else None
 
     def __enter__(self) -> RowProgress:
         """Starts the bar."""
@@ -69,10 +55,26 @@ class RowProgress:
     def update(self, rows: int, bytes_read: int) -> None:
         """Says how many rows are done, and how much of the file is read."""
         if self._bar:
-            self._bar.update(self._task, completed=bytes_read, rows=rows)
+            self._bar.update(self._bar.task_ids[0], completed=bytes_read, rows=rows)
             return
         now = time.monotonic()
         if now - self._told >= _LINE_EVERY_S:
             self._told = now
             share = f", {bytes_read / self._total:.0%} of the file read" if self._total else ""
             print(f"{rows:,} rows acknowledged{share}", file=sys.stderr, flush=True)
+
+
+def _bar(name: str, total_bytes: int | None) -> Progress:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TextColumn("{task.fields[rows]:,} rows"),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.add_task(name, total=total_bytes, rows=0)
+    return bar

@@ -10,11 +10,14 @@ from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
+import structlog
 import typer
 
 from walplane.cli.errors import CommandError, describe, exit_code_of, root_of
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 def run(
@@ -37,11 +40,18 @@ def run(
         configure_logging(LogLevel.DEBUG if settings.debug else LogLevel.ERROR, LogFormat.TEXT)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.get_loop().set_exception_handler(_note)
             code = runner.run(command())
     except BaseException as error:
         code = report(error, settings.debug)
     if code:
         raise typer.Exit(code)
+
+
+def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody waited for goes to the log, not as a trace to standard error."""
+    error = context.get("exception")
+    _log.warning(context.get("message", "the event loop complains"), error=repr(error))
 
 
 def report(error: BaseException, debug: bool) -> int:

@@ -51,7 +51,10 @@ _ROWS = {MessageType.INSERT, MessageType.DELETE}
 def tail(
     context: typer.Context,
     target: Annotated[
-        str, typer.Argument(help="A collection, a VChannel or a PChannel.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="COLLECTION|VCHANNEL|PCHANNEL", help="What to read.", show_default=False
+        ),
     ],
     start: Annotated[
         str,

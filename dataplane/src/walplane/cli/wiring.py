@@ -98,23 +98,40 @@ async def run_standalone(
         CommandError: the data directory is in use, or draining took too long.
         WalError: it cannot start, or can go on no more.
     """
+    failure: WalError | None = None
     with _only_process(options.data):
-        async with AsyncExitStack() as taken:
-            backend = await open_backend(options.backend)
-            taken.push_async_callback(backend.close)
-            runtime = Runtime.system()
-            coord = await taken.enter_async_context(
-                Coord.open(backend, PREFIX, runtime, pchannel_count=options.pchannels)
-            )
-            node = _node(backend, coord, runtime)
-            taken.push_async_callback(node.close)
-            server = await _listen(options.listen, coord, node)
-            taken.push_async_callback(server.stop, _GRACE_S)
-            own = _OwnNode(node, options.advertise)
-            serving = await taken.enter_async_context(AsyncExitStack())
-            await serving.enter_async_context(coord.serving(own, own))
-            await _serve(coord, own, server, stop, on_ready)
-            await _drain(taken)
+        try:
+            async with AsyncExitStack() as taken:
+                coord, own, server = await _start(options, taken)
+                try:
+                    await _serve(coord, own, server, stop, on_ready)
+                except WalError as error:
+                    failure = error
+                    raise
+                await _drain(taken)
+        except WalError as error:
+            if failure is None or failure is error:
+                raise
+            raise failure from error  # closing after a failure fails too: the first one tells why
+
+
+async def _start(
+    options: StandaloneOptions, taken: AsyncExitStack
+) -> tuple[Coord, _OwnNode, RpcServer]:
+    """Puts the parts together; `taken` gets what ends them, the last one first."""
+    backend = await open_backend(options.backend)
+    taken.push_async_callback(backend.close)
+    runtime = Runtime.system()
+    coord = await taken.enter_async_context(
+        Coord.open(backend, PREFIX, runtime, pchannel_count=options.pchannels)
+    )
+    node = _node(backend, coord, runtime)
+    taken.push_async_callback(node.close)
+    server = await _listen(options.listen, coord, node)
+    taken.push_async_callback(server.stop, _GRACE_S)
+    own = _OwnNode(node, options.advertise)
+    await taken.enter_async_context(coord.serving(own, own))
+    return coord, own, server
 
 
 def _node(backend: Backend, coord: Coord, runtime: Runtime) -> StreamingNode:
