@@ -185,8 +185,9 @@ async def test_close_gives_up_on_a_dead_disk(
     monkeypatch.setattr("walplane.backends.rocksdb.backend.CALL_SECONDS", 0.2)
     session, writer = await writer_of(backend)
     gate = Gate(backend.database, monkeypatch)
-    appends = [writer.append(b"stuck") for _ in range(3)]
+    appends = [writer.append(b"stuck")]
     await until(gate.reached.is_set)
+    appends += [writer.append(b"not yet written") for _ in range(2)]
     other = await backend.session()
     with pytest.raises(WalError, match=r"INNER.*is the disk of .* alive"):
         await other.ensure_topic("new")
@@ -194,6 +195,9 @@ async def test_close_gives_up_on_a_dead_disk(
     results = await settle(appends)
     assert [r.code for r in results if isinstance(r, WalError)] == [ErrorCode.OUTCOME_UNKNOWN] * 3
     gate.open.set()
+    await writer_of(backend, "later")
+    reader = await backend.session()
+    assert [record.data for record in await read_to_end(reader, "t")] == [b"stuck"]
 
 
 async def test_the_floor_follows_the_logs(
@@ -217,6 +221,20 @@ async def test_the_floor_follows_the_logs(
     await writer.append(b"again")
     assert len(await read_to_end(await again.session(), "t")) == 81
     await again.close()
+
+
+async def test_the_floor_stays_below_what_is_in_the_logs(
+    backend: RocksBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(committer, "FLOOR_EVERY", 4)
+    _, writer = await writer_of(backend)
+    for number in range(20):
+        await append_all(writer, payloads(f"{number}", 1))
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    database = Database(str(tmp_path / "copy"))
+    assert database.batches() == list(range(1, database.next_batch))
+    assert database.next_batch > 20
+    database.close()
 
 
 async def test_the_loop_is_never_held_for_long(backend: RocksBackend) -> None:

@@ -121,6 +121,22 @@ async def test_a_missing_record_is_damage(tmp_path: Path) -> None:
     database.close()
 
 
+async def test_truncation_deletes(tmp_path: Path) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    session = await backend.session()
+    for topic in ("t", "other"):
+        await session.ensure_topic(topic)
+        await append_all(await session.open_writer(topic, 1, 0), payloads(topic, 10))
+    await session.truncate("t", (7,))
+    await backend.close()
+    database = Database(str(tmp_path))
+    with pytest.raises(WalError, match="record 6 of topic number 1 is gone"):
+        database.read(1, 6, 7, 1)
+    assert len(database.read(1, 7, 11, 1 << 20)) == 4
+    assert len(database.read(2, 1, 11, 1 << 20)) == 10
+    database.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 100 MiB, which `enlarge` makes larger."""
