@@ -157,8 +157,8 @@ async def test_a_storage_error_is_the_last_word(
 
     monkeypatch.setattr(backend.database, step, broken)
     failed = await settle([writer.append(b"lost") for _ in range(5)])
-    monkeypatch.undo()
     later = await settle([writer.append(b"later"), other.append(b"later")])
+    monkeypatch.undo()
     for result in (*failed, *later):
         assert isinstance(result, WalError)
         assert result.code is ErrorCode.UNRECOVERABLE
