@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import httpx
 
@@ -30,6 +30,13 @@ async def admin(url: str, method: str, path: str, body: object = None) -> httpx.
     async with httpx.AsyncClient(timeout=20) as http:
         answer = await http.request(method, base + path, json=body)
     return answer.raise_for_status()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Waits until `condition` holds in the broker, which tells nobody when it changes."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.05)
 
 
 class Load:
