@@ -81,3 +81,22 @@ def test_a_dropped_vchannel_may_still_be_looked_at_only_when_asked_so() -> None:
         check_vchannel("test_0_2v0", Known())
     assert caught.value.code is ErrorCode.CHANNEL_NOT_EXIST
     check_vchannel("test_0_2v0", Known(), must_exist=False)
+
+
+@pytest.mark.parametrize("kind", ["begin", "body"])
+def test_a_transaction_is_refused_rather_than_written_without_its_meaning(kind: str) -> None:
+    entry = insert(VCHANNEL, b"payload").to_entry()
+    if kind == "begin":
+        header = headers_pb2.BeginTxnHeader()
+        entry = MutableMessage(MessageType.BEGIN_TXN, VCHANNEL, header).to_entry()
+    else:
+        entry.envelope.txn.txn_id = 7
+    error = refused(entry)
+    assert error.code is ErrorCode.INVALID_ARGUMENT
+    assert "transactions" in error.message
+
+
+def test_a_replicated_entry_is_refused_here() -> None:
+    entry = insert(VCHANNEL, b"payload").to_entry()
+    entry.envelope.replicate.cluster_id = "elsewhere"
+    assert refused(entry).code is ErrorCode.REPLICATE_VIOLATION

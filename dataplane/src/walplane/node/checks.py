@@ -13,6 +13,8 @@ from walplane.message.registry import MessageType, check_client_entry
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
+_TRANSACTIONAL = {MessageType.BEGIN_TXN, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN}
+
 
 class KnownChannels(Protocol):
     """The part of a WAL that the checks look at."""
@@ -49,9 +51,24 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> None:
         )
     check_entry(entry)
     check_client_entry(envelope)
+    _check_served(envelope)
     if envelope.vchannel:
         creates = envelope.type == MessageType.CREATE_COLLECTION
         check_vchannel(envelope.vchannel, wal, must_exist=not creates)
+
+
+def _check_served(envelope: log_pb2.Envelope) -> None:
+    """Refuses what this version would write down without giving it its meaning."""
+    if envelope.HasField("txn") or envelope.type in _TRANSACTIONAL:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            "this version serves no transactions yet: append the messages one by one",
+        )
+    if envelope.HasField("replicate"):
+        raise WalError(
+            ErrorCode.REPLICATE_VIOLATION,
+            "this cluster replicates from nobody: append without a replicate header",
+        )
 
 
 def check_vchannel(name: str, wal: KnownChannels, *, must_exist: bool = True) -> None:
