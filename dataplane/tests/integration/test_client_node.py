@@ -420,6 +420,18 @@ async def test_nothing_is_left_when_a_client_closes(cluster: MiniCluster, vchann
     await until(lambda: not _own_tasks() - before, 5)
 
 
+async def test_a_closed_reader_leaves_nothing_at_the_node(
+    wal: StreamingClient, vchannel: str
+) -> None:
+    def serving() -> int:
+        return sum(task.get_name() == "consume-sender" for task in asyncio.all_tasks())
+
+    async with wal.reader(vchannel) as reader:
+        await anext(reader.batches())
+        assert serving() == 1
+    await until(lambda: serving() == 0)
+
+
 async def test_an_append_without_an_answer_is_told_when_the_client_closes(
     cluster: MiniCluster, vchannel: str
 ) -> None:
