@@ -8,7 +8,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 
 _POLICIES = {
     "deduplicationEnabled": True,
-    # a topic without its subscription keeps everything; each topic lowers this once it has one
+    # a topic without its subscription keeps everything; its first truncation lowers this
     "retention_policies": {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1},
     "message_ttl_in_seconds": 0,
     "subscription_expiration_time_minutes": 0,

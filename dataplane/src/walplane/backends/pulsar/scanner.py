@@ -27,6 +27,8 @@ from walplane.backends.pulsar.topics import Position, Topics
 from walplane.rpc.errors import ErrorCode, WalError
 
 _BUFFER_BYTES = 8 * 1024 * 1024
+_GROUP = 256
+_GROUP_BYTES = 1024 * 1024
 _POLL_MS = 500
 _AWAY_S = 10.0
 _EXIT_S = 2.0
@@ -108,7 +110,7 @@ class _Pump:
         away_since: float | None = None
         while self._goes_on():
             try:
-                message = self._reader.read_next(_POLL_MS)
+                first = self._reader.read_next(_POLL_MS)
             except pulsar.Timeout:
                 if self._reader.is_connected():
                     away_since = None
@@ -116,18 +118,32 @@ class _Pump:
                     raise
                 continue
             away_since = None
-            place = message.message_id()
-            self._put(Record((place.ledger_id(), place.entry_id()), message.data()))
+            self._put(self._group(first))
+
+    def _group(self, message: Any) -> list[Record]:  # noqa: ANN401 - no types
+        """`message` and what the client has at hand, so that the loop is woken once for all."""
+        group: list[Record] = []
+        size = 0
+        with contextlib.suppress(pulsar.Timeout):
+            while True:
+                place = message.message_id()
+                data = message.data()
+                group.append(Record((place.ledger_id(), place.entry_id()), data))
+                size += len(data)
+                if len(group) >= _GROUP or size >= _GROUP_BYTES:
+                    break
+                message = self._reader.read_next(0)
+        return group
 
     def _goes_on(self) -> bool:
         return not self._closed and threading.main_thread().is_alive()
 
-    def _put(self, record: Record) -> None:
+    def _put(self, group: list[Record]) -> None:
         with self._space:
             while self._bytes >= _BUFFER_BYTES and self._goes_on():
                 self._space.wait(_POLL_MS / 1000)
-            self._records.append(record)
-            self._bytes += len(record.data)
+            self._records.extend(group)
+            self._bytes += sum(len(record.data) for record in group)
         if self._waiting:
             self._waiting = False
             self._call(self._arrived.set)

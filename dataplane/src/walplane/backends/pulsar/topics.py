@@ -2,7 +2,8 @@
 
 The durable subscription `walplane` is what keeps a topic's records: its mark-delete position is the
 last record that was let go of, so the logical truncation point lies just behind it. Retention 0/0
-frees what lies before it, and is therefore set last, once the subscription was seen.
+frees what lies before it, and is therefore set last: by the first truncation, which has seen the
+subscription. Until then the namespace keeps everything, even if the subscription is lost.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SUBSCRIPTION = "walplane"
 _DEDUP_CURSOR = "pulsar.dedup"
 _EARLIEST = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
 _FREE_AT_ONCE = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
-_SETTINGS = ("deduplicationEnabled", "backlogQuotaMap", "messageTTL", "inactiveTopicPolicies")
+_SETTINGS = ("backlogQuotaMap", "messageTTL", "inactiveTopicPolicies")
 
 Position = tuple[int, int]
 """(ledger, entry); an entry of -1 is the place before a ledger's first."""
@@ -79,6 +80,7 @@ class Topics:
         """Names the namespace; nothing is called."""
         self._admin = admin
         self._namespace = config.namespace
+        self._freeing: set[str] = set()  # topics whose retention was seen to be 0/0
 
     async def state(self, topic: str) -> TopicState:
         """What the broker knows about `topic`.
@@ -86,13 +88,13 @@ class Topics:
         Raises:
             WalError: CHANNEL_NOT_EXIST when it is not there.
         """
-        stats = await self._admin.get(f"{self._path(topic)}/internalStats")
-        if stats is None:
+        state = await self._find(topic)
+        if state is None:
             raise WalError(
                 ErrorCode.CHANNEL_NOT_EXIST,
                 f"topic {topic} is not in Pulsar's namespace {self._namespace}",
             )
-        return TopicState.from_stats(stats)
+        return state
 
     async def floor(self, topic: str) -> tuple[TopicState, Position]:
         """The topic's state and the last record that was let go of.
@@ -111,22 +113,27 @@ class Topics:
         Raises:
             WalError: UNRECOVERABLE when its subscription is gone or a setting would lose data.
         """
-        stats = await self._admin.get(f"{self._path(topic)}/internalStats")
-        if stats is None:
-            await self._admin.put(self._path(topic))
-        retention, *settings = await asyncio.gather(
-            self._admin.get(f"{self._path(topic)}/retention"),
-            *(self._admin.get(f"{self._path(topic)}/{one}?applied=true") for one in _SETTINGS),
+        path = self._path(topic)
+        state = await self._find(topic)
+        if state is None:
+            await self._admin.put(path)
+        protected, *settings = await asyncio.gather(
+            self._protect(topic, state),
+            *(self._admin.get(f"{path}/{one}?applied=true") for one in _SETTINGS),
         )
-        state = TopicState.from_stats(stats) if stats else await self.state(topic)
-        if state.floor is None:
-            if retention is not None or state.last is not None:
+        self._judge(topic, protected, dict(zip(_SETTINGS, settings, strict=True)))
+
+    async def _protect(self, topic: str, state: TopicState | None) -> TopicState:
+        """The state of a topic that has its subscription; an empty topic is given one."""
+        if state is not None and state.floor is not None:
+            return state
+        path = self._path(topic)
+        if state is not None:
+            was_truncated = await self._admin.get(f"{path}/retention") is not None
+            if was_truncated or state.last is not None:
                 raise self._unprotected(topic)
-            await self._admin.put(f"{self._path(topic)}/subscription/{SUBSCRIPTION}", _EARLIEST)
-            state, _ = await self.floor(topic)
-        self._judge(topic, state, dict(zip(_SETTINGS, settings, strict=True)))
-        if retention != _FREE_AT_ONCE:
-            await self._admin.post(f"{self._path(topic)}/retention", _FREE_AT_ONCE)
+        await self._admin.put(f"{path}/subscription/{SUBSCRIPTION}", _EARLIEST)
+        return (await self.floor(topic))[0]
 
     async def truncate(self, topic: str, keep: Position) -> None:
         """Lets go of every record below `keep`; never moves the point back.
@@ -142,7 +149,14 @@ class Topics:
             cursor = f"{self._path(topic)}/subscription/{SUBSCRIPTION}/resetcursor"
             position = {"ledgerId": keep[0], "entryId": keep[1], "partitionIndex": -1}
             await self._admin.post(cursor, {**position, "isExcluded": False, "batchIndex": -1})
+        if topic not in self._freeing:
+            await self._admin.post(f"{self._path(topic)}/retention", _FREE_AT_ONCE)
+            self._freeing.add(topic)
         await self._admin.post(f"{self._path(topic)}/trim")
+
+    async def _find(self, topic: str) -> TopicState | None:
+        stats = await self._admin.get(f"{self._path(topic)}/internalStats")
+        return None if stats is None else TopicState.from_stats(stats)
 
     def _path(self, topic: str) -> str:
         return f"/persistent/{self._namespace}/{quote(topic, safe='')}"
@@ -160,7 +174,7 @@ class Topics:
         quotas = (settings["backlogQuotaMap"] or {}).values()
         inactive = settings["inactiveTopicPolicies"] or {}
         wrong = [
-            (not settings["deduplicationEnabled"], "deduplication is off", "deduplication"),
+            (_DEDUP_CURSOR not in state.cursors, "deduplication is off", "deduplication"),
             (
                 any(_positive(q.get("limitSize")) or _positive(q.get("limitTime")) for q in quotas),
                 "a backlog quota blocks producers or evicts records",
@@ -181,11 +195,6 @@ class Topics:
                     f"namespace {self._namespace} (pulsar-admin namespaces), or name a namespace "
                     "that does not exist: walplane makes it with the right settings",
                 )
-        if _DEDUP_CURSOR not in state.cursors:
-            raise WalError(
-                ErrorCode.INNER,
-                f"deduplication of topic {topic} is switched on but not yet active: try again",
-            )
 
 
 def _positive(limit: int | None) -> bool:
