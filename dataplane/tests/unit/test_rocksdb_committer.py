@@ -200,6 +200,21 @@ async def test_close_gives_up_on_a_dead_disk(
     assert [record.data for record in await read_to_end(reader, "t")] == [b"stuck"]
 
 
+async def test_closing_gives_up_on_a_dead_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    _, writer = await writer_of(backend)
+    gate = Gate(backend.database, monkeypatch)
+    append = writer.append(b"stuck")
+    monkeypatch.setattr("walplane.backends.rocksdb.backend.CALL_SECONDS", 0.2)
+    with pytest.raises(WalError, match=r"INNER.*is the disk of .* alive"):
+        await asyncio.wait_for(backend.close(), 10)
+    with pytest.raises(WalError, match="OUTCOME_UNKNOWN"):
+        await append
+    gate.open.set()
+
+
 async def test_the_floor_follows_the_logs(
     backend: RocksBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

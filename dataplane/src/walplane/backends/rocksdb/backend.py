@@ -102,7 +102,8 @@ class RocksBackend:
         """Closes every session, then the database; its lock is free when this returns.
 
         Raises:
-            WalError: UNRECOVERABLE when the storage failed, then or before; the lock is free.
+            WalError: UNRECOVERABLE when the storage failed, then or before, the lock is free all
+                the same; INNER when the disk does not answer, the lock is held until it does.
         """
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
@@ -111,7 +112,11 @@ class RocksBackend:
     async def _close(self) -> None:
         for session in list(self._sessions):
             await session.close()
-        await self._committer.close()
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._committer.close()
+        except TimeoutError:
+            raise _dead(f"closing {self.database.path}", self.database.path) from None
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self.database.close)
 
@@ -207,11 +212,7 @@ class RocksSession:
             async with asyncio.timeout(CALL_SECONDS):
                 return await command.future
         except TimeoutError:
-            raise WalError(
-                ErrorCode.INNER,
-                f"{what} took more than {CALL_SECONDS:.0f} s: is the disk of "
-                f"{self._database.path} alive?",
-            ) from None
+            raise _dead(what, self._database.path) from None
 
     def _topic(self, topic: str) -> Topic:
         self._check_open(topic)
@@ -256,6 +257,12 @@ class RocksWriter:
 
 def _future() -> asyncio.Future[T]:
     return asyncio.get_running_loop().create_future()
+
+
+def _dead(what: str, path: str) -> WalError:
+    return WalError(
+        ErrorCode.INNER, f"{what} took more than {CALL_SECONDS:.0f} s: is the disk of {path} alive?"
+    )
 
 
 def _close_unused(opening: Future[Database]) -> None:
