@@ -25,6 +25,7 @@ from walplane.client.producer import ChannelProducer
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import AppendResult, AppendResults, Part, PartialAppendError
 from walplane.client.transport import LocalNodes, Transport
+from walplane.client.turns import Turn, Turns
 from walplane.message.builder import MutableMessage
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
@@ -69,6 +70,7 @@ class StreamingClient:
         self._discovery = Discovery(self._grpc.channel(address), address, config)
         self._catalog = CatalogClient(self._grpc.channel(address), address, config)
         self._producers: dict[str, ChannelProducer] = {}
+        self._turns = Turns()
         self._pending = ByteBudget(config.pending_bytes)
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._closed = False
@@ -161,7 +163,8 @@ class StreamingClient:
         """
         packed = pack([message], 1, 1)
         limit = self._config.append_timeout_s if timeout is None else timeout
-        [(outcome, _)] = await self._append(packed, limit)
+        with self._turns.take([message.vchannel]) as turn:
+            [(outcome, _)] = await self._append(packed, limit, turn)
         if isinstance(outcome, WalError):
             raise outcome
         return outcome.result(0, len(message.payloads))
@@ -190,9 +193,11 @@ class StreamingClient:
         limit = self._config.append_timeout_s if timeout is None else timeout
         began = time.monotonic()
         messages = list(messages)
-        size = await self._entry_bytes({message.vchannel for message in messages}, limit)
-        packed = pack(messages, self._config.entry_messages, size)
-        parts = await self._append(packed, limit - (time.monotonic() - began))
+        vchannels = {message.vchannel for message in messages}
+        with self._turns.take(vchannels) as turn:
+            size = await self._entry_bytes(vchannels, limit)
+            packed = pack(messages, self._config.entry_messages, size)
+            parts = await self._append(packed, limit - (time.monotonic() - began), turn)
         done = [(outcome, n) for outcome, n in parts if not isinstance(outcome, WalError)]
         if len(done) < len(parts):
             raise PartialAppendError(parts, packed.slots, packed.counts)
@@ -210,13 +215,15 @@ class StreamingClient:
             raise self._unanswered(vchannel, seconds, sent=False) from None
         return min(limits)
 
-    async def _append(self, packed: Packed, seconds: float) -> list[Part]:
+    async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:
         offered = 0
         try:
             async with asyncio.timeout(seconds):
+                await turn.come()
                 for vchannel, parcel in packed.parcels:
                     await self._offer(vchannel, parcel)
                     offered += 1
+                turn.end()
                 if offered:
                     await asyncio.wait([parcel.done for _, parcel in packed.parcels])
         except TimeoutError:
