@@ -228,7 +228,7 @@ class _Owner:
         finally:
             if not receiving.done():
                 receiving.cancel()
-                await asyncio.wait([receiving])
+                await asyncio.gather(receiving, return_exceptions=True)
 
     async def close(self) -> None:
         """Releases both."""
