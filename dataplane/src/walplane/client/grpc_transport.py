@@ -16,6 +16,7 @@ from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment
 from walplane.client.results import Written
 from walplane.client.transport import Answer, ConsumeStream, Delivery, ProduceStream
+from walplane.message.codec import varint
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.channel import connect
 from walplane.rpc.errors import ErrorCode, WalError
@@ -23,8 +24,13 @@ from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest
 
+_SERVICE = streaming_pb2.DESCRIPTOR.services_by_name["StreamingNode"].full_name
+_PRODUCE = f"/{_SERVICE}/Produce"
+# Tags of `ProduceRequest.append`, `AppendRequest.request_id` and `AppendRequest.entry`.
+_APPEND_TAG, _REQUEST_ID_TAG, _ENTRY_TAG = b"\x12", b"\x08", b"\x12"
+
 _ProduceCall = grpc.aio.StreamStreamCall[
-    streaming_pb2.ProduceRequest, streaming_pb2.ProduceResponse
+    streaming_pb2.ProduceRequest | bytes, streaming_pb2.ProduceResponse
 ]
 _ConsumeCall = grpc.aio.StreamStreamCall[
     streaming_pb2.ConsumeRequest, streaming_pb2.ConsumeResponse
@@ -64,7 +70,11 @@ class GrpcTransport:
     async def open_produce(self, assignment: Assignment) -> ProduceStream:
         """Opens the stream and waits for the owner's answer."""
         subject = _subject(assignment)
-        call = streaming_pb2_grpc.StreamingNodeStub(self.channel(assignment.address)).Produce()
+        call: _ProduceCall = self.channel(assignment.address).stream_stream(
+            _PRODUCE,
+            request_serializer=_serialised,
+            response_deserializer=streaming_pb2.ProduceResponse.FromString,
+        )()
         stream = _GrpcProduce(call, subject)
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
@@ -107,10 +117,7 @@ class _GrpcProduce:
         self.max_entry_bytes = (await self._read()).opened.max_entry_bytes
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
-        request = streaming_pb2.ProduceRequest()
-        request.append.request_id = request_id
-        batch.fill(request.append.entry)
-        await self._write(request)
+        await self._write(append_request(request_id, batch))
 
     async def receive(self) -> Sequence[Answer]:
         while not (response := await self._read()).appends:
@@ -120,7 +127,7 @@ class _GrpcProduce:
     async def close(self) -> None:
         self._call.cancel()
 
-    async def _write(self, request: streaming_pb2.ProduceRequest) -> None:
+    async def _write(self, request: streaming_pb2.ProduceRequest | bytes) -> None:
         try:
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
@@ -187,6 +194,18 @@ def start_to_proto(
         follow=request.follow,
         credit_bytes=credit,
     )
+
+
+def append_request(request_id: int, batch: SendBatch) -> bytes:
+    """The serialised `ProduceRequest` that appends `batch`; its body is copied once."""
+    entry = batch.encode()
+    head = b"".join((_REQUEST_ID_TAG, varint(request_id), _ENTRY_TAG, varint(sum(map(len, entry)))))
+    size = len(head) + sum(map(len, entry))
+    return b"".join((_APPEND_TAG, varint(size), head, *entry))
+
+
+def _serialised(request: streaming_pb2.ProduceRequest | bytes) -> bytes:
+    return request if isinstance(request, bytes) else request.SerializeToString()
 
 
 def _outcome(append: streaming_pb2.AppendResponse) -> Written | WalError:

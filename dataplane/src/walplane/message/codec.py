@@ -20,6 +20,8 @@ from walplane.rpc.v1 import log_pb2
 
 # Tags of `FrameContent.entries`, `Frame.crc32c` and `Frame.content` (field << 3 | wire type).
 _ENTRY_TAG, _CRC_TAG, _CONTENT_TAG = b"\x2a", b"\x0d", b"\x12"
+# Tags of `Entry.envelope`, `Entry.body` and `Entry.body_crc32c`.
+_ENVELOPE_TAG, _BODY_TAG, _BODY_CRC_TAG = b"\x0a", b"\x12", b"\x1d"
 
 
 def crc32c(data: bytes) -> int:
@@ -33,7 +35,7 @@ def encode_body(header: bytes, payloads: Sequence[bytes]) -> bytes:
     size = sum(map(len, payloads))
     if not size:
         return head
-    return b"".join((head, PAYLOADS_TAG, _varint(size), *payloads))
+    return b"".join((head, PAYLOADS_TAG, varint(size), *payloads))
 
 
 def decode_body(body: bytes) -> tuple[bytes, list[bytes]]:
@@ -107,16 +109,27 @@ def encode_frame(content: log_pb2.FrameContent, entries: Iterable[log_pb2.Entry]
     """
     parts = [content.SerializeToString()]
     for entry in entries:
-        data = entry.SerializeToString()
-        parts += (_ENTRY_TAG, _varint(len(data)), data)
+        data = encode_entry(entry.envelope, entry.body, entry.body_crc32c)
+        parts += (_ENTRY_TAG, varint(sum(map(len, data))), *data)
     crc = 0
     for part in parts:
         crc = int(google_crc32c.extend(crc, part))
-    size = _varint(sum(map(len, parts)))
+    size = varint(sum(map(len, parts)))
     return b"".join((_CRC_TAG, struct.pack("<I", crc), _CONTENT_TAG, size, *parts))
 
 
-def _varint(number: int) -> bytes:
+def encode_entry(envelope: log_pb2.Envelope, body: bytes, body_crc32c: int) -> tuple[bytes, ...]:
+    """The bytes of a serialised `Entry` in pieces, of which `body` is one.
+
+    Protobuf serialises into a buffer that it doubles as it grows, and copies that once more.
+    """
+    head = envelope.SerializeToString()
+    start = b"".join((_ENVELOPE_TAG, varint(len(head)), head, _BODY_TAG, varint(len(body))))
+    return start, body, _BODY_CRC_TAG + struct.pack("<I", body_crc32c)
+
+
+def varint(number: int) -> bytes:
+    """`number` as protobuf writes lengths."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
