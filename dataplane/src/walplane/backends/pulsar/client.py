@@ -127,8 +127,6 @@ class PulsarClient:
                     service_url=self._config.service_url,
                     result=error.result,
                 )
-                return
-        atexit.unregister(self._at_exit)
 
     async def _open(self, what: str, start: Callable[[Callback], None]) -> Any:  # noqa: ANN401
         if self._close_started:
@@ -143,6 +141,7 @@ class PulsarClient:
 
         def closed(result: Any) -> None:  # noqa: ANN401 - no types
             self._closed.set()
+            atexit.unregister(self._at_exit)
             callback(result)
 
         self._client.close_async(closed)
