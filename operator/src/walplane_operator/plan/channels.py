@@ -1,0 +1,229 @@
+"""Where every PChannel stands, seen from its Lease, the sessions and what was there before. Pure.
+
+Contract: the Lease alone says who holds a PChannel under which term; what is remembered is only
+since when, how often it failed and why, so that losing the memory costs time, never safety. A
+failure is counted once a term. Layer: plan.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from walplane_operator.api import names
+from walplane_operator.api.leases import ChannelReport, PChannelLease
+from walplane_operator.api.names import Object
+from walplane_operator.api.spec import PChannel
+from walplane_operator.plan.observed import NodeSession, Observed
+
+OPEN_DEADLINE_S = 90.0
+"""A node that has not confirmed a grant by then has failed to open it."""
+RELEASE_DEADLINE_S = 30.0
+"""A node that has not given a PChannel back by then is fenced by the next grant."""
+_RETRY_S = (1.0, 30.0)
+_WAITS_FOR_A_PERSON_S = {"DataLoss": 300.0, "ClaimedByOther": 30.0}
+
+INITIAL = "Initial"
+MOVED = "Moved"
+NODE_EXPIRED = "NodeExpired"
+NODE_GONE = "NodeGone"
+NODE_RESTARTED = "NodeRestarted"
+OPEN_TIMEOUT = "OpenTimeout"
+RELEASE_TIMEOUT = "ReleaseTimeout"
+OPEN_FAILED = "OpenFailed"
+
+
+class Phase(enum.Enum):
+    """What the Lease of a PChannel says."""
+
+    FREE = "nobody holds it"
+    DEAD = "its holder does not live"
+    OPENING = "granted, not confirmed"
+    RELEASING = "to be given back"
+    SERVED = "confirmed"
+
+
+@dataclass
+class ChannelMemory:
+    """What is remembered of one PChannel; times are monotonic seconds.
+
+    Attributes:
+        term: that `phase` and `since` speak of.
+        attempts: failures since it was last served.
+        failed_term: the latest term whose failure was counted.
+        failed_pod: where it failed last.
+        not_before: no grant earlier.
+        why: reasons of the grants made and releases asked for, by term.
+    """
+
+    term: int = -1
+    phase: Phase = Phase.FREE
+    since: float = 0.0
+    attempts: int = 0
+    failed_term: int = -1
+    failed_pod: str = ""
+    reason: str = ""
+    message: str = ""
+    not_before: float = 0.0
+    why: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChannelView:
+    """One PChannel as it stands.
+
+    Attributes:
+        lease: None when there is none yet.
+        holder: the session that the Lease names, when its Lease is there.
+        report: what the holder says about the present term.
+        since: when it came to this phase, monotonic seconds.
+    """
+
+    index: int
+    name: str
+    pchannel: PChannel | None
+    lease: PChannelLease | None
+    phase: Phase
+    holder: NodeSession | None
+    report: ChannelReport | None
+    since: float
+
+    @property
+    def term(self) -> int:
+        """The highest term granted."""
+        return self.lease.term if self.lease else 0
+
+    @property
+    def pod(self) -> str:
+        """Pod of its holder; empty for nobody."""
+        return names.pod_of(self.lease.holder) if self.lease else ""
+
+    @property
+    def known_term(self) -> int:
+        """The highest term the API server knows of."""
+        status: Object = self.pchannel.status if self.pchannel else {}
+        return max(self.term, int(status.get("term") or 0))
+
+
+class ClusterMemory:
+    """What is remembered of one WALCluster between two reconciles.
+
+    Attributes:
+        balanced: what the balance policy was last asked about without wanting a move.
+        nodes: sessions that lived at the last look, for events.
+    """
+
+    def __init__(self) -> None:
+        """Remembers nothing."""
+        self.channels: dict[int, ChannelMemory] = {}
+        self.balanced: object = None
+        self.nodes: set[str] = set()
+
+
+def look(observed: Observed, memory: ClusterMemory) -> list[ChannelView]:
+    """Every PChannel of the cluster, in order; `memory` takes in what is new."""
+    views = []
+    for index in range(observed.cluster.spec.pchannels.count):
+        if index not in memory.channels:
+            memory.channels[index] = _recalled(observed.pchannels.get(index))
+        view = _view(observed, index, memory.channels[index])
+        _note_failure(observed, view, memory.channels[index])
+        views.append(view)
+    return views
+
+
+def floor_of(observed: Observed, channel: str) -> int:
+    """The highest term that any node saw in the log of `channel`."""
+    return max((each.term_floor for _, each in _reports(observed, channel)), default=0)
+
+
+def retry_pause(attempts: int, reason: str) -> float:
+    """Seconds before the next attempt: none after the first failure, another node may do."""
+    if reason in _WAITS_FOR_A_PERSON_S:
+        return _WAITS_FOR_A_PERSON_S[reason]
+    first, most = _RETRY_S
+    return 0.0 if attempts <= 1 else min(most, first * 2.0 ** min(attempts - 2, 10))
+
+
+def _recalled(pchannel: PChannel | None) -> ChannelMemory:
+    """What an earlier operator left in the status."""
+    status: Object = pchannel.status if pchannel else {}
+    attempts = int(status.get("attempts") or 0)
+    if not attempts:
+        return ChannelMemory()
+    return ChannelMemory(
+        attempts=attempts,
+        failed_term=int(status.get("term") or 0),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+    )
+
+
+def _view(observed: Observed, index: int, memory: ChannelMemory) -> ChannelView:
+    lease = observed.leases.get(index)
+    name = observed.cluster.channel(index)
+    holder = observed.nodes.get(lease.holder) if lease else None
+    phase = _phase(lease, holder)
+    term = lease.term if lease else 0
+    if (memory.term, memory.phase) != (term, phase):
+        memory.term, memory.phase, memory.since = term, phase, observed.clock
+    report = holder.session.report.channels.get(name) if holder else None
+    return ChannelView(
+        index=index,
+        name=name,
+        pchannel=observed.pchannels.get(index),
+        lease=lease,
+        phase=phase,
+        holder=holder,
+        report=report if report is not None and report.term == term else None,
+        since=memory.since,
+    )
+
+
+def _phase(lease: PChannelLease | None, holder: NodeSession | None) -> Phase:
+    if lease is None or not lease.holder:
+        return Phase.FREE
+    if holder is None or not holder.alive:
+        return Phase.DEAD
+    if lease.release and lease.release == lease.term:
+        return Phase.RELEASING
+    return Phase.SERVED if lease.ready else Phase.OPENING
+
+
+def _note_failure(observed: Observed, view: ChannelView, memory: ChannelMemory) -> None:
+    """Counts a failure of the present term, once; forgets all when it is served."""
+    if view.phase is Phase.SERVED:
+        memory.attempts, memory.reason, memory.message, memory.failed_pod = 0, "", "", ""
+        memory.failed_term, memory.not_before = -1, 0.0
+        return
+    found = _failure(observed, view, memory)
+    if found is None or memory.failed_term == view.term:
+        return
+    memory.failed_pod, memory.reason, memory.message = found
+    memory.failed_term = view.term
+    memory.attempts += 1
+    memory.not_before = observed.clock + retry_pause(memory.attempts, memory.reason)
+
+
+def _failure(
+    observed: Observed, view: ChannelView, memory: ChannelMemory
+) -> tuple[str, str, str] | None:
+    """(pod, reason, message) when the present term failed."""
+    if view.phase is Phase.FREE and view.term > 0:
+        for pod, report in _reports(observed, view.name):
+            if report.term == view.term and report.last_error:
+                return pod, report.reason or OPEN_FAILED, f"{pod}: {report.last_error}"
+    if view.phase is Phase.OPENING and observed.clock - view.since >= OPEN_DEADLINE_S:
+        message = f"{view.pod} has not opened it within {OPEN_DEADLINE_S:g} s"
+        if view.report is not None and view.report.last_error:
+            message += f": {view.report.last_error}"
+        return view.pod, OPEN_TIMEOUT, message
+    return None
+
+
+def _reports(observed: Observed, channel: str) -> Iterator[tuple[str, ChannelReport]]:
+    for node in observed.nodes.values():
+        report = node.session.report.channels.get(channel)
+        if report is not None:
+            yield node.session.pod, report
