@@ -103,8 +103,8 @@ class Client:
     async def write_produced(self, response: streaming_pb2.ProduceResponse) -> None:
         self.produced.append(response)
 
-    async def write_consumed(self, response: streaming_pb2.ConsumeResponse) -> None:
-        self.consumed.put_nowait(response)
+    async def write_consumed(self, response: bytes) -> None:
+        self.consumed.put_nowait(streaming_pb2.ConsumeResponse.FromString(response))
 
     @property
     def answers(self) -> dict[int, streaming_pb2.AppendResponse]:
@@ -257,6 +257,22 @@ async def test_responses_are_bounded_and_the_last_one_carries_the_watermark(
     assert [ticks(response) for response in responses] == [[1, 2, 3], [4, 5]]
     assert [(r.watermark, r.end) for r in responses] == [(0, False), (9, True)]
     assert log.scanning == 0
+
+
+async def test_responses_parse_as_the_proto_says(log: FakeLog, edge: Edge, client: Client) -> None:
+    found = entries(1, 2)
+    log.scanned.put_nowait(ScanBatch(found, 9, end=True))
+    await consume(edge, client)
+    assert client.consumed.get_nowait() == streaming_pb2.ConsumeResponse(
+        entries=[
+            streaming_pb2.DeliveredEntry(
+                entry=item.entry, message_id=item.message_id.to_proto(), open_number=2
+            )
+            for item in found
+        ],
+        watermark=9,
+        end=True,
+    )
 
 
 async def test_without_credit_nothing_is_sent(log: FakeLog, edge: Edge, client: Client) -> None:

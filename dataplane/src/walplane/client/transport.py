@@ -134,8 +134,8 @@ class LocalLog(Protocol):
         """Starts to append a checked entry; nothing cancels it."""
         ...
 
-    def check(self, entry: log_pb2.Entry) -> None:
-        """Raises why a client may not append `entry`."""
+    def check(self, entry: log_pb2.Entry) -> int:
+        """The size of `entry`'s body; raises why a client may not append it."""
         ...
 
     def pin(self, request: ScanRequest) -> ScanRequest:

@@ -34,8 +34,11 @@ class KnownChannels(Protocol):
         ...
 
 
-def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> None:
+def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
     """Checks what a client sent before the WAL sees it.
+
+    Returns:
+        Bytes of the entry's body.
 
     Raises:
         WalError: INVALID_ARGUMENT for an entry that no client may append here, a damaged or an
@@ -55,6 +58,7 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> None:
     if envelope.vchannel:
         creates = envelope.type == MessageType.CREATE_COLLECTION
         check_vchannel(envelope.vchannel, wal, must_exist=not creates)
+    return size
 
 
 def _check_served(envelope: log_pb2.Envelope) -> None:

@@ -8,18 +8,19 @@ moves leaves as a response of its own. Without credit the log is not read on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.node.config import NodeConfig
+from walplane.node.delivery import Part, parts, response
 from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
-from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanBatch, ScanRequest, ScanStart, StartKind
 
-WriteResponse = Callable[[streaming_pb2.ConsumeResponse], Awaitable[None]]
+WriteResponse = Callable[[bytes], Awaitable[None]]
+"""Takes a serialised `ConsumeResponse`."""
 
 
 _KINDS = frozenset(kind.value for kind in StartKind)
@@ -84,7 +85,7 @@ class ConsumeStream:
         async with self._edge.scan(request) as scanner:
             if request is not self._asked and request.start.token is not None:
                 position = request.start.token.to_proto()
-                await self._write(streaming_pb2.ConsumeResponse(position=position))
+                await self._write(response([], streaming_pb2.ConsumeResponse(position=position)))
             while True:
                 await self._wait_for_credit()
                 batch = await scanner.next()
@@ -93,36 +94,17 @@ class ConsumeStream:
                     return
 
     async def _send_batch(self, batch: ScanBatch) -> None:
-        parts = list(self._parts(batch.entries)) or [([], 0)]
-        for number, (entries, size) in enumerate(parts, start=1):
+        found = list(parts(batch.entries, self._response_bytes)) or [Part([], 0)]
+        for number, part in enumerate(found, start=1):
             await self._wait_for_credit()
-            self._credit -= size
-            response = streaming_pb2.ConsumeResponse(entries=entries)
-            if number == len(parts):
-                response.watermark, response.end = batch.watermark, batch.end
-                if not entries and (position := self._edge.position(batch.watermark)) is not None:
-                    response.position.CopyFrom(position.to_proto())
-            await self._write(response)
-
-    def _parts(
-        self, entries: Sequence[LogEntry]
-    ) -> Iterator[tuple[list[streaming_pb2.DeliveredEntry], int]]:
-        part: list[streaming_pb2.DeliveredEntry] = []
-        size = 0
-        for log_entry in entries:
-            part.append(
-                streaming_pb2.DeliveredEntry(
-                    entry=log_entry.entry,
-                    message_id=log_entry.message_id.to_proto(),
-                    open_number=log_entry.open_number,
-                )
-            )
-            size += len(log_entry.entry.body)
-            if size >= self._response_bytes:
-                yield part, size
-                part, size = [], 0
-        if part:
-            yield part, size
+            self._credit -= part.credit
+            rest = streaming_pb2.ConsumeResponse()
+            if number == len(found):
+                rest.watermark, rest.end = batch.watermark, batch.end
+                position = None if part.pieces else self._edge.position(batch.watermark)
+                if position is not None:
+                    rest.position.CopyFrom(position.to_proto())
+            await self._write(response(part.pieces, rest))
 
     async def _wait_for_credit(self) -> None:
         while self._credit <= 0:

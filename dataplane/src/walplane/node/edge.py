@@ -39,9 +39,9 @@ class Edge:
         """An entry whose body is larger is refused."""
         return self.wal.max_entry_bytes
 
-    def check(self, entry: log_pb2.Entry) -> None:
-        """Raises why a client may not append `entry`; see `check_append`."""
-        check_append(entry, self.wal)
+    def check(self, entry: log_pb2.Entry) -> int:
+        """The size of `entry`'s body; raises why a client may not append it: `check_append`."""
+        return check_append(entry, self.wal)
 
     def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
         """Starts to append a checked entry; appends keep the order of these calls."""

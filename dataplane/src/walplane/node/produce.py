@@ -88,11 +88,10 @@ class ProduceStream:
 
     async def _start(self, request: streaming_pb2.AppendRequest) -> None:
         try:
-            self._edge.check(request.entry)
+            size = self._edge.check(request.entry)
         except WalError as error:
             self._answer(error_response(request.request_id, error))
             return
-        size = len(request.entry.body)
         taken: list[ByteBudget] = []
         try:
             for budget in self._budgets:

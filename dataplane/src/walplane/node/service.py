@@ -18,7 +18,7 @@ from walplane.node.consume import ConsumeStream
 from walplane.node.produce import ProduceStream
 from walplane.node.streaming_node import StreamingNode
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
+from walplane.rpc.v1 import streaming_pb2
 
 _log = structlog.get_logger(__name__)
 
@@ -27,8 +27,11 @@ SERVICE_NAME = streaming_pb2.DESCRIPTOR.services_by_name["StreamingNode"].full_n
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class StreamingNodeService(streaming_pb2_grpc.StreamingNodeServicer):
-    """The gRPC edge of one node."""
+class StreamingNodeService:
+    """The gRPC edge of one node.
+
+    Registered by hand rather than as the generated servicer: Consume's responses are bytes already.
+    """
 
     def __init__(self, node: StreamingNode) -> None:
         """Serves `node`, which the caller closes."""
@@ -36,9 +39,27 @@ class StreamingNodeService(streaming_pb2_grpc.StreamingNodeServicer):
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the service with `server`."""
-        streaming_pb2_grpc.add_StreamingNodeServicer_to_server(self, server)
+        produce = grpc.stream_stream_rpc_method_handler(
+            self.Produce,
+            request_deserializer=streaming_pb2.ProduceRequest.FromString,
+            response_serializer=streaming_pb2.ProduceResponse.SerializeToString,
+        )
+        consume: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self.Consume, request_deserializer=streaming_pb2.ConsumeRequest.FromString
+        )
+        status = grpc.unary_unary_rpc_method_handler(
+            self.NodeStatus,
+            request_deserializer=streaming_pb2.NodeStatusRequest.FromString,
+            response_serializer=streaming_pb2.NodeStatusResponse.SerializeToString,
+        )
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Produce": produce,
+            "Consume": consume,
+            "NodeStatus": status,
+        }
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
-    async def Produce(  # type: ignore[override]  # grpc.aio: responses by context.write
+    async def Produce(
         self,
         request_iterator: AsyncIterator[streaming_pb2.ProduceRequest],
         context: _Context,
@@ -59,7 +80,7 @@ class StreamingNodeService(streaming_pb2_grpc.StreamingNodeServicer):
         except WalError as error:
             await _abort(context, error)
 
-    async def Consume(  # type: ignore[override]  # grpc.aio: responses by context.write
+    async def Consume(
         self,
         request_iterator: AsyncIterator[streaming_pb2.ConsumeRequest],
         context: _Context,
