@@ -17,6 +17,7 @@ $(STAMP): pyproject.toml
 	  || { echo "walplane needs Python 3.11 or newer: apt-get install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
+	@echo "installing walplane and its tools into $(VENV)"
 	@$(BIN)/pip install -q --upgrade pip
 	@$(BIN)/pip install -q -e '.[all,dev]'
 	@touch $@
