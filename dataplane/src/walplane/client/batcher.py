@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from walplane.client.results import Written
 from walplane.message.codec import crc32c, encode_body, encode_entry
+from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
 
 BODY_OVERHEAD_BYTES = 64
@@ -42,6 +44,10 @@ class Kind:
         self.merges = merges
         self.key = envelope.SerializeToString(deterministic=True) if merges else b""
 
+    def joins(self, other: Kind) -> bool:
+        """Whether messages of this kind may share an entry with some of `other`."""
+        return self.merges and (self is other or self.key == other.key)
+
 
 class Parcel:
     """Messages of one kind from one call: answered, or dropped, together.
@@ -50,17 +56,19 @@ class Parcel:
         kind: what they share.
         payloads: one each.
         size: bytes they add to an entry's body.
+        budget: gets `size` back once they are settled, whether or not somebody still listens.
         done: what became of them; cancelled when they were dropped before they were sent.
         given_up: what the caller was told when it stopped waiting: not worth sending any more.
     """
 
-    __slots__ = ("done", "given_up", "kind", "payloads", "size")
+    __slots__ = ("budget", "done", "given_up", "kind", "payloads", "size")
 
     def __init__(self, kind: Kind, payloads: Sequence[bytes], payload_bytes: int) -> None:
         """Takes `payloads`, of `payload_bytes` together."""
         self.kind = kind
         self.payloads = payloads
         self.size = payload_bytes + _MESSAGE_OVERHEAD_BYTES * len(payloads)
+        self.budget: ByteBudget | None = None
         self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self.given_up: WalError | None = None
 
@@ -71,11 +79,28 @@ class Parcel:
         error = self.done.exception()
         return error if isinstance(error, WalError) else self.done.result()
 
+    def settle(self, written: Written) -> None:
+        """Tells the caller where they are, if it still listens."""
+        self._release()
+        if not self.done.done():
+            self.done.set_result(written)
+
     def fail(self, error: WalError) -> None:
-        """Tells the caller, if it still listens."""
+        """Tells the caller why there is no result, if it still listens."""
+        self._release()
         if not self.done.done():
             self.done.set_exception(error)
             self.done.exception()  # the caller may be gone
+
+    def drop(self) -> None:
+        """They were given up before they were sent."""
+        self._release()
+        self.done.cancel()
+
+    def _release(self) -> None:
+        budget, self.budget = self.budget, None
+        if budget is not None:
+            budget.release(self.size)
 
 
 class SendBatch:
@@ -130,11 +155,10 @@ class SendBatch:
     def resolve(self, written: Written) -> None:
         """Tells every caller where its messages are."""
         message_id, first_tick, confirmed = written
-        offset = message_id.message_index
+        backend, record, entry_index, offset = message_id
         for parcel in self._parcels:
-            if not parcel.done.done():
-                place = message_id if not offset else message_id._replace(message_index=offset)
-                parcel.done.set_result(Written(place, first_tick + offset, confirmed))
+            place = MessageID(backend, record, entry_index, offset)
+            parcel.settle(Written(place, first_tick + offset, confirmed))
             offset += len(parcel.payloads)
 
     def fail(self, error: WalError) -> None:
@@ -170,11 +194,10 @@ def take_batch(waiting: deque[Parcel], messages: int, size: int) -> Taken:
     while waiting:
         parcel = waiting[0]
         if parcel.given_up is not None:
-            parcel.done.cancel()
+            parcel.drop()
         else:
             if taken and (
-                not parcel.kind.merges
-                or parcel.kind.key != taken[0].kind.key
+                not parcel.kind.joins(taken[0].kind)
                 or count + len(parcel.payloads) > messages
                 or total + parcel.size > size
             ):

@@ -20,10 +20,16 @@ from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
-from walplane.client.outgoing import Packed, pack
+from walplane.client.outgoing import Kinds, Packed, pack
 from walplane.client.producer import ChannelProducer
 from walplane.client.reader import Reader, start_position
-from walplane.client.results import AppendResult, AppendResults, Part, PartialAppendError
+from walplane.client.results import (
+    AppendResult,
+    AppendResults,
+    Part,
+    PartialAppendError,
+    Written,
+)
 from walplane.client.transport import LocalNodes, Transport
 from walplane.client.turns import Turn, Turns
 from walplane.message.builder import MutableMessage
@@ -70,6 +76,8 @@ class StreamingClient:
         self._discovery = Discovery(self._grpc.channel(address), address, config)
         self._catalog = CatalogClient(self._grpc.channel(address), address, config)
         self._producers: dict[str, ChannelProducer] = {}
+        self._by_vchannel: dict[str, ChannelProducer] = {}
+        self._kinds = Kinds()
         self._turns = Turns()
         self._pending = ByteBudget(config.pending_bytes)
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
@@ -161,13 +169,18 @@ class StreamingClient:
                 VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
                 OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
         """
-        packed = pack([message], 1, 1)
         limit = self._config.append_timeout_s if timeout is None else timeout
-        with self._turns.take([message.vchannel]) as turn:
+        vchannel, count = message.vchannel, len(message.payloads)
+        parcel = self._kinds.parcel(message)
+        if self._turns.free(vchannel) and self._offer_at_once(vchannel, parcel):
+            written = await self._answer(vchannel, parcel, limit)
+            return written.result(0, count)
+        with self._turns.take([vchannel]) as turn:
+            packed = Packed([(vchannel, parcel)], [0], [count])
             [(outcome, _)] = await self._append(packed, limit, turn)
         if isinstance(outcome, WalError):
             raise outcome
-        return outcome.result(0, len(message.payloads))
+        return outcome.result(0, count)
 
     async def append_many(
         self,
@@ -235,11 +248,39 @@ class StreamingClient:
         return [(parcel.outcome(), len(parcel.payloads)) for _, parcel in packed.parcels]
 
     async def _offer(self, vchannel: str, parcel: Parcel) -> None:
-        producer = self._producer(vchannel)
-        if not self._pending.try_acquire(parcel.size):
+        if not self._offer_at_once(vchannel, parcel):
             await self._pending.acquire(parcel.size)
-        parcel.done.add_done_callback(lambda _: self._pending.release(parcel.size))
+            parcel.budget = self._pending
+            self._producer(vchannel).offer(vchannel, parcel)
+
+    def _offer_at_once(self, vchannel: str, parcel: Parcel) -> bool:
+        """Offers `parcel` if the byte budget has room for it."""
+        producer = self._by_vchannel.get(vchannel)
+        if producer is None or self._closed:
+            producer = self._by_vchannel[vchannel] = self._producer(vchannel)
+        if not self._pending.try_acquire(parcel.size):
+            return False
+        parcel.budget = self._pending
         producer.offer(vchannel, parcel)
+        return True
+
+    async def _answer(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:
+        """Waits for one parcel; without the two tasks' worth of `asyncio.wait` and `timeout`."""
+        timer = asyncio.get_running_loop().call_later(
+            seconds, self._expire, vchannel, parcel, seconds
+        )
+        try:
+            return await parcel.done
+        except asyncio.CancelledError:
+            parcel.given_up = parcel.given_up or _GONE
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, vchannel: str, parcel: Parcel, seconds: float) -> None:
+        if not parcel.done.done():
+            parcel.given_up = self._unanswered(vchannel, seconds, sent=True)
+            parcel.done.set_exception(parcel.given_up)
 
     def _give_up(self, packed: Packed, offered: int, seconds: float) -> None:
         """Gives every parcel without an answer its error."""

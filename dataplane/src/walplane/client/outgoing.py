@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from google.protobuf.message import Message
+
 from walplane.client.batcher import Kind, Parcel
 from walplane.message.builder import MutableMessage
 from walplane.message.registry import MessageType
@@ -16,6 +18,10 @@ from walplane.message.registry import MessageType
 _MERGED = frozenset({MessageType.INSERT, MessageType.DELETE})
 """Types whose messages may share an entry, where their header says nothing of its own: one row a
 payload, whoever sent it."""
+
+_KEPT_KINDS = 1024
+
+_KindKey = tuple[str, MessageType, type[Message], int, int, int, int]
 
 
 class Packed(NamedTuple):
@@ -101,6 +107,51 @@ class _Run:
 
     def parcel(self) -> Parcel:
         return Parcel(self.kind, self.payloads, self.size)
+
+
+class Kinds:
+    """Kinds of plain messages, kept: to make one costs more than all else about one message."""
+
+    def __init__(self) -> None:
+        """None kept yet."""
+        self._kept: dict[_KindKey, Kind] = {}
+
+    def parcel(self, message: MutableMessage) -> Parcel:
+        """A parcel of `message` alone.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a message that no client may append.
+        """
+        payloads = message.payloads
+        size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
+        return Parcel(self._kind(message), payloads, size)
+
+    def _kind(self, message: MutableMessage) -> Kind:
+        if (
+            len(message.payloads) != 1
+            or message.type not in _MERGED
+            or message.properties
+            or message.trace_parent
+            or message.broadcast is not None
+            or message.is_pchannel_level
+            or message.header.ByteSize()
+        ):
+            return _kind_of(message)
+        key = (
+            message.vchannel,
+            message.type,
+            type(message.header),
+            message.collection_id,
+            message.partition_id,
+            message.schema_version,
+            message.payload_format,
+        )
+        kind = self._kept.get(key)
+        if kind is None:
+            if len(self._kept) >= _KEPT_KINDS:
+                self._kept.clear()
+            kind = self._kept[key] = _kind_of(message)
+        return kind
 
 
 def _kind_of(message: MutableMessage) -> Kind:

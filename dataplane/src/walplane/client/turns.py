@@ -14,6 +14,10 @@ class Turns:
         """Nobody stands in line."""
         self.last: dict[str, asyncio.Future[None]] = {}
 
+    def free(self, vchannel: str) -> bool:
+        """Whether nobody stands in line for `vchannel`."""
+        return vchannel not in self.last
+
     def take(self, vchannels: Iterable[str]) -> Turn:
         """A place behind every call that stands in line for one of `vchannels` now."""
         return Turn(self, vchannels)
