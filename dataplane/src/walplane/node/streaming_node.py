@@ -21,7 +21,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
-from walplane.wal.ownership import WALDeps
+from walplane.wal.ownership import WALDeps, always
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
 from walplane.wal.timetick.reserve import TickReserve
 from walplane.wal.wal import WAL, WALStatus
@@ -70,6 +70,7 @@ class StreamingNode:
         config: limits.
         on_channel_lost: told when a WAL stops by itself.
         open_wal: opens one WAL; by default on `backend`.
+        may_tick_idle: whether nobody can have taken this process for dead yet.
     """
 
     def __init__(
@@ -83,13 +84,14 @@ class StreamingNode:
         *,
         on_channel_lost: ChannelLost | None = None,
         open_wal: OpenWAL | None = None,
+        may_tick_idle: Callable[[], bool] = always,
     ) -> None:
         """Holds nothing yet."""
         self.node_id = node_id
         self.config = config or NodeConfig()
         self.append_budget = ByteBudget(self.config.node_append_bytes)
         self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
-        self._deps = WALDeps(backend, self.reserve, oracle, authority, runtime)
+        self._deps = WALDeps(backend, self.reserve, oracle, authority, runtime, may_tick_idle)
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost
         self._channels: dict[str, _Channel] = {}
@@ -136,6 +138,18 @@ class StreamingNode:
             held = channel.held
             if held is not None and held.wal.term <= term:
                 await self._drop(channel, held, "released")
+
+    def stop(self, pchannel: str, reason: WalError) -> None:
+        """Ends the WAL of `pchannel` at once, open or being opened: another process owns it.
+
+        Nothing more is acknowledged; what is in flight has an unknown outcome.
+        """
+        channel = self._channels.get(pchannel)
+        if channel is None:
+            return
+        channel.interrupt()
+        if channel.held is not None:
+            channel.held.wal.fence(reason)
 
     def wal(self, pchannel: str, term: int = 0) -> WAL:
         """The WAL of `pchannel`; `term` 0 means whatever term it is held under.
@@ -196,6 +210,7 @@ class StreamingNode:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
+                await _close_unwanted(opening)
                 raise
             raise self._interrupted(channel, term) from None
         except WalError as error:
@@ -298,6 +313,12 @@ def status_to_proto(status: WALStatus) -> streaming_pb2.ChannelStatus:
         vchannels=status.vchannels,
         in_flight_bytes=status.bytes_pending,
     )
+
+
+async def _close_unwanted(opening: asyncio.Task[WAL]) -> None:
+    """Closes what an open has brought in the moment in which nobody wanted it any more."""
+    if opening.done() and not opening.cancelled() and opening.exception() is None:
+        await opening.result().close()
 
 
 def _not_served(node_id: str, pchannel: str, term: int, why: str) -> WalError:

@@ -108,6 +108,8 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
 async def _confirm_term(authority: TermAuthority, opening: Opening) -> None:
     try:
         current = await authority.current_term(opening.pchannel)
+    except StaleTerm:
+        raise
     except WalError:
         if opening.reopen:
             return  # barriers and fence decide: that is what carries appends through an outage

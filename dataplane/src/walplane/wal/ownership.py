@@ -31,15 +31,26 @@ _FATAL = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
 Begin = Callable[[MetaState], Beginning]
 
 
+def always() -> bool:
+    """For owners whose liveness nobody else judges."""
+    return True
+
+
 @dataclass(frozen=True)
 class WALDeps:
-    """What the wiring passes in."""
+    """What the wiring passes in.
+
+    Attributes:
+        may_tick_idle: whether nobody can have taken this process for dead yet: only then may an
+            idle log tell readers that time has passed, which no fence protects.
+    """
 
     backend: Backend
     reserve: TickReserve
     oracle: TimestampOracle
     authority: TermAuthority
     runtime: Runtime
+    may_tick_idle: Callable[[], bool] = always
 
 
 class Ownership:

@@ -53,6 +53,7 @@ class TermAuthority(Protocol):
         """The highest term granted.
 
         Raises:
+            StaleTerm: it is granted to somebody else than who asks.
             WalError: INNER when no answer can be had.
         """
         ...

@@ -100,7 +100,7 @@ class Upkeep:
         return written  # type: ignore[return-value]
 
     def _move_idle_watermark(self) -> None:
-        if self._wal.moved.watched and self._wal.acks.idle and self._wal.appender.idle:
+        if self._wal.moved.watched:
             self._wal.move_idle()
 
     async def _maybe_checkpoint(self) -> None:

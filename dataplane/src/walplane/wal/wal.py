@@ -157,7 +157,13 @@ class WAL:
         return self._appender.submit(AppendOp(entry, self._acks.allocate(first, 1)))
 
     def move_idle(self) -> None:
-        """Moves the watermark of an idle log to a new tick; reaches tailing readers only."""
+        """Moves the watermark of an idle log to a new tick; reaches tailing readers only.
+
+        Does nothing while anything is in flight, or others may have taken the owner for dead.
+        """
+        idle = self.state == "serving" and self._acks.idle and self._appender.idle
+        if not (idle and self._deps.may_tick_idle()):
+            return
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
         if tick is not None:
             self._acks.advance(tick)
@@ -186,6 +192,10 @@ class WAL:
         """How far the log is settled now."""
         acks = self._acks
         return LivePosition(acks.watermark, self._last_record, acks.last_confirmed)
+
+    def settled_tick(self) -> int:
+        """Up to here everything written is settled; idle ticks do not count."""
+        return min(self.buffer.last_tick, self._acks.watermark)
 
     def last_appended(self) -> int:
         """The highest tick given to an append so far."""

@@ -58,6 +58,11 @@ class WriteAheadBuffer:
         self._dropped = 0  # entries at the head of the lists that left already
         self._base = 0  # place of the first element of the lists
 
+    @property
+    def last_tick(self) -> int:
+        """The highest tick of an entry that was ever here; at first the floor."""
+        return self._ticks[-1] if self._ticks else self.floor
+
     def add(self, log_entry: LogEntry) -> None:
         """Takes the next entry in tick order."""
         self._entries.append(log_entry)
