@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from walplane.cli import append, cluster, collection, ingest, standalone, tail
+from walplane.cli import append, cluster, collection, coord, ingest, node, standalone, tail
 from walplane.cli.errors import INTERRUPTED, one_line
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
@@ -45,6 +45,8 @@ def global_options(
 
 
 app.command("standalone", epilog=standalone.EXAMPLES)(standalone.standalone)
+app.command("node", epilog=node.EXAMPLES)(node.node)
+app.command("coord", epilog=coord.EXAMPLES)(coord.coord)
 app.add_typer(collection.app, name="collection")
 app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("append", epilog=append.EXAMPLES)(append.append)

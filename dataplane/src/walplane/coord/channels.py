@@ -159,6 +159,11 @@ class ChannelManager:
         """Where the node is reached; empty when nobody by that name is there."""
         return self._node.address if self._node and self._node.node_id == node_id else ""
 
+    def place(self, pchannel: str) -> tuple[Channel, str]:
+        """Where `pchannel` stands, and its owner's address."""
+        channel = self._channels[pchannel]
+        return channel, self.address_of(channel.node_id)
+
     async def current_term(self, pchannel: str) -> int:
         """The highest term granted, read so that no newer coordinator can have granted a higher.
 

@@ -1,9 +1,10 @@
-"""The StreamingCoord of a cluster without Kubernetes: its parts over one meta topic.
+"""The StreamingCoord: its parts over one meta topic.
 
 Contract: `open` takes the coordinator's meta topic under a term of its own, rebuilds every part and
-gives ticks from then on; `serving` assigns the PChannels and makes catalog changes while its body
-runs. When the meta topic is lost to another coordinator, or damaged, `stopped` is done with the
-reason: the process must end. Layer: coord.
+gives ticks from then on. Without Kubernetes, `serving` assigns the PChannels and makes catalog
+changes while its body runs; where somebody else assigns them, a `source` tells who serves what and
+`changing` makes the catalog changes only. When the meta topic is lost to another coordinator, or
+damaged, `stopped` is done with the reason: the process must end. Layer: coord.
 
     async with Coord.open(backend, prefix, Runtime.system(), pchannel_count=16) as coord:
         node = StreamingNode(..., oracle=coord.oracle, authority=coord.channels, ...)
@@ -32,7 +33,7 @@ from walplane.coord.catalog import Catalog
 from walplane.coord.channels import ChannelManager, ChannelsState, NodeHandle, initialise
 from walplane.coord.discovery import Discovery
 from walplane.coord.oracle import Oracle, OracleState
-from walplane.coord.ports import Component
+from walplane.coord.ports import AssignmentSource, Component
 from walplane.coord.service import CoordService, OracleService
 from walplane.coord.settings import CoordSettings
 from walplane.coord.store import MetaStore
@@ -54,7 +55,8 @@ class Coord:
     Attributes:
         pchannels: names, in order.
         oracle: ticks; a `TimestampOracle`.
-        channels: who serves what; a `TermAuthority`. The node tells it of WALs that stopped.
+        channels: who serves what, without a `source`; a `TermAuthority`. The node tells it of
+            WALs that stopped.
         catalog: what collections there are.
         broadcasts: makes and drops collections.
         discovery: snapshots of the assignment.
@@ -67,16 +69,20 @@ class Coord:
         runtime: Runtime,
         settings: CoordSettings,
         parts: tuple[OracleState, ChannelsState, Catalog],
+        source: AssignmentSource | None,
     ) -> None:
         """Use `open`."""
         oracle, channels, self.catalog = parts
         self._store = store
+        self._prefix = prefix
+        self._state = channels
         self.pchannels = [pchannel_name(prefix, n) for n in range(channels.pchannel_count)]
         self.discovery = Discovery(store.term, channels.cchannel, self._assignments)
         self.oracle = Oracle(store, oracle, runtime, self.pchannels, settings)
         self.channels = ChannelManager(
             store, channels, self.pchannels, runtime, settings, self.discovery.changed
         )
+        self._source: AssignmentSource = source or self.channels
         self.broadcasts = Broadcasts(
             store,
             self.catalog,
@@ -98,6 +104,7 @@ class Coord:
         *,
         pchannel_count: int | None = None,
         settings: CoordSettings | None = None,
+        source: AssignmentSource | None = None,
     ) -> AsyncIterator[Coord]:
         """A coordinator that has the meta topic and gives ticks.
 
@@ -107,6 +114,7 @@ class Coord:
             runtime: clocks and randomness.
             pchannel_count: how many PChannels; may only grow. None = as many as there are, or 16.
             settings: limits and intervals.
+            source: who serves what, where somebody else assigns the PChannels.
 
         Raises:
             StaleTerm: another coordinator opened the meta topic at the same time.
@@ -122,7 +130,7 @@ class Coord:
         topic = coord_topic(prefix)
         async with MetaStore.open(backend, topic, runtime, components, settings) as store:
             await initialise(store, channels, prefix, pchannel_count)
-            coord = cls(store, prefix, runtime, settings, (oracle, channels, catalog))
+            coord = cls(store, prefix, runtime, settings, (oracle, channels, catalog), source)
             store.stopped.add_done_callback(lambda done: coord.discovery.end(done.result()))
             tasks = Background(store.end)
             tasks.start("oracle-mark", coord.oracle.raise_ahead())
@@ -156,19 +164,44 @@ class Coord:
             await self.channels.drain()
             self.discovery.end(WalError(ErrorCode.ON_SHUTDOWN, "the coordinator is shutting down"))
 
+    @asynccontextmanager
+    async def changing(self, appender: Appender) -> AsyncIterator[None]:
+        """Makes catalog changes while its body runs, and assigns nothing."""
+        tasks = Background(self._store.end)
+        tasks.start("catalog", self.broadcasts.run(appender))
+        try:
+            yield
+        finally:
+            await tasks.stop()
+            self.discovery.end(WalError(ErrorCode.ON_SHUTDOWN, "the coordinator is shutting down"))
+
+    async def grow(self, pchannel_count: int) -> None:
+        """Takes more PChannels in; fewer than there are change nothing.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for too many; else why the store stopped.
+        """
+        if pchannel_count <= len(self.pchannels):
+            return
+        await initialise(self._store, self._state, self._prefix, pchannel_count)
+        for number in range(len(self.pchannels), self._state.pchannel_count):
+            self.pchannels.append(pchannel_name(self._prefix, number))
+        self.discovery.changed()
+
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the coordinator's services with `server`; their names: `SERVICE_NAMES`."""
-        CoordService(self.discovery, self.channels, self.catalog, self.broadcasts).add_to(server)
+        CoordService(self.discovery, self._source, self.catalog, self.broadcasts).add_to(server)
         OracleService(self.oracle).add_to(server)
 
     def _assignments(self) -> Iterator[coord_pb2.ChannelAssignment]:
         loads = self.catalog.loads()
-        for channel in self.channels.channels:
+        for pchannel in self.pchannels:
+            channel, address = self._source.place(pchannel)
             yield coord_pb2.ChannelAssignment(
-                pchannel=channel.pchannel,
+                pchannel=pchannel,
                 term=channel.term,
                 node_id=channel.node_id,
-                address=self.channels.address_of(channel.node_id),
+                address=address,
                 state=f"CHANNEL_STATE_{channel.state.name}",
                 vchannels=loads[channel.pchannel],
                 reason=channel.reason,

@@ -110,12 +110,12 @@ class Oracle:
     ) -> None:
         """An oracle over `state`, which must hold everything durable by now.
 
-        `raise_ahead` is to run beside it.
+        `raise_ahead` is to run beside it; `pchannels` may grow.
         """
         self._log = log
         self._state = state
         self._runtime = runtime
-        self._pchannels = frozenset(pchannels)
+        self._pchannels = pchannels
         self._timeout = settings.call_timeout_s
         self._ticks = TickSource(state.mark, settings.oracle_lead_ms)
         self._raising = asyncio.Lock()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from walplane.assignment.states import Channel
+from walplane.rpc.errors import WalError
+
 
 class Component(Protocol):
     """A part of the coordinator's state that lives in the meta topic."""
@@ -38,4 +41,16 @@ class ConfirmingLog(DeltaLog, Protocol):
         Raises:
             WalError: nothing can be written any more.
         """
+        ...
+
+
+class AssignmentSource(Protocol):
+    """Who knows which PChannel is served where."""
+
+    def place(self, pchannel: str) -> tuple[Channel, str]:
+        """Where `pchannel` stands, and its owner's address; empty when nobody serves it."""
+        ...
+
+    def report_error(self, pchannel: str, term: int, error: WalError) -> bool:
+        """A client says what the owner answered it; whether that is of use."""
         ...

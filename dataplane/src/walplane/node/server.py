@@ -8,7 +8,7 @@ period, then cancels them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -57,8 +57,15 @@ class RpcServer:
         await self._server.wait_for_termination()
 
 
-async def start_server(listen: str, services: Mapping[str, AddToServer]) -> RpcServer:
+async def start_server(
+    listen: str, services: Mapping[str, AddToServer], options: Sequence[tuple[str, int]] = ()
+) -> RpcServer:
     """Listens on `listen` (host:port; port 0 = any free one) with {full name: add to server}.
+
+    Args:
+        listen: where.
+        services: what, by full name.
+        options: of gRPC, beside those that all servers have.
 
     Raises:
         WalError: INVALID_ARGUMENT when it cannot listen there.
@@ -66,7 +73,7 @@ async def start_server(listen: str, services: Mapping[str, AddToServer]) -> RpcS
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
         raise WalError(ErrorCode.INVALID_ARGUMENT, f"{listen!r} is no address: expected HOST:PORT")
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=[*SERVER_OPTIONS, *options])
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for add in services.values():

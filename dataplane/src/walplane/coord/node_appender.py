@@ -1,0 +1,101 @@
+"""Appends the coordinator's messages to VChannels wherever they are served, over gRPC.
+
+Contract: an `Appender` that tries once, at the owner that is known now; whoever calls tries again.
+The entry goes as it is: its producer and number make repeats harmless. Layer: coord.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from walplane.channel import pchannel_of
+from walplane.coord.ports import AssignmentSource
+from walplane.message.ids import MessageID
+from walplane.rpc.channel import connect
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2, streaming_pb2, streaming_pb2_grpc
+from walplane.wal.ports import AppendResult
+
+_Call = grpc.aio.StreamStreamCall[streaming_pb2.ProduceRequest, streaming_pb2.ProduceResponse]
+
+
+class NodeAppender:
+    """Appends through the nodes' Produce streams, one stream an entry."""
+
+    def __init__(self, source: AssignmentSource) -> None:
+        """Connects when there is something to append; `source` knows the owners."""
+        self._source = source
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def append(self, entry: log_pb2.Entry) -> AppendResult:
+        """See `Appender`; the caller sets the deadline."""
+        pchannel = pchannel_of(entry.envelope.vchannel)
+        owner, address = self._source.place(pchannel)
+        if not address:
+            raise WalError(
+                ErrorCode.CHANNEL_NOT_EXIST, f"nobody serves {pchannel} now: {owner.reason}"
+            )
+        subject = f"{pchannel} at {address}"
+        call = streaming_pb2_grpc.StreamingNodeStub(self._channel(address)).Produce()
+        try:
+            opening = streaming_pb2.OpenProduce(pchannel=pchannel, term=owner.term)
+            await call.write(streaming_pb2.ProduceRequest(open=opening))
+            append = streaming_pb2.AppendRequest(request_id=1, entry=entry)
+            await call.write(streaming_pb2.ProduceRequest(append=append))
+            return _result(await _answer(call, subject))
+        except grpc.aio.AioRpcError as error:
+            raise WalError.from_rpc(error, subject) from error
+        except asyncio.InvalidStateError as error:  # the node ended the call before it was asked
+            raise await _ended(call, subject) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        channels, self._channels = self._channels, {}
+        await asyncio.gather(*(channel.close(None) for channel in channels.values()))
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = connect(address)
+        return self._channels[address]
+
+
+async def _answer(call: _Call, subject: str) -> streaming_pb2.AppendResponse:
+    while True:
+        response = await call.read()
+        if not isinstance(response, streaming_pb2.ProduceResponse):
+            raise await _ended(call, subject)
+        if response.appends:
+            return response.appends[0]
+
+
+async def _ended(call: _Call, subject: str) -> WalError:
+    status = grpc.aio.AioRpcError(
+        await call.code(),
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        await call.details(),
+    )
+    if status.code() is grpc.StatusCode.OK:
+        return WalError(ErrorCode.ON_SHUTDOWN, f"{subject} ended the stream")
+    return WalError.from_rpc(status, subject)
+
+
+def _result(append: streaming_pb2.AppendResponse) -> AppendResult:
+    if append.WhichOneof("outcome") != "result":
+        raise WalError.from_proto(append.error)
+    result = append.result
+    confirmed = None
+    if result.HasField("last_confirmed"):
+        confirmed = MessageID.from_proto(result.last_confirmed)
+    return AppendResult(
+        MessageID.from_proto(result.message_id),
+        result.first_tick,
+        result.count,
+        confirmed,
+        result.term,
+        result.open_number,
+    )
