@@ -174,7 +174,7 @@ class Reader:
 
     async def _grant(self, delivery: Delivery) -> None:
         """Gives the credit of what was taken back, some at a time."""
-        self._ungranted += sum(len(item.entry.body) for item in delivery.entries)
+        self._ungranted += sum(item.size for item in delivery.entries)
         if self._owner is not None and self._ungranted * 4 >= self._config.read_ahead_bytes:
             granted, self._ungranted = self._ungranted, 0
             try:

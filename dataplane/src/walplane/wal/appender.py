@@ -103,7 +103,7 @@ class Appender:
     def requeue(self, pending: Pending) -> None:
         """Queues an entry whose caller waits already."""
         self._queue.append(pending)
-        self.bytes_pending += len(pending.op.entry.body)
+        self.bytes_pending += pending.op.size
         self._pump()
 
     def stop(self, reason: WalError) -> None:
@@ -125,7 +125,7 @@ class Appender:
         frame: list[Pending] = []
         size = 0
         while self._queue:
-            body = len(self._queue[0].op.entry.body)
+            body = self._queue[0].op.size
             if frame and size + body > self._config.frame_bytes:
                 break
             size += body
@@ -166,13 +166,13 @@ class Appender:
             settle(
                 pending, self._log_entry(pending, record_id, index), self._acks, self._on_written
             )
-            self.bytes_pending -= len(pending.op.entry.body)
+            self.bytes_pending -= pending.op.size
         self._acks.record_written(MessageID(self._backend, record_id))
         self._on_settled()
 
     def _log_entry(self, pending: Pending, record_id: RecordID, index: int) -> LogEntry:
         message_id = MessageID(self._backend, record_id, index)
-        return LogEntry(pending.op.entry, message_id, self._key.open_number)
+        return LogEntry(pending.op.entry, message_id, self._key.open_number, pending.op.size)
 
 
 def settle(

@@ -7,7 +7,7 @@ Layer: wal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from walplane.message.ids import MessageID, ResumeToken
@@ -75,13 +75,21 @@ class AppendResult:
     open_number: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LogEntry:
-    """One entry as it lies in the log, with its position."""
+    """One entry as it lies in the log, with its position; nobody changes it."""
 
     entry: log_pb2.Entry
     message_id: MessageID
     open_number: int
+    known_size: int = field(default=-1, compare=False, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body; protobuf copies it to tell, so it is asked once."""
+        if self.known_size < 0:
+            self.known_size = len(self.entry.body)
+        return self.known_size
 
     @property
     def first_tick(self) -> int:

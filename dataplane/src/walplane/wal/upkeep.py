@@ -45,7 +45,7 @@ class Upkeep:
         if item.entry.envelope.type != MessageType.TIME_TICK:
             self._owed = True
             self._last_entry = self._now()
-            self._bytes += len(item.entry.body)
+            self._bytes += item.size
 
     def stalled(self) -> bool:
         """Whether this process was stopped for so long that it may not trust what it hears."""

@@ -133,13 +133,14 @@ class WAL:
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
         self.check()
-        if len(entry.body) > self.max_entry_bytes:
+        size = len(entry.body)
+        if size > self.max_entry_bytes:
             raise WalError(
                 ErrorCode.INVALID_ARGUMENT,
-                f"an entry of {len(entry.body)} bytes for {entry.envelope.vchannel!r} exceeds the "
+                f"an entry of {size} bytes for {entry.envelope.vchannel!r} exceeds the "
                 f"{self.max_entry_bytes} bytes that {self._deps.backend.name} takes: split it",
             )
-        return await asyncio.shield(self._start(self._chain(AppendOp(entry))))
+        return await asyncio.shield(self._start(self._chain(AppendOp(entry, size))))
 
     def has_vchannel(self, vchannel: str) -> bool:
         """Whether the log says that `vchannel` exists."""
@@ -154,7 +155,9 @@ class WAL:
         first = self._deps.reserve.take(entry.envelope.count, self._acks.last_allocated)
         if first is None:
             return None
-        return self._appender.submit(AppendOp(entry, self._acks.allocate(first, 1)))
+        return self._appender.submit(
+            AppendOp(entry, len(entry.body), self._acks.allocate(first, 1))
+        )
 
     def move_idle(self) -> None:
         """Moves the watermark of an idle log to a new tick; reaches tailing readers only.

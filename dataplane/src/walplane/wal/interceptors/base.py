@@ -18,9 +18,16 @@ from walplane.wal.timetick.acks import TickRange
 
 @dataclass(slots=True)
 class AppendOp:
-    """One entry on its way to the log; `ticks` are there once the timetick link gave them."""
+    """One entry on its way to the log.
+
+    Attributes:
+        entry: what is appended.
+        size: bytes of its body.
+        ticks: there once the timetick link gave them.
+    """
 
     entry: log_pb2.Entry
+    size: int
     ticks: TickRange | None = None
 
 

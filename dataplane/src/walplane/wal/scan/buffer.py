@@ -67,10 +67,10 @@ class WriteAheadBuffer:
         """Takes the next entry in tick order."""
         self._entries.append(log_entry)
         self._ticks.append(log_entry.last_tick)
-        self._bytes += len(log_entry.entry.body)
+        self._bytes += log_entry.size
         while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
             oldest = self._entries[self._dropped]
-            self._bytes -= len(oldest.entry.body)
+            self._bytes -= oldest.size
             self.floor = oldest.last_tick
             self._dropped += 1
         if self._dropped >= _COMPACT_AT or self._dropped * 2 > len(self._entries):
@@ -89,7 +89,7 @@ class WriteAheadBuffer:
             return None
         end, size = index, 0
         while end < len(self._entries) and (size == 0 or size < max_bytes):
-            size += len(self._entries[end].entry.body) + 1
+            size += self._entries[end].size + 1
             end += 1
         return self._entries[index:end], self._base + end
 
