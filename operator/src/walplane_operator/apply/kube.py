@@ -122,7 +122,10 @@ class Kube:
         """A complete list and its resourceVersion."""
         query = {"labelSelector": selector} if selector else {}
         answer = await self._call("GET", path, query)
-        return answer.get("items") or [], answer["metadata"]["resourceVersion"]
+        # Only custom objects say in a list what they are; a PUT needs it.
+        about = {"apiVersion": answer["apiVersion"], "kind": answer["kind"].removesuffix("List")}
+        items = [about | item for item in answer.get("items") or []]
+        return items, answer["metadata"]["resourceVersion"]
 
     async def create(self, path: str, body: Object) -> Object:
         """Makes an object in the collection at `path`."""

@@ -125,7 +125,8 @@ class Teller:
         """
         if isinstance(error, ApiError) and not error.refused:
             return
-        message = f"{error} (tried again)"
+        what = str(error) if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
+        message = f"{what} (tried again)"
         wanted = Condition("Degraded", "True", "ReconcileFailed", message)
         present = cluster.status.get("conditions") or []
         merged = merge(present, [wanted], cluster.generation, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from walplane.assignment.balance import (
     BalanceChannel,
@@ -22,6 +22,7 @@ from walplane.assignment.balance import (
 from walplane_operator.api.leases import PChannelLease
 from walplane_operator.plan.channels import (
     INITIAL,
+    LEASE_LOST,
     MOVED,
     NODE_EXPIRED,
     NODE_GONE,
@@ -95,9 +96,10 @@ def assign(
     grants = step.grants() if observed.leader is not None else []
     releases = step.releases()
     for grant in grants:
-        memory.channels[grant.index].why[grant.term] = grant.reason
+        # One entry is enough: the status keeps the history.
+        memory.channels[grant.index].granted_for = {grant.term: grant.reason}
     for release in releases:
-        memory.channels[release.index].why[release.lease.term] = release.reason
+        memory.channels[release.index].asked_back = (release.lease.term, release.reason)
     return Assignment(tuple(grants), tuple(releases), step.wake_s())
 
 
@@ -200,7 +202,10 @@ class _Step:
         self, group: list[ChannelView], avoided: str, placed: dict[int, str]
     ) -> dict[int, str]:
         """The best session for each of `group`, none of them `avoided`."""
-        nodes = [node for key, node in self._nodes.items() if key != avoided]
+        nodes = [
+            replace(node, frozen=node.frozen or key == avoided)
+            for key, node in self._nodes.items()
+        ]
         orphans = {view.index for view in group}
         channels = [
             channel
@@ -323,7 +328,7 @@ class _Step:
         """Why it needs a new grant."""
         memory = self._memory.channels[view.index]
         if view.term == 0:
-            return INITIAL
+            return LEASE_LOST if view.known_term else INITIAL
         if view.phase is Phase.DEAD:
             if view.holder is not None:
                 return NODE_EXPIRED
@@ -333,7 +338,10 @@ class _Step:
             return RELEASE_TIMEOUT
         if view.phase is Phase.OPENING:
             return OPEN_TIMEOUT
-        return memory.reason if memory.failed_term == view.term else MOVED
+        if memory.failed_term == view.term:
+            return memory.reason
+        term, reason = memory.asked_back
+        return reason if term == view.term else MOVED
 
 
 def _vchannels(view: ChannelView) -> int:

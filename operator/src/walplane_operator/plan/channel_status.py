@@ -86,7 +86,9 @@ def _state(observed: Observed, view: ChannelView, memory: ChannelMemory) -> Obje
         state = "Assigning"
     else:
         state = "Unavailable" if view.known_term else "Uninitialized"
-    status: Object = {"state": state, "term": view.known_term}
+    status: Object = {"state": state}
+    if view.known_term:
+        status["term"] = view.known_term
     if view.pod and state != "Unavailable":
         status["node"] = view.pod
     reason, message = _why(observed, view, memory)
@@ -140,7 +142,7 @@ def _history(
             "node": view.pod,
             "since": second_time(view.lease.granted or observed.now),
         }
-        if reason := memory.why.get(view.term):
+        if reason := memory.granted_for.get(view.term):
             entry["reason"] = reason[:64]
         history.insert(0, entry)
     return {"history": history[:HISTORY]} if history else {}

@@ -25,6 +25,7 @@ _RETRY_S = (1.0, 30.0)
 _WAITS_FOR_A_PERSON_S = {"DataLoss": 300.0, "ClaimedByOther": 30.0}
 
 INITIAL = "Initial"
+LEASE_LOST = "LeaseLost"
 MOVED = "Moved"
 NODE_EXPIRED = "NodeExpired"
 NODE_GONE = "NodeGone"
@@ -54,7 +55,8 @@ class ChannelMemory:
         failed_term: the latest term whose failure was counted.
         failed_pod: where it failed last.
         not_before: no grant earlier.
-        why: reasons of the grants made and releases asked for, by term.
+        granted_for: reason of the grant of each term, for its history.
+        asked_back: the latest term asked back, and why.
     """
 
     term: int = -1
@@ -66,7 +68,8 @@ class ChannelMemory:
     reason: str = ""
     message: str = ""
     not_before: float = 0.0
-    why: dict[int, str] = field(default_factory=dict)
+    granted_for: dict[int, str] = field(default_factory=dict)
+    asked_back: tuple[int, str] = (-1, "")
 
 
 @dataclass(frozen=True)
