@@ -46,6 +46,9 @@ def standalone(
             help="What stores the log: rocksdb (embedded, below --data) or pulsar://HOST:PORT.",
         ),
     ] = "rocksdb",
+    prefix: Annotated[
+        str, typer.Option(help="Of the PChannels' names; a log is found by it again.")
+    ] = "wal",
     advertise: Annotated[
         str | None,
         typer.Option(
@@ -65,11 +68,16 @@ def standalone(
     """
     settings = settings_of(context, None, debug)
     configure_logging(log_level, log_format)
-    run(settings, lambda: _main(data, listen, advertise, pchannels, backend), logs=False)
+    run(settings, lambda: _main(data, listen, advertise, pchannels, backend, prefix), logs=False)
 
 
 async def _main(
-    data: Path, listen: str, advertise: str | None, pchannels: int | None, backend: str
+    data: Path,
+    listen: str,
+    advertise: str | None,
+    pchannels: int | None,
+    backend: str,
+    prefix: str,
 ) -> None:
     began = time.monotonic()
     wiring = needs("standalone", "walplane.cli.wiring")
@@ -82,6 +90,7 @@ async def _main(
         listen=listen,
         advertise=advertise or _reachable(listen),
         pchannels=pchannels,
+        prefix=prefix,
         backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
     )
     await wiring.run_standalone(options, stop, functools.partial(_ready, options.advertise, began))

@@ -35,9 +35,6 @@ from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
 
-PREFIX = "wal"
-"""Of the PChannels' names in a standalone cluster."""
-
 DRAIN_TIMEOUT_S = 20.0
 _GRACE_S = 2.0
 _DAMAGE = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
@@ -52,6 +49,7 @@ class StandaloneOptions:
         listen: host:port.
         advertise: host:port that clients are told.
         pchannels: how many; None = as many as there are, or the default for a new cluster.
+        prefix: of the PChannels' names.
         backend: URL of the backend.
     """
 
@@ -59,6 +57,7 @@ class StandaloneOptions:
     listen: str
     advertise: str
     pchannels: int | None
+    prefix: str
     backend: str
 
 
@@ -123,7 +122,7 @@ async def _start(
     taken.push_async_callback(backend.close)
     runtime = Runtime.system()
     coord = await taken.enter_async_context(
-        Coord.open(backend, PREFIX, runtime, pchannel_count=options.pchannels)
+        Coord.open(backend, options.prefix, runtime, pchannel_count=options.pchannels)
     )
     node = _node(backend, coord, runtime)
     taken.push_async_callback(node.close)
