@@ -13,6 +13,7 @@ import uvloop
 from benchmarks.loads.common import WARM_UP_S, latency, payloads, rate, report
 from walplane.client import CollectionInfo, StreamingClient
 from walplane.message.builder import MutableMessage, insert
+from walplane.runtime import keep_large_buffers
 
 _CALLS = 8
 _CALL_PAYLOADS = 4000
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--concurrency", type=int, default=1)
+    keep_large_buffers()  # as the walplane command does
     report(uvloop.run(_run(parser.parse_args())))
 
 

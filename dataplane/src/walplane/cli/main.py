@@ -15,6 +15,7 @@ from walplane.cli.options import (
     Settings,
     examples,
 )
+from walplane.runtime import keep_large_buffers
 
 app = typer.Typer(
     name="walplane",
@@ -58,6 +59,7 @@ app.command("version")(cluster.version)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code: the entry point of the console script."""
+    keep_large_buffers()
     try:
         code = app(arguments, prog_name="walplane", standalone_mode=False)
     except typer.TyperException as error:
