@@ -278,6 +278,26 @@ async def test_tail_of_what_is_not_there(cluster: StandaloneProcess, target: str
     assert target in one_line(ran)
 
 
+async def test_the_shell_completes_commands_and_collections(
+    cluster: StandaloneProcess, collection: dict[str, Any]
+) -> None:
+    async def completed(words: str, address: str) -> list[str]:
+        environment = {
+            "_WALPLANE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+            "WALPLANE_ADDRESS": address,
+        }
+        ran = await walplane(environment=environment)
+        assert ran.err == ""
+        return ran.out.split()
+
+    assert "describe" in await completed("walplane collection ", cluster.address)
+    for words in ("walplane tail coll", "walplane append --collection coll"):
+        assert collection["name"] in await completed(words, cluster.address)
+    assert await completed("walplane tail coll", f"127.0.0.1:{free_port()}") == []
+
+
 async def test_a_stack_trace_only_with_debug(cluster: StandaloneProcess) -> None:
     quiet = await at(cluster, "collection", "describe", "nowhere")
     assert "Traceback" not in quiet.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,14 @@ def test_an_unknown_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "unknown backend 'tape'" in error
+
+
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "walplane.cli.tables", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["ingest", "file.csv", "--collection", "x"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "this command needs pyarrow: pip install 'walplane[standalone]'" in error

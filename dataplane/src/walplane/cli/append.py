@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from walplane.channel import shard_of
+from walplane.cli.completion import collection_names
 from walplane.cli.errors import FAILED, one_line
 from walplane.cli.keys import key_bytes
 from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
@@ -47,7 +48,9 @@ _WIDTHS = {"line": 8, "vchannel": 16, "time_tick": 18, "message_id": 20}
 
 def append(
     context: typer.Context,
-    collection: Annotated[str, typer.Option(help="Name of the collection.")],
+    collection: Annotated[
+        str, typer.Option(help="Name of the collection.", autocompletion=collection_names)
+    ],
     key: Annotated[
         str | None,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from walplane.cli.completion import collection_names
 from walplane.cli.options import (
     AddressOption,
     DebugOption,
@@ -30,14 +31,17 @@ app = typer.Typer(
         "walplane collection drop flights",
     ),
 )
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name of the collection.", autocompletion=collection_names),
+]
 _COLUMNS = ("name", "collection_id", "shards", "created_tick")
 
 
 @app.command("create", epilog=examples("walplane collection create flights --shards 4"))
 def create(
     context: typer.Context,
-    name: NameArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")],
     shards: Annotated[int, typer.Option(min=1, help="VChannels it is spread over.")] = 1,
     output: OutputOption = OutputFormat.TABLE,
     address: AddressOption = None,

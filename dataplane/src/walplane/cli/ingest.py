@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from walplane.cli.completion import collection_names
 from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.options import (
     AddressOption,
@@ -61,7 +62,9 @@ def ingest(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="CSV, JSON lines or Parquet.", dir_okay=False)
     ],
-    collection: Annotated[str, typer.Option(help="Name of the collection.")],
+    collection: Annotated[
+        str, typer.Option(help="Name of the collection.", autocompletion=collection_names)
+    ],
     key: Annotated[
         str | None,
         typer.Option(

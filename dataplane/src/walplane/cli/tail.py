@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from walplane.channel import is_vchannel
+from walplane.cli.completion import collection_names
 from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.options import (
     AddressOption,
@@ -53,7 +54,9 @@ def tail(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="COLLECTION|VCHANNEL|PCHANNEL", help="What to read.", show_default=False
+            metavar="COLLECTION|VCHANNEL|PCHANNEL",
+            help="What to read.",
+            autocompletion=collection_names,
         ),
     ],
     start: Annotated[
