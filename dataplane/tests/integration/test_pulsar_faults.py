@@ -47,7 +47,7 @@ async def test_unloads_with_records_in_flight(pulsar_url: str, backend: Backend)
 
 
 async def test_unload_before_the_first_acknowledgement(pulsar_url: str, backend: Backend) -> None:
-    """With the client's own sequence ids, one in fifteen of these lost 64 acknowledged records."""
+    """With the client's own sequence ids, one in twenty of these lost 64 acknowledged records."""
     for _ in range(20):
         topic = new_topic()
         session = await backend.session()
@@ -93,6 +93,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarProcess]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # a JVM starts twice
 async def test_kill_9_with_records_in_flight(broker: PulsarProcess) -> None:
     """A killed broker: what was acknowledged is there, once; the truncation point as well."""
     topic = new_topic()
