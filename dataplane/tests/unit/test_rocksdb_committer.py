@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from walplane.backends.interface import EARLIEST, LATEST, Record
-from walplane.backends.rocksdb import RocksBackend, committer
+from walplane.backends.rocksdb import RocksBackend, committer, floor
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
 from walplane.backends.rocksdb.database import Batch, Database
+from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance.harness import append_all, payloads, read_to_end, settle
 
@@ -50,6 +51,14 @@ class Gate:
         self.reached.set()
         assert self.open.wait(30)
         self._sync()
+
+
+def wrote(database: Database, sequence: int) -> bool:
+    """Whether the first topic's record was written, durable or not."""
+    try:
+        return bool(database.read(1, sequence, sequence + 1, 1))
+    except WalError:
+        return False
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -116,6 +125,28 @@ async def test_a_group_is_bounded(backend: RocksBackend, monkeypatch: pytest.Mon
     gate.open.set()
     await asyncio.gather(*appends)
     assert gate.syncs >= 4
+
+
+async def test_large_groups_are_written_while_one_is_synced(
+    backend: RocksBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And still answered in order, together with the small ones behind them."""
+    session, writer = await writer_of(backend)
+    gate = Gate(backend.database, monkeypatch)
+    ended: list[asyncio.Future[RecordID | None]] = []
+    first = writer.append(bytes(committer.OVERLAP_BYTES))
+    await until(gate.reached.is_set)
+    sizes = (committer.OVERLAP_BYTES, 10, 10)
+    appends = [first, *(writer.append(bytes(size)) for size in sizes)]
+    for append in appends:
+        append.add_done_callback(ended.append)
+    await until(lambda: wrote(backend.database, 2))
+    assert not ended
+    gate.open.set()
+    await asyncio.gather(*appends)
+    assert ended == appends
+    assert gate.syncs >= 2
+    assert len(await read_to_end(session, "t")) == 4
 
 
 async def test_nothing_is_seen_before_it_is_durable(
@@ -207,6 +238,7 @@ async def test_closing_gives_up_on_a_dead_disk(
     _, writer = await writer_of(backend)
     gate = Gate(backend.database, monkeypatch)
     append = writer.append(b"stuck")
+    await until(gate.reached.is_set)
     monkeypatch.setattr("walplane.backends.rocksdb.backend.CALL_SECONDS", 0.2)
     with pytest.raises(WalError, match=r"INNER.*is the disk of .* alive"):
         await asyncio.wait_for(backend.close(), 10)
@@ -218,7 +250,7 @@ async def test_closing_gives_up_on_a_dead_disk(
 async def test_the_floor_follows_the_logs(
     backend: RocksBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(committer, "FLOOR_EVERY", 4)
+    monkeypatch.setattr(floor, "LOOK_EVERY", 4)
     _, writer = await writer_of(backend)
     for number in range(40):
         await append_all(writer, payloads(f"{number}", 2))
@@ -241,7 +273,7 @@ async def test_the_floor_follows_the_logs(
 async def test_the_floor_stays_below_what_is_in_the_logs(
     backend: RocksBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(committer, "FLOOR_EVERY", 4)
+    monkeypatch.setattr(floor, "LOOK_EVERY", 4)
     _, writer = await writer_of(backend)
     for number in range(20):
         await append_all(writer, payloads(f"{number}", 1))

@@ -7,8 +7,8 @@ damage reported, never skipped. A write or fsync error is fatal for the database
     rocksdb:/var/lib/walplane           a directory on a local disk
 
 `database` is what touches RocksDB, `layout` its keys, `mark` the note of what was acknowledged;
-`committer` is the one thread that writes, `commands` what it writes; `backend` and `scanner` are
-the interface.
+`committer` is what writes, `commands` what it writes, `floor` what it may forget; `backend` and
+`scanner` are the interface.
 """
 
 from __future__ import annotations
