@@ -23,7 +23,8 @@ from walplane.backends.sequenced import FIRST
 from walplane.rpc.errors import ErrorCode, WalError
 
 MARK_FILE = "walplane.acknowledged"
-_STALL_SECONDS = 30.0
+_STALL_SECONDS = 120.0
+"""How long flushing may fall behind writing before the disk counts as broken."""
 
 
 class Batch:
