@@ -138,11 +138,12 @@ class Teller:
             await write_status(self._kube, cluster.raw, names.WALCLUSTER, status)
 
     async def _tell_conditions(self, observed: Observed, before: Object, after: Object) -> None:
-        """An event for every condition that has changed its status or its reason."""
+        """An event for every condition that has changed its status, or its reason if that tells."""
         for kind in _TOLD:
             old = find(before.get("conditions"), kind) or {}
             new = find(after["conditions"], kind) or {}
-            if (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
+            same = old.get("status") == new["status"]
+            if same and (old.get("reason") == new["reason"] or kind == "Ready"):
                 continue
             bad = (kind, new["status"]) in _BAD and bool(old)
             message = f"{kind} is {new['status']}: {new['message'] or new['reason']}"

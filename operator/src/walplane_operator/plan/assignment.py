@@ -203,8 +203,7 @@ class _Step:
     ) -> dict[int, str]:
         """The best session for each of `group`, none of them `avoided`."""
         nodes = [
-            replace(node, frozen=node.frozen or key == avoided)
-            for key, node in self._nodes.items()
+            replace(node, frozen=node.frozen or key == avoided) for key, node in self._nodes.items()
         ]
         orphans = {view.index for view in group}
         channels = [

@@ -110,7 +110,7 @@ def _why(observed: Observed, view: ChannelView, memory: ChannelMemory) -> tuple[
     if memory.attempts:
         return memory.reason, memory.message
     if view.phase is Phase.DEAD:
-        return "NodeLost", f"{view.pod}: its session has ended; granted to another node next"
+        return "NodeLost", f"{view.pod}: its session has ended"
     if view.phase is Phase.FREE and observed.leader is None:
         return "NoCoordinator", "waits for a coordinator that leads: an open needs its fresh tick"
     if view.phase is Phase.FREE and not any(n.usable for n in observed.nodes.values()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from walplane_operator.api import names
 from walplane_operator.api.leases import ChannelReport, PChannelLease
@@ -81,6 +81,7 @@ class ChannelView:
         holder: the session that the Lease names, when its Lease is there.
         report: what the holder says about the present term.
         since: when it came to this phase, monotonic seconds.
+        failing: it could not be served lately, and may not be soon.
     """
 
     index: int
@@ -91,6 +92,7 @@ class ChannelView:
     holder: NodeSession | None
     report: ChannelReport | None
     since: float
+    failing: bool = False
 
     @property
     def term(self) -> int:
@@ -130,9 +132,10 @@ def look(observed: Observed, memory: ClusterMemory) -> list[ChannelView]:
     for index in range(observed.cluster.spec.pchannels.count):
         if index not in memory.channels:
             memory.channels[index] = _recalled(observed.pchannels.get(index))
-        view = _view(observed, index, memory.channels[index])
-        _note_failure(observed, view, memory.channels[index])
-        views.append(view)
+        known = memory.channels[index]
+        view = _view(observed, index, known)
+        _note_failure(observed, view, known)
+        views.append(replace(view, failing=known.attempts > 0))
     return views
 
 

@@ -174,7 +174,8 @@ def _named(sight: Sight, wanted: Callable[[Object], bool]) -> str:
     index, status = found[0]
     name = names.pchannel_object(sight.observed.cluster.name, index)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return f"{name}{more}: {status.get('message') or status.get('reason', '')}"
+    why = status.get("message") or status.get("reason") or status["state"]
+    return f"{name}{more}: {why}"
 
 
 def _backend(sight: Sight) -> Condition:

@@ -103,7 +103,8 @@ def _replace_next(
         return Workforce(wanted, progress=progress)
     cordoned = frozenset({victim.name})
     held = len(observed.held_by(victim.name))
-    moving = [view for view in views if view.phase in (Phase.OPENING, Phase.RELEASING)]
+    # What fails again and again must not hold up the roll-out that may mend it.
+    moving = [view for view in views if view.phase is not Phase.SERVED and not view.failing]
     if wanted > 1 and (held or moving):
         message = f"{victim.name} is emptied: {held} PChannels left, {len(moving)} on the move"
         return Workforce(wanted, cordoned, progress=Progress(ROLLING_OUT, message))

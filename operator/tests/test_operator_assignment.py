@@ -1,0 +1,391 @@
+"""Who shall hold which PChannel: every case that a person can bring about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from walplane.testkit.kube_objects import ClusterObjects, walcluster
+from walplane_operator.api.leases import Session
+from walplane_operator.api.spec import WALCluster
+from walplane_operator.plan.assignment import MAX_MOVES, Assignment, assign
+from walplane_operator.plan.channels import (
+    OPEN_DEADLINE_S,
+    RELEASE_DEADLINE_S,
+    ClusterMemory,
+    Phase,
+    look,
+)
+from walplane_operator.plan.observed import Raw, read
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Scene(ClusterObjects):
+    """A cluster whose operator takes one step after another."""
+
+    def __init__(self, count: int = 6, nodes: int = 3, *, coordinator: bool = True) -> None:
+        super().__init__(walcluster(count=count, nodes=nodes))
+        self.dead: set[str] = set()
+        self.memory = ClusterMemory()
+        self.clock = 1000.0
+        if coordinator:
+            self.coordinator()
+
+    def step(self, *cordoned: str) -> Assignment:
+        cluster = WALCluster(self.cluster)
+
+        def alive(session: Session) -> bool:
+            return session.identity not in self.dead
+
+        observed = read(cluster, Raw(**self.lists()), alive, NOW, self.clock)
+        self.views = look(observed, self.memory)
+        return assign(observed, self.views, self.memory, frozenset(cordoned))
+
+    def serve(self, count: int, *identities: str, term: int = 1) -> None:
+        """PChannels 0 .. count - 1, served in turn, long ago."""
+        for index in range(count):
+            self.grant(index, identities[index % len(identities)], term)
+        self.step()
+        self.clock += 100
+
+    def fail(self, index: int, ordinal: int, term: int, **report: object) -> None:
+        """The node reported a failed open and gave the PChannel back."""
+        self.node(ordinal, channels={index: {"term": term, "lastError": "disk", **report}})
+        self.grant(index, "", term)
+
+
+def targets(step: Assignment) -> dict[int, str]:
+    return {grant.index: grant.session for grant in step.grants}
+
+
+def test_everything_is_granted_evenly_at_the_start() -> None:
+    scene = Scene(count=6)
+    nodes = [scene.node(ordinal) for ordinal in range(3)]
+    step = scene.step()
+    assert Counter(targets(step).values()) == dict.fromkeys(nodes, 2)
+    assert {(grant.term, grant.reason) for grant in step.grants} == {(1, "Initial")}
+    assert step.releases == ()
+
+
+def test_nothing_is_granted_without_a_leading_coordinator() -> None:
+    scene = Scene(coordinator=False)
+    scene.node(0)
+    assert scene.step().grants == ()
+    scene.coordinator(leading=False)
+    assert scene.step().grants == (), "a cluster whose claim was refused must fence nobody"
+
+
+def test_nothing_is_granted_without_a_node() -> None:
+    assert Scene().step() == Assignment()
+
+
+def test_a_settled_cluster_is_left_alone() -> None:
+    scene = Scene(count=6)
+    scene.serve(6, *(scene.node(ordinal) for ordinal in range(3)))
+    assert scene.step() == Assignment()
+
+
+def test_the_channels_of_a_dead_node_go_to_the_others_under_higher_terms() -> None:
+    scene = Scene(count=6)
+    nodes = [scene.node(ordinal) for ordinal in range(3)]
+    scene.serve(6, *nodes, term=4)
+    scene.dead.add(nodes[2])
+    step = scene.step()
+    assert set(targets(step)) == {2, 5}
+    assert set(targets(step).values()) == set(nodes[:2])
+    assert {(grant.term, grant.reason) for grant in step.grants} == {(5, "NodeExpired")}
+
+
+def test_a_new_incarnation_ends_the_old_session_at_once() -> None:
+    scene = Scene(count=2)
+    scene.serve(2, scene.node(0), scene.node(1))
+    reborn = scene.node(0, "0000000b")
+    step = scene.step()
+    assert targets(step) == {0: reborn}
+    assert step.grants[0].reason == "NodeRestarted"
+
+
+def test_a_deleted_session_ends_at_once() -> None:
+    scene = Scene(count=2)
+    nodes = [scene.node(0), scene.node(1)]
+    scene.serve(2, *nodes)
+    del scene.leases["demo-node-0"]
+    step = scene.step()
+    assert targets(step) == {0: nodes[1]}
+    assert step.grants[0].reason == "NodeGone"
+
+
+@pytest.mark.parametrize(
+    ("lease_term", "status_term", "floor", "granted"),
+    [(3, 3, 0, 4), (0, 7, 0, 8), (3, 3, 20, 21), (5, 2, 4, 6)],
+)
+def test_a_term_lies_above_lease_status_and_log(
+    lease_term: int, status_term: int, floor: int, granted: int
+) -> None:
+    scene = Scene(count=1)
+    scene.node(0, channels={0: {"term": 1, "termFloor": floor}})
+    scene.pchannels[0]["status"] = {"term": status_term}
+    if lease_term:
+        scene.grant(0, "", lease_term)
+    assert [grant.term for grant in scene.step().grants] == [granted]
+
+
+def test_the_log_of_a_cluster_made_anew_is_opened_above_its_old_terms() -> None:
+    scene = Scene(count=1)
+    scene.node(0)
+    scene.fail(0, 0, 1, termFloor=41, reason="StaleTerm")
+    step = scene.step()
+    assert [(grant.term, grant.reason) for grant in step.grants] == [(42, "StaleTerm")]
+
+
+def test_a_failed_open_is_tried_at_once_on_another_node() -> None:
+    scene = Scene(count=1)
+    other = scene.node(1)
+    scene.fail(0, 0, 1)
+    assert targets(scene.step()) == {0: other}
+
+
+def test_a_failed_open_is_tried_on_the_same_node_when_there_is_no_other() -> None:
+    scene = Scene(count=1)
+    scene.fail(0, 0, 1)
+    assert [grant.term for grant in scene.step().grants] == [2]
+
+
+def test_what_fails_again_and_again_waits_longer_and_holds_up_nobody() -> None:
+    scene = Scene(count=2)
+    scene.node(1)
+    waits = []
+    for term in range(1, 5):
+        scene.fail(0, 0, term)
+        waits.append(scene.step().wake_s)
+    assert waits == [None, 1.0, 2.0, 4.0]
+    assert [grant.index for grant in scene.step().grants] == [1], "0 waits, 1 does not"
+    scene.clock += 4
+    assert 0 in targets(scene.step())
+
+
+def test_a_failure_is_counted_once() -> None:
+    scene = Scene(count=1)
+    scene.fail(0, 0, 3)
+    for _ in range(5):
+        scene.step()
+    assert scene.memory.channels[0].attempts == 1
+
+
+def test_serving_forgets_the_failures() -> None:
+    scene = Scene(count=1)
+    scene.fail(0, 0, 1)
+    scene.step()
+    scene.grant(0, scene.node(1), 2)
+    scene.step()
+    assert scene.memory.channels[0].attempts == 0
+
+
+def test_an_operator_that_starts_anew_does_not_count_twice() -> None:
+    scene = Scene(count=1)
+    scene.fail(0, 0, 3)
+    scene.pchannels[0]["status"] = {"term": 3, "attempts": 4, "state": "Unavailable"}
+    scene.step()
+    assert scene.memory.channels[0].attempts == 4
+
+
+def test_lost_data_waits_for_a_person() -> None:
+    scene = Scene(count=1)
+    scene.node(1)
+    scene.fail(0, 0, 1, reason="DataLoss")
+    step = scene.step()
+    assert (step.grants, step.wake_s) == ((), 300.0)
+
+
+def test_an_open_that_takes_too_long_is_given_to_another() -> None:
+    scene = Scene(count=1)
+    slow, other = scene.node(0), scene.node(1)
+    scene.grant(0, slow, 1, ready=False)
+    assert scene.step().wake_s == OPEN_DEADLINE_S
+    scene.clock += OPEN_DEADLINE_S
+    step = scene.step()
+    assert targets(step) == {0: other}
+    assert (step.grants[0].reason, step.releases) == ("OpenTimeout", ())
+
+
+def test_a_release_that_takes_too_long_is_ended_by_a_higher_term() -> None:
+    scene = Scene(count=1)
+    stuck, other = scene.node(0), scene.node(1)
+    scene.grant(0, stuck, 1, release=1)
+    assert scene.step() == Assignment(wake_s=RELEASE_DEADLINE_S)
+    scene.clock += RELEASE_DEADLINE_S
+    step = scene.step("demo-node-0")
+    assert targets(step) == {0: other}
+    assert step.grants[0].reason == "ReleaseTimeout"
+
+
+def test_a_released_channel_says_why_it_moved() -> None:
+    scene = Scene(count=4)
+    nodes = [scene.node(0), scene.node(1)]
+    scene.serve(4, *nodes)
+    releases = scene.step("demo-node-0").releases
+    assert {release.reason for release in releases} == {"Draining"}
+    scene.grant(0, "", 1)
+    step = scene.step("demo-node-0")
+    assert [(grant.session, grant.reason) for grant in step.grants] == [(nodes[1], "Draining")]
+
+
+def test_few_channels_are_on_the_move_at_a_time() -> None:
+    scene = Scene(count=12)
+    scene.serve(12, scene.node(0))
+    scene.node(1)
+    releases = scene.step().releases
+    assert len(releases) == MAX_MOVES
+    for release in releases:
+        scene.grant(release.index, scene.views[release.index].pod + "_x", 1, release=1)
+    moving = [view for view in scene.views if view.phase is Phase.RELEASING]
+    assert moving == []
+    for release in releases:
+        scene.grant(release.index, release.lease.holder, 1, release=1)
+    assert scene.step().releases == ()
+
+
+def test_nodes_that_join_get_their_share_and_then_all_is_quiet() -> None:
+    scene = Scene(count=16)
+    scene.serve(16, scene.node(0))
+    nodes = [scene.node(ordinal) for ordinal in range(3)]
+    holders = dict.fromkeys(range(16), nodes[0])
+    for term in range(2, 40):
+        step = scene.step()
+        if step == Assignment(wake_s=step.wake_s) and not step.wake_s:
+            break
+        for release in step.releases:
+            scene.grant(release.index, "", release.lease.term)
+        for grant in scene.step().grants:
+            scene.grant(grant.index, grant.session, grant.term)
+            holders[grant.index] = grant.session
+        scene.clock += 11
+        assert term < 39, "it never comes to rest"
+    assert sorted(Counter(holders.values()).values()) == [5, 5, 6]
+
+
+def test_a_channel_that_moved_rests_before_it_moves_for_balance_again() -> None:
+    scene = Scene(count=4)
+    first = scene.node(0)
+    for index in range(4):
+        scene.grant(index, first, 2)
+    scene.node(1)
+    step = scene.step()
+    assert (step.releases, step.wake_s) == ((), 10.0)
+    scene.clock += 10
+    assert scene.step().releases != ()
+
+
+def test_a_draining_node_gets_nothing_and_is_emptied() -> None:
+    scene = Scene(count=4)
+    leaving, staying = scene.node(0), scene.node(1)
+    scene.serve(3, leaving)
+    scene.node(0, draining=True)
+    step = scene.step()
+    assert targets(step) == {3: staying}
+    assert {release.index for release in step.releases} == {0, 1, 2}
+
+
+def test_an_open_on_a_draining_node_is_given_up() -> None:
+    scene = Scene(count=1)
+    leaving = scene.node(0, draining=True)
+    scene.node(1)
+    scene.grant(0, leaving, 1, ready=False)
+    assert [release.index for release in scene.step().releases] == [0]
+
+
+def test_the_only_node_is_emptied_when_it_leaves() -> None:
+    """Nobody can take over: its successor comes the sooner."""
+    scene = Scene(count=2, nodes=1)
+    scene.serve(2, scene.node(0))
+    scene.node(0, draining=True)
+    scene.pods["demo-node-0"]["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    assert len(scene.step().releases) == 2
+
+
+def test_the_last_ready_node_serves_on_while_another_starts() -> None:
+    scene = Scene(count=2)
+    scene.serve(2, scene.node(0))
+    scene.node(0, draining=True)
+    scene.pod("demo-node-1", "node", ready=False)
+    assert scene.step().releases == ()
+
+
+def test_a_pinned_channel_goes_where_it_shall() -> None:
+    scene = Scene(count=3)
+    nodes = [scene.node(ordinal) for ordinal in range(3)]
+    scene.serve(3, *nodes)
+    scene.pchannels[0]["spec"]["pinnedNode"] = "demo-node-2"
+    step = scene.step()
+    assert [(release.index, release.reason) for release in step.releases] == [(0, "Pinned")]
+    scene.grant(0, "", 1)
+    assert targets(scene.step()) == {0: nodes[2]}
+
+
+def test_a_pin_to_a_node_that_is_not_there_holds_nothing_up() -> None:
+    scene = Scene(count=1)
+    node = scene.node(0)
+    scene.pchannels[0]["spec"]["pinnedNode"] = "demo-node-9"
+    assert targets(scene.step()) == {0: node}
+
+
+def test_a_frozen_channel_stays_for_balance_and_moves_for_a_drain() -> None:
+    scene = Scene(count=2)
+    scene.serve(2, scene.node(0))
+    for pchannel in scene.pchannels.values():
+        pchannel["spec"]["frozen"] = True
+    scene.node(1)
+    assert scene.step().releases == ()
+    assert len(scene.step("demo-node-0").releases) == 2
+
+
+def test_what_clients_complain_about_is_granted_anew() -> None:
+    scene = Scene(count=2)
+    scene.serve(2, scene.node(0), scene.node(1))
+    errors = {scene.channel(1): {"term": 1, "code": "CHANNEL_NOT_EXIST"}}
+    scene.coordinator(errors=errors)
+    assert [(r.index, r.reason) for r in scene.step().releases] == [(1, "ClientChannelNotExist")]
+
+
+def test_complaints_about_an_older_grant_are_none() -> None:
+    scene = Scene(count=1)
+    scene.serve(1, scene.node(0), term=3)
+    scene.coordinator(errors={scene.channel(0): {"term": 2, "code": "CHANNEL_FENCED"}})
+    assert scene.step().releases == ()
+
+
+def test_busy_channels_are_spread_by_what_they_carry() -> None:
+    scene = Scene(count=4)
+    carried = {0: 8, 1: 1, 2: 1, 3: 8}
+    busy = {i: {"term": 1, "vchannels": n} for i, n in carried.items()}
+    node = scene.node(0, channels=busy)
+    scene.serve(4, node)
+    scene.node(1)
+    for release in scene.step().releases:
+        scene.grant(release.index, "", 1)
+    for index, vchannels in carried.items():
+        scene.pchannels[index]["status"] = {"vchannels": vchannels}
+    moved = sum(carried[grant.index] for grant in scene.step().grants)
+    assert moved == 9
+
+
+def test_a_lost_lease_is_made_again_above_the_status() -> None:
+    scene = Scene(count=1)
+    node = scene.node(0)
+    scene.serve(1, node, term=5)
+    del scene.leases["demo-pch-0"]
+    scene.pchannels[0]["status"] = {"term": 5, "node": "demo-node-0"}
+    step = scene.step()
+    assert [(g.term, g.lease, g.reason) for g in step.grants] == [(6, None, "LeaseLost")]
+
+
+def test_what_one_retry_avoids_another_node_keeps() -> None:
+    """A node that is avoided for one PChannel still holds its own."""
+    scene = Scene(count=4)
+    first, second = scene.node(0), scene.node(1)
+    scene.serve(4, first, second)
+    scene.fail(0, 0, 1)
+    assert targets(scene.step()) == {0: second}
