@@ -14,7 +14,6 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from walplane.lease.contract import Body, name_of
@@ -29,17 +28,9 @@ _WATCH_SLACK_S = 5.0
 _PAGE = 500
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 _LEASE = _LEASES + "/{name}"
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_KUBECONFIG = "~/.kube/config"
 
 _Query = Sequence[tuple[str, str]]
-
-
-def own_namespace() -> str:
-    """The namespace of this pod; empty outside of one."""
-    try:
-        return _NAMESPACE_FILE.read_text().strip()
-    except OSError:
-        return ""
 
 
 class KubeLeases:
@@ -228,7 +219,8 @@ async def _configuration() -> Any:  # noqa: ANN401 - the client's Configuration
         if os.environ.get("KUBERNETES_SERVICE_HOST"):
             config.load_incluster_config(client_configuration=configuration)
         else:
-            await config.load_kube_config(client_configuration=configuration)
+            path = os.environ.get("KUBECONFIG") or _KUBECONFIG
+            await config.load_kube_config(path, client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,

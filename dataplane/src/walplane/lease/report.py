@@ -1,7 +1,7 @@
 """What a process says of itself in its session Lease: JSON in one annotation. Pure.
 
-Contract: the annotation has at most `MAX_CHARS` characters, whatever the errors say: entries that
-tell no error are left out first. A reader takes what it knows and ignores the rest. Layer: lease.
+Contract: the annotation has at most `MAX_BYTES`, whatever the errors say: entries that tell no
+error are left out first. A reader takes what it knows and ignores the rest. Layer: lease.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from walplane.lease.store import ApiError
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.ports import StaleTerm
 
-MAX_CHARS = 200_000
+MAX_BYTES = 200_000
 MAX_ERROR_CHARS = 300
 MAX_CLIENT_ERRORS = 64
 
@@ -115,10 +115,10 @@ class NodeReport:
     def to_json(self) -> str:
         """The annotation's text; equal reports give equal texts."""
         text = self._dump(self.channels)
-        if len(text) > MAX_CHARS:
+        if _size(text) > MAX_BYTES:
             text = self._dump({n: each for n, each in self.channels.items() if each.last_error})
         shortest = MAX_ERROR_CHARS
-        while len(text) > MAX_CHARS:
+        while _size(text) > MAX_BYTES:
             shortest //= 2
             cut = {n: each for n, each in self.channels.items() if each.last_error}
             text = self._dump(cut, shortest)
@@ -206,6 +206,10 @@ def _shown(channel: ChannelReport, error_chars: int) -> dict[str, Any]:
     values = asdict(channel)
     values["last_error"] = channel.last_error[:error_chars]
     return {_camel(key): value for key, value in values.items()}
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
 
 
 def _camel(name: str) -> str:

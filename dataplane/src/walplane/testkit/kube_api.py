@@ -47,6 +47,7 @@ class KubeApi:
         self._oldest = 0
         self._events: list[tuple[int, str, Body]] = []
         self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -63,6 +64,8 @@ class KubeApi:
 
     async def start(self) -> None:
         """Listens, again on the same port after a `stop`."""
+        self._stopping.clear()
+        self._changed = asyncio.Event()
         app = web.Application()
         app.router.add_route("*", _PATH, self._collection)
         app.router.add_route("*", _PATH + "/{name}", self._object)
@@ -74,6 +77,8 @@ class KubeApi:
 
     async def stop(self) -> None:
         """Ends every connection and refuses new ones."""
+        self._stopping.set()
+        self._changed.set()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -156,26 +161,33 @@ class KubeApi:
             return wrong
         known = self.leases.get(request.match_info["name"])
         body = await request.json() if request.can_read_body else {}
-        asked = body.get("preconditions") if request.method == "DELETE" else body.get("metadata")
         if known is None:
-            # A PUT that names a uid never makes a Lease: the API server says that it conflicts.
-            return _status(409 if (asked or {}).get("uid") else 404, "not found")
+            return self._missing(request, body)
         if request.method == "GET":
             return web.json_response(known)
+        asked = body.get("preconditions" if request.method == "DELETE" else "metadata") or {}
         for key in ("uid", "resourceVersion"):
-            if (asked or {}).get(key, known["metadata"][key]) != known["metadata"][key]:
+            if asked.get(key, known["metadata"][key]) != known["metadata"][key]:
                 return _status(409, "the object has been modified")
         if request.method == "DELETE":
             return web.json_response(self._save("DELETED", copy.deepcopy(known)))
         _check(body)
         return web.json_response(self._save("MODIFIED", self._stored(body, known)))
 
+    def _missing(self, request: web.Request, body: Body) -> web.StreamResponse:
+        """As the real one: a PUT that names no uid makes the Lease anew."""
+        if request.method != "PUT":
+            return _status(404, "not found")
+        if body["metadata"].get("uid"):
+            return _status(409, "precondition failed: uid")
+        return web.json_response(self._save("ADDED", self._stored(body, None)), status=201)
+
     async def _faulty(self, request: web.Request) -> web.StreamResponse | None:
         self.requests.append((request.method, request.match_info.get("name", "")))
         for fault in self.faults:
             answer = fault(request)
             if isinstance(answer, float | int):
-                await asyncio.sleep(answer)
+                await asyncio.wait({asyncio.ensure_future(self._stopping.wait())}, timeout=answer)
                 return _status(504, "hung")
             if answer is not None:
                 return answer
@@ -190,7 +202,7 @@ class KubeApi:
         await response.prepare(request)
         self.watches += 1
         try:
-            while loop.time() < deadline:
+            while loop.time() < deadline and not self._stopping.is_set():
                 changed = self._changed
                 if not self.silent:
                     version = await self._send_since(version, matches, response)
