@@ -9,7 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from devservices.pulsar import PrerequisiteMissingError, PulsarProcess
-from walplane.backends.interface import EARLIEST, Backend, Start, StartAt
+from walplane.backends.interface import (
+    EARLIEST,
+    Backend,
+    BackendSession,
+    Start,
+    StartAt,
+    TopicWriter,
+)
 from walplane.backends.registry import open_backend
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance.harness import append_all, payloads, read_count, read_to_end
@@ -92,6 +99,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulsarProcess]:
     process.wipe()
 
 
+async def reopened(backend: Backend, topic: str) -> tuple[BackendSession, TopicWriter]:
+    """A client and writer after a restart: a cold broker may answer the first tries too late."""
+    async with asyncio.timeout(60):
+        while True:
+            session = await backend.session()
+            try:
+                return session, await session.open_writer(topic, 1, 2)
+            except WalError as error:
+                assert error.code is ErrorCode.INNER
+                await session.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # a JVM starts twice
 async def test_kill_9_with_records_in_flight(broker: PulsarProcess) -> None:
@@ -111,8 +130,7 @@ async def test_kill_9_with_records_in_flight(broker: PulsarProcess) -> None:
     assert {error.code for error in load.refused} == {ErrorCode.OUTCOME_UNKNOWN}
     await session.close()
     await asyncio.to_thread(broker.start)
-    session = await backend.session()
-    writer = await session.open_writer(topic, 1, 2)
+    session, writer = await reopened(backend, topic)
     await append_all(writer, [b"new 0", b"new 1"])
     log = await read_to_end(session, topic)
     assert [(one.record_id, one.data) for one in log[:10]] == [

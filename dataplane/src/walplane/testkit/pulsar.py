@@ -53,17 +53,17 @@ class Load:
         self._task = asyncio.ensure_future(self._run())
 
     async def progress(self, count: int) -> None:
-        """Waits for `count` acknowledgements from now on, ten seconds at most."""
+        """Waits for `count` acknowledgements from now on, thirty seconds at most."""
         while not self._arrived.empty():
             self._arrived.get_nowait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for _ in range(count):
                 await self._arrived.get()
 
     async def stop(self) -> None:
         """Appends nothing more and waits for what is in flight."""
         self._stopping.set()
-        await asyncio.wait_for(self._task, 10)
+        await asyncio.wait_for(self._task, 30)
 
     async def ended(self) -> None:
         """Waits until an append was refused and all that was in flight has ended."""
