@@ -1,0 +1,253 @@
+"""What `walplane node` is made of: logs that end at once, the report of a node, its options."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from typing import Any, cast
+
+import pytest
+
+from walplane.backends.memory import MemoryBackend
+from walplane.cli.errors import CommandError
+from walplane.cli.main import main
+from walplane.cli.pods import Pod, advertised, new_identity, unless
+from walplane.lease.contract import Identity, PChannelLease
+from walplane.lease.decide import Mode
+from walplane.lease.follower import Follower
+from walplane.node.reporting import node_report
+from walplane.node.streaming_node import OpenWAL, StreamingNode
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.runtime import Runtime
+from walplane.testkit.outside import TestAuthority, TestOracle
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_owner import numbered_entry
+from walplane.wal.ports import StaleTerm
+from walplane.wal.wal import WAL
+
+ME = "demo-node-0_uid_aaaaaaaa"
+P0 = "test_0"
+OVER = WalError(ErrorCode.CHANNEL_FENCED, "granted to another")
+
+Lost = list[tuple[str, int, WalError]]
+
+
+class World:
+    """A node on a backend in memory that may open whatever it is told to."""
+
+    def __init__(self, open_wal: OpenWAL | None = None) -> None:
+        self.lost: Lost = []
+        self.authority = TestAuthority()
+        self.authority.terms[P0] = 1
+        self.node = StreamingNode(
+            *("demo-node-0", MemoryBackend(), TestOracle(), self.authority, Runtime.system()),
+            on_channel_lost=lambda *what: self.lost.append(what),
+            open_wal=open_wal,
+        )
+        self.follower = Follower(
+            *(cast(Any, None), self.node, ME, Runtime.system()),
+            may_open=_at_once,
+            reported=_reported,
+            on_change=lambda: None,
+        )
+
+    def report(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(
+            node_report(self.node, self.follower, "10.0.0.1:7651").to_json()
+        )
+        return content
+
+    def grant(self, term: int, holder: str = ME) -> None:
+        self.follower.observe("demo-pch-0", _body(term, holder))
+
+
+async def _at_once(_lease: PChannelLease) -> None:
+    return
+
+
+async def _reported() -> None:
+    return
+
+
+def _body(term: int, holder: str) -> dict[str, Any]:
+    annotations = {"walplane.dev/channel": P0, "walplane.dev/term": str(term)}
+    return {
+        "metadata": {"name": "demo-pch-0", "annotations": annotations},
+        "spec": {"holderIdentity": holder},
+    }
+
+
+async def test_a_log_that_is_stopped_acknowledges_nothing_more() -> None:
+    world = World()
+    await world.node.assign(P0, 1)
+    wal = world.node.wal(P0)
+    await wal.append(numbered_entry(P0, 1, 0))
+    append = asyncio.create_task(wal.append(numbered_entry(P0, 1, 1)))
+    world.node.stop(P0, OVER)
+    with pytest.raises(WalError) as refused:
+        await wal.append(numbered_entry(P0, 1, 2))
+    assert refused.value.code is ErrorCode.CHANNEL_FENCED
+    with pytest.raises(WalError):
+        await append
+    await until(lambda: world.lost == [(P0, 1, OVER)])
+    with pytest.raises(WalError, match="does not hold it"):
+        world.node.wal(P0)
+    world.authority.terms[P0] = 2
+    await world.node.assign(P0, 2)
+    world.node.stop("unknown_0", OVER)
+    await world.node.close()
+
+
+async def test_an_open_that_is_stopped_leaves_nothing_behind() -> None:
+    hold = asyncio.Event()
+
+    async def open_wal(pchannel: str, term: int) -> WAL:
+        await hold.wait()
+        raise AssertionError("it was stopped")
+
+    world = World(open_wal=open_wal)
+    opening = asyncio.create_task(world.node.assign(P0, 1))
+    await asyncio.sleep(0.01)
+    world.node.stop(P0, OVER)
+    with pytest.raises(WalError, match="given up"):
+        await opening
+    await world.node.close()
+
+
+async def test_a_log_that_opens_when_nobody_wants_it_any_more_is_closed() -> None:
+    closed: list[int] = []
+
+    class Wal:
+        async def close(self) -> None:
+            closed.append(1)
+
+    opened = asyncio.Event()
+
+    async def open_wal(pchannel: str, term: int) -> WAL:
+        opened.set()
+        return cast(WAL, Wal())
+
+    world = World(open_wal=open_wal)
+    assigning = asyncio.create_task(world.node.assign(P0, 1))
+    await opened.wait()  # its result is there, nobody has taken it yet
+    assigning.cancel()
+    await asyncio.wait({assigning})
+    assert assigning.cancelled()
+    assert closed == [1]
+
+
+async def test_a_report_tells_what_is_served_and_how_far() -> None:
+    world = World()
+    following = asyncio.create_task(world.follower.run())
+    assert world.report() == {"draining": False, "address": "10.0.0.1:7651", "channels": {}}
+    world.grant(1, "other_u_c")
+    assert world.report()["channels"] == {}
+    world.authority.terms[P0] = 2
+    world.grant(2)
+    wal = await _serving(world, 2)
+    result = await wal.append(numbered_entry(P0, 2, 0))
+    await until(lambda: world.report()["channels"][P0]["watermark"] == result.first_tick)
+    first = world.report()["channels"][P0]
+    assert (first["term"], first["termFloor"], first["attempts"]) == (2, 0, 0)
+    assert (first["reason"], first["lastError"]) == ("", "")
+    await until(lambda: world.report()["channels"][P0]["timeTick"] > first["timeTick"])
+    assert world.report()["channels"][P0]["watermark"] == result.first_tick, "nothing was written"
+    assert first["checkpoint"] == 0
+    await wal.checkpoint()
+    assert world.report()["channels"][P0]["checkpoint"] >= result.first_tick
+    world.follower.set_mode(Mode.DRAINING)
+    assert world.report()["draining"] is True
+    following.cancel()
+    await world.node.close()
+
+
+async def test_a_failed_grant_is_told_until_the_next_one() -> None:
+    failure: list[WalError] = [StaleTerm(P0, 1, 7)]
+
+    async def open_wal(pchannel: str, term: int) -> WAL:
+        raise failure[0]
+
+    world = World(open_wal=open_wal)
+    following = asyncio.create_task(world.follower.run())
+    world.grant(1)
+    await until(lambda: bool(world.report()["channels"].get(P0, {}).get("lastError")))
+    told = world.report()["channels"][P0]
+    assert (told["term"], told["termFloor"], told["reason"], told["attempts"]) == (
+        *(1, 7, "StaleTerm", 1),
+    )
+    world.grant(1, "")
+    assert world.report()["channels"][P0] == told, "given back, and still told"
+    world.grant(8, "other_u_c")
+    assert world.report()["channels"] == {}
+    following.cancel()
+    await world.node.close()
+
+
+async def _serving(world: World, term: int) -> WAL:
+    def there() -> bool:
+        try:
+            world.node.wal(P0, term)
+        except WalError:
+            return False
+        return True
+
+    await until(there)
+    await until(lambda: world.report()["channels"][P0]["timeTick"] > 0)
+    return world.node.wal(P0, term)
+
+
+def test_an_identity_is_random_per_process() -> None:
+    runtime = Runtime.system()
+    first, second = (new_identity("demo-node-0", "uid-1", runtime) for _ in range(2))
+    assert (first.pod, first.uid) == (second.pod, second.uid)
+    assert first.incarnation != second.incarnation
+    assert len(bytes.fromhex(first.incarnation)) == 4
+    assert Identity.parse(str(first)) == first
+    for pod, uid in (("a_b", "u"), ("", "u"), ("a", "")):
+        with pytest.raises(CommandError):
+            new_identity(pod, uid, runtime)
+
+
+def test_others_are_told_an_address_that_leads_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALPLANE_POD_IP", "10.0.0.1")
+    assert advertised("0.0.0.0:7651", None) == "10.0.0.1:7651"
+    assert advertised("0.0.0.0:7651", "a.b:1") == "a.b:1"
+    assert advertised("127.0.0.1:7651", None) == "127.0.0.1:7651"
+    monkeypatch.setenv("WALPLANE_POD_IP", "fd00::1")
+    assert advertised("[::]:7651", None) == "[fd00::1]:7651"
+    monkeypatch.delenv("WALPLANE_POD_IP")
+    with pytest.raises(CommandError, match="--advertise"):
+        advertised("0.0.0.0:7651", None)
+
+
+def test_a_call_of_the_api_server_leaves_time_for_another() -> None:
+    identity = Identity("p", "u", "i")
+    pods = [Pod(identity, "demo", "", "ns", lease_s, "l", "a") for lease_s in (3.0, 60.0)]
+    assert [pod.call_timeout_s for pod in pods] == [1.0, 5.0]
+
+
+async def test_work_ends_when_something_else_does() -> None:
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "done"
+
+    async def crash() -> str:
+        raise RuntimeError("crashed")
+
+    jobs: list[Awaitable[str]] = [work(0), work(0.01)]
+    assert [await unless(job, end) for job in jobs] == ["done", "done"]
+    with pytest.raises(RuntimeError, match="crashed"):
+        await unless(crash(), end)
+    end.set_result(None)
+    assert await unless(work(60), end) is None
+
+
+@pytest.mark.parametrize("command", ["node", "coord"])
+def test_a_command_without_its_options_says_which(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command]) == 2
+    assert "--backend" in capsys.readouterr().err
