@@ -1,12 +1,17 @@
-"""Fixtures of every test folder: a real Pulsar, started once for the whole run."""
+"""Fixtures of every test folder: a real Pulsar for the whole run, a small cluster in memory."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
 
 import pytest
 
 from devservices.pulsar import PrerequisiteMissingError, for_tests, stop_after_tests
+from walplane.backends.interface import Backend
+from walplane.backends.registry import open_backend
+from walplane.client import StreamingClient
+from walplane.testkit.cluster import MiniCluster
 
 
 def pytest_unconfigure() -> None:
@@ -25,3 +30,30 @@ def pulsar_url() -> str:
         return url
     joint = "&" if "?" in url else "?"
     return f"{url}{joint}namespace=public/test-{secrets.token_hex(6)}"
+
+
+P0 = "test_0"
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    backend = await open_backend("memory:?max_record_bytes=200000")
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def cluster(backend: Backend) -> AsyncIterator[MiniCluster]:
+    async with MiniCluster(backend, pchannels=2, nodes=("n1", "n2")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def vchannel(cluster: MiniCluster) -> str:
+    return await cluster.create_vchannel(P0)
+
+
+@pytest.fixture
+async def wal(cluster: MiniCluster) -> AsyncIterator[StreamingClient]:
+    async with StreamingClient.connect(cluster.address) as wal:
+        yield wal

@@ -386,12 +386,15 @@ class WAL:
         flying, queued = self._appender.unsettled()
         self._appender.stop(WalError(ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is closed here"))
         for pending in [item for frame in flying for item in frame.entries] + queued:
-            self._refuse(pending, ErrorCode.CHANNEL_FENCED, "another owner has it; ask discovery")
+            self._refuse(pending, reason)
         self.moved.notify()
 
-    def _refuse(self, pending: Pending, code: ErrorCode, why: str) -> None:
+    def _refuse(self, pending: Pending, reason: WalError | None) -> None:
+        """Fails an append whose outcome only the next owner can tell."""
+        why = reason.message if reason is not None else "it is closed here; ask discovery"
         if not pending.result.done():
-            pending.result.set_exception(WalError(code, f"{self.pchannel}: {why}"))
+            error = WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}")
+            pending.result.set_exception(error)
             pending.result.exception()
 
     async def _release(self) -> None:
