@@ -100,7 +100,7 @@ class WalError(Exception):
     def to_proto(self) -> errors_pb2.WalplaneError:
         """The error as it travels inside a stream."""
         return errors_pb2.WalplaneError(
-            code=errors_pb2.ErrorCode.Name(self.code),  # type: ignore[arg-type]
+            code=errors_pb2.ErrorCode.Name(self.code),
             message=self.message,
             retry_after_ms=self.retry_after_ms,
         )
