@@ -1,17 +1,16 @@
-"""Fixtures of every test folder: a real Pulsar for the whole run, a small cluster in memory."""
+"""Fixtures of every test folder: a real Pulsar, started once for the whole run."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from devservices.pulsar import PrerequisiteMissingError, for_tests, stop_after_tests
-from walplane.backends.interface import Backend
-from walplane.backends.registry import open_backend
-from walplane.client import StreamingClient
-from walplane.testkit.cluster import MiniCluster
+from walplane.backends.pulsar.config import PulsarConfig
 
 
 def pytest_unconfigure() -> None:
@@ -20,40 +19,18 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def pulsar_url() -> str:
+def pulsar_url() -> Iterator[str]:
     """Backend URL of a running Pulsar, in a namespace that this test process has for itself."""
     try:
         url = for_tests()
     except PrerequisiteMissingError as missing:
         pytest.skip(str(missing))
     if "namespace=" in url:
-        return url
-    joint = "&" if "?" in url else "?"
-    return f"{url}{joint}namespace=public/test-{secrets.token_hex(6)}"
-
-
-P0 = "test_0"
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    backend = await open_backend("memory:?max_record_bytes=200000")
-    yield backend
-    await backend.close()
-
-
-@pytest.fixture
-async def cluster(backend: Backend) -> AsyncIterator[MiniCluster]:
-    async with MiniCluster(backend, pchannels=2, nodes=("n1", "n2")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-async def vchannel(cluster: MiniCluster) -> str:
-    return await cluster.create_vchannel(P0)
-
-
-@pytest.fixture
-async def wal(cluster: MiniCluster) -> AsyncIterator[StreamingClient]:
-    async with StreamingClient.connect(cluster.address) as wal:
-        yield wal
+        yield url
+        return
+    config = PulsarConfig.parse(url)
+    namespace = f"public/test-{secrets.token_hex(6)}"
+    yield f"{url}{'&' if '?' in url else '?'}namespace={namespace}"
+    # refused by a broker without forceDeleteNamespaceAllowed, which then keeps the namespace
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.delete(f"{config.admin_url}/admin/v2/namespaces/{namespace}?force=true", timeout=30)
