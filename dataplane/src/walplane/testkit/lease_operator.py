@@ -32,6 +32,7 @@ class PretendOperator:
     Attributes:
         grants: (PChannel, term, session) in the order in which they were made.
         paused: while True it does nothing.
+        pchannels: what it assigns.
     """
 
     def __init__(self, store: LeaseStore, cluster: str, prefix: str, pchannels: int) -> None:
@@ -40,7 +41,7 @@ class PretendOperator:
         self.paused = False
         self._store = store
         self._cluster = cluster
-        self._pchannels = [pchannel_name(prefix, number) for number in range(pchannels)]
+        self.pchannels = [pchannel_name(prefix, number) for number in range(pchannels)]
         self._expiry = Expiry()
         self._dead: set[str] = set()
         self._watch = LeaseWatch(
@@ -70,7 +71,7 @@ class PretendOperator:
 
     def holders(self) -> dict[str, str]:
         """Pods of the PChannels that are confirmed."""
-        leases = [self.lease(pchannel) for pchannel in self._pchannels]
+        leases = [self.lease(pchannel) for pchannel in self.pchannels]
         return {
             each.channel: contract.pod_of(each.holder) for each in leases if each and each.served
         }
@@ -79,7 +80,7 @@ class PretendOperator:
     def all_served(self) -> bool:
         """Whether every PChannel is confirmed by a session that lives."""
         living = self._living()
-        leases = [self.lease(pchannel) for pchannel in self._pchannels]
+        leases = [self.lease(pchannel) for pchannel in self.pchannels]
         return all(each and each.served and each.holder in living for each in leases)
 
     async def _step(self) -> None:
@@ -88,7 +89,7 @@ class PretendOperator:
         load = Counter(dict.fromkeys(usable, 0))
         orphans: list[str] = []
         draining: list[PChannelLease] = []
-        for pchannel in self._pchannels:
+        for pchannel in self.pchannels:
             lease = self.lease(pchannel)
             if lease is None or lease.holder not in living:
                 orphans.append(pchannel)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import count
 from pathlib import Path
 
 from walplane.lease.kube import KubeLeases
@@ -26,6 +26,7 @@ from walplane.testkit.waiting import until
 CLUSTER = "demo"
 NAMESPACE = "test"
 _LOG_TAIL_BYTES = 4000
+_CALL_S = 1.0
 
 
 class PodProcess:
@@ -105,7 +106,7 @@ class PodProcess:
 
 
 class Service:
-    """One address for several processes: every connection goes to the next one that answers.
+    """One address for several processes: every connection goes to any of them, as in Kubernetes.
 
     Attributes:
         targets: host:port each.
@@ -115,7 +116,7 @@ class Service:
         """Use `open`."""
         self.targets = list(targets)
         self.address = ""
-        self._turn = count()
+        self._random = random.Random(1)  # noqa: S311 - a choice of a test
         self._links: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -154,9 +155,8 @@ class Service:
             far_writer.close()
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        first = next(self._turn)
-        for number in range(len(self.targets)):
-            host, _, port = self.targets[(first + number) % len(self.targets)].rpartition(":")
+        for target in self._random.sample(self.targets, len(self.targets)):
+            host, _, port = target.rpartition(":")
             try:
                 return await asyncio.open_connection(host, int(port))
             except OSError:
@@ -214,8 +214,8 @@ class PodCluster:
         async with AsyncExitStack() as taken:
             api = await taken.enter_async_context(KubeApi.serving())
             kubeconfig = api.kubeconfig(directory / "kubeconfig")
-            os.environ["KUBECONFIG"] = str(kubeconfig)
-            store = await taken.enter_async_context(KubeLeases.connect(NAMESPACE))
+            os.environ["KUBECONFIG"] = str(kubeconfig)  # for the operator, which runs here
+            store = await taken.enter_async_context(KubeLeases.connect(NAMESPACE, _CALL_S))
             operator = PretendOperator(store, CLUSTER, prefix, pchannels)
             settings = {
                 "KUBECONFIG": str(kubeconfig),

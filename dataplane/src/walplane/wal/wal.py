@@ -108,6 +108,8 @@ class WAL:
         opened = await wal._ownership.take(begin, observe)
         wal.buffer.floor = opened.barrier_tick
         wal._serve(opened)
+        # The fresh tick lies above all that the reserve holds: it is filled before it is needed.
+        deps.reserve.take(1, opened.barrier_tick)
         wal._start(wal._upkeep.run())
         return wal
 
