@@ -15,7 +15,7 @@ import pytest
 from rocksdict import Options, Rdict
 
 from walplane.backends.registry import open_backend
-from walplane.backends.rocksdb import RocksBackend, layout
+from walplane.backends.rocksdb import RocksBackend, layout, options
 from walplane.backends.rocksdb.database import Database
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance.harness import (
@@ -137,6 +137,29 @@ async def test_truncation_deletes(tmp_path: Path) -> None:
     database.close()
 
 
+def disk_use(directory: Path) -> int:
+    """Bytes that the files of `directory` take."""
+    return sum(file.stat().st_blocks * 512 for file in directory.iterdir())
+
+
+async def test_truncation_frees_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a topic that nobody truncates shares the files."""
+    monkeypatch.setattr(options, "WRITE_BUFFER_BYTES", 1 << 20)
+    backend = await RocksBackend.open(str(tmp_path))
+    session = await backend.session()
+    for topic in ("t", "idle"):
+        await session.ensure_topic(topic)
+    idle = await append_all(await session.open_writer("idle", 1, 0), payloads("idle", 1, 50_000))
+    writer = await session.open_writer("t", 1, 0)
+    for number in range(48):
+        (*_, last) = await append_all(writer, payloads(f"{number}", 10, 100_000))
+        assert last.record_id is not None
+        await session.truncate("t", last.record_id)
+    assert disk_use(tmp_path) < 16 << 20
+    expect_holds(await read_to_end(session, "idle"), idle)
+    await backend.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 100 MiB, which `enlarge` makes larger."""
@@ -145,8 +168,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs root to mount a small file system")
     path = tmp_path / "disk"
     path.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=100m", "tmpfs", str(path)]
-    if subprocess.run([mount, *options], capture_output=True, check=False).returncode:
+    arguments = ["-t", "tmpfs", "-o", "size=100m", "tmpfs", str(path)]
+    if subprocess.run([mount, *arguments], capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)

@@ -35,6 +35,10 @@ def database_options() -> Options:
     options.set_min_blob_size(_BLOB_BYTES)
     options.set_blob_compression_type(DBCompressionType.none())
     options.set_enable_blob_gc(True)
+    # Truncation frees whole files; this is for the few records that hold an old one. With the
+    # default of 0.25 every compaction moved half of the log (measured: 2.5 bytes written per byte
+    # appended instead of 2.0).
+    options.set_blob_gc_age_cutoff(0.05)
     options.set_avoid_unnecessary_blocking_io(True)
     options.set_max_open_files(512)
     options.set_keep_log_file_num(2)
