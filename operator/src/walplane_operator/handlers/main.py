@@ -36,6 +36,7 @@ from walplane_operator.plan.sessions import SessionMonitor
 
 _log = structlog.get_logger(__name__)
 
+_KOPF_IDENTITY: Any = "walplane-operator"
 _SUSPECT_S = 0.5
 _LEADER_STALE_S = 60.0
 _WORKLOADS = (("v1", "Pod"), ("apps/v1", "StatefulSet"), ("apps/v1", "Deployment"))
@@ -154,7 +155,14 @@ class Operator:
     async def _run_kopf(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
         _register(registry, self._kopf)
-        await kopf.operator(registry=registry, clusterwide=True, standalone=True, stop_flag=stop)
+        await kopf.operator(
+            registry=registry,
+            clusterwide=True,
+            standalone=True,
+            # else it asks for the name of a user that a container need not have
+            identity=_KOPF_IDENTITY,
+            stop_flag=stop,
+        )
 
 
 def _register(registry: kopf.OperatorRegistry, triggers: KopfTriggers) -> None:
