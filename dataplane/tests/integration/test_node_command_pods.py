@@ -6,10 +6,12 @@ The API server and the operator are stand-ins on loopback; everything else is wh
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,3 +213,45 @@ async def test_a_coordinator_that_wakes_from_a_long_stop_ends(
             assert await cluster.coords[first].ended() == 1
             await load.more(20)
         await fine(load)
+
+
+async def test_a_second_cluster_on_the_same_topics_disturbs_nobody_until_it_may_adopt_them(
+    pulsar_url: str, prefix: str, tmp_path: Path
+) -> None:
+    async with PodCluster.running(
+        pulsar_url, tmp_path, nodes=1, prefix=prefix, pchannels=2, lease_s=LEASE_S
+    ) as cluster:
+        await cluster.all_served()
+        rival = {"WALPLANE_CLUSTER": "rival", "WALPLANE_CLUSTER_UID": "uid-of-rival"}
+        async with PodLoad.running(cluster.service.address, 2) as load:
+            await load.more(20)
+            before = terms(cluster)
+            intruder = await cluster.add_coord("rival-coord-0", **rival)
+            await until(lambda: backend_of(cluster, "rival-coord-0") == "ClaimedByOther", 30)
+            await load.more(20)
+            assert terms(cluster) == before
+            assert cluster.leading() == "demo-coord-0"
+            assert load.longest_gap() < 1.0
+            await intruder.kill()
+        await fine(load)
+        for process in [*cluster.nodes.values(), *cluster.coords.values()]:
+            await process.kill()
+        await cluster.add_coord("rival-coord-1", **rival, WALPLANE_ADOPT="uid-of-demo")
+        await until(lambda: report_of(cluster, "rival-coord-1").get("leading") is True, 30)
+        assert backend_of(cluster, "rival-coord-1") == ""
+        await cluster.coords["demo-coord-0"].start()
+        await until(lambda: backend_of(cluster, "demo-coord-0") == "ClaimedByOther", 30)
+
+
+def report_of(cluster: PodCluster, pod: str) -> dict[str, Any]:
+    lease = cluster.api.leases.get(pod)
+    content: dict[str, Any] = (
+        json.loads(contract.annotation(lease, contract.REPORT)) if lease else {}
+    )
+    return content
+
+
+def backend_of(cluster: PodCluster, pod: str) -> str | None:
+    """Why its meta topic is not open; empty when it is, None when it has not said anything."""
+    said = report_of(cluster, pod).get("backend")
+    return None if said is None else str(said["reason"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from walplane.backends.claims import ClaimedByOtherError
 from walplane.lease import contract
 from walplane.lease.contract import Identity, PChannelLease, held_body
 from walplane.lease.expiry import Expiry
@@ -12,7 +13,6 @@ from walplane.lease.leader import Claim, claim
 from walplane.lease.report import (
     MAX_BYTES,
     ChannelReport,
-    ClaimedByOtherError,
     ClientError,
     CoordinatorAwayError,
     CoordReport,

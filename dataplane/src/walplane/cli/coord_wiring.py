@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import structlog
 
+from walplane.backends.claims import claimed
 from walplane.backends.interface import Backend
 from walplane.cli.pods import Pod, backend_when_there, unless, within
 from walplane.coord.coord import SERVICE_NAMES, Coord
@@ -144,7 +145,8 @@ class _Process:
                 backend = await backend_when_there(options.backend, self._note, patient=True)
                 taken.push_async_callback(backend.close)
                 await self._watch.synced.wait()
-                coord = await self._take_over(backend, taken)
+                owned = claimed(backend, self._pod.owner, options.adopt)
+                coord = await self._take_over(owned, taken)
             appender = NodeAppender(self._view)
             taken.push_async_callback(appender.close)
             await taken.enter_async_context(coord.changing(appender))

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from walplane.backends.claims import ClaimedBackend, claimed
 from walplane.backends.interface import Backend
 from walplane.cli.pods import Pod, backend_when_there, unless, within
 from walplane.lease import contract
@@ -86,7 +87,7 @@ class _Process:
         self._options = options
         self._pod = options.pod
         self._me = str(options.pod.identity)
-        self._backend = backend
+        self._backend = claimed(backend, options.pod.owner)
         self._runtime = Runtime.system()
 
     async def run(self, taken: AsyncExitStack, stopping: asyncio.Future[Any]) -> None:
@@ -185,6 +186,8 @@ class _Process:
 
     async def _may_open(self, lease: PChannelLease) -> None:
         """No log is taken from anybody before a coordinator of this cluster gives ticks."""
+        if isinstance(self._backend, ClaimedBackend) and lease.adopt:
+            self._backend.adopted.add(lease.adopt)
         try:
             async with asyncio.timeout(_COORDINATOR_S):
                 await self._node.reserve.ready(1, 0)

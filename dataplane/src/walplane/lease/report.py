@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from walplane.backends.claims import ClaimedByOtherError
 from walplane.lease.store import ApiError
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.ports import StaleTerm
@@ -29,23 +30,6 @@ STOPPED = "Stopped"
 """Reasons of a node's errors."""
 
 _DAMAGE = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
-
-
-class ClaimedByOtherError(WalError):
-    """The topics belong to another cluster.
-
-    Attributes:
-        owner: the claim found there.
-    """
-
-    def __init__(self, topic: str, owner: str) -> None:
-        """Names both."""
-        super().__init__(
-            ErrorCode.INVALID_ARGUMENT,
-            f"{topic} belongs to {owner}: choose another prefix, or annotate the WALCluster with "
-            f"walplane.dev/adopt: {owner.rpartition('/')[2]}",
-        )
-        self.owner = owner
 
 
 class CoordinatorAwayError(WalError):

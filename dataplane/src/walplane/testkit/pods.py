@@ -243,11 +243,13 @@ class PodCluster:
                     print(process.log_tail())
                 raise
 
-    async def add_coord(self, name: str) -> PodProcess:
-        """Starts a coordinator."""
-        process = PodProcess(name, ["coord"], self._settings, self._directory)
+    async def add_coord(self, name: str, **settings: str) -> PodProcess:
+        """Starts a coordinator; `settings` are environment of its own."""
+        environment = {**self._settings, **settings}
+        process = PodProcess(name, ["coord"], environment, self._directory)
         self.coords[name] = process
-        self.service.targets.append(process.address)
+        if environment["WALPLANE_CLUSTER"] == CLUSTER:
+            self.service.targets.append(process.address)
         await process.start()
         return process
 

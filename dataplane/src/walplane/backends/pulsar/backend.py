@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import quote
 
 from walplane.backends.interface import BackendSession
 from walplane.backends.pulsar.admin import Admin
@@ -13,6 +14,8 @@ from walplane.backends.pulsar.session import PulsarSession
 from walplane.backends.pulsar.topics import Topics
 from walplane.backends.pulsar.writer import MAX_RECORD_BYTES
 from walplane.rpc.errors import ErrorCode, WalError
+
+_CLAIM = "walplane-claim"
 
 
 class PulsarBackend:
@@ -59,6 +62,18 @@ class PulsarBackend:
         session = PulsarSession(client, self._topics)
         self._sessions = {one for one in self._sessions if not one.closed} | {session}
         return session
+
+    async def claim_on(self, topic: str) -> str:
+        """See `Claims.claim_on`."""
+        properties = await self._admin.get(self._properties(topic))
+        return str((properties or {}).get(_CLAIM) or "")
+
+    async def set_claim(self, topic: str, claim: str) -> None:
+        """See `Claims.set_claim`."""
+        await self._admin.put(self._properties(topic), {_CLAIM: claim})
+
+    def _properties(self, topic: str) -> str:
+        return f"/persistent/{self._config.namespace}/{quote(topic, safe='')}/properties"
 
     async def close(self) -> None:
         """See `Backend.close`."""
