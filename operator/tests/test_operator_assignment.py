@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from walplane.testkit.kube_objects import ClusterObjects, walcluster
+from walplane.testkit.kube_objects import ClusterObjects, Object, walcluster
 from walplane_operator.api.leases import Session
 from walplane_operator.api.spec import WALCluster
 from walplane_operator.plan.assignment import MAX_MOVES, Assignment, assign
 from walplane_operator.plan.channels import (
     OPEN_DEADLINE_S,
     RELEASE_DEADLINE_S,
+    SETTLED_S,
     ClusterMemory,
     Phase,
     look,
@@ -357,19 +358,52 @@ def test_complaints_about_an_older_grant_are_none() -> None:
     assert scene.step().releases == ()
 
 
+def busy(scene: Scene, carried: dict[int, int]) -> None:
+    """The first node carries VChannels, and has reported so for a while."""
+    reports: dict[int, Object] = {i: {"term": 1, "vchannels": n} for i, n in carried.items()}
+    node = scene.node(0, channels=reports)
+    scene.serve(len(carried), node)
+    scene.step()
+    scene.clock += SETTLED_S
+    scene.step()
+
+
 def test_busy_channels_are_spread_by_what_they_carry() -> None:
-    scene = Scene(count=4)
     carried = {0: 8, 1: 1, 2: 1, 3: 8}
-    busy = {i: {"term": 1, "vchannels": n} for i, n in carried.items()}
-    node = scene.node(0, channels=busy)
-    scene.serve(4, node)
+    scene = Scene(count=4)
+    busy(scene, carried)
     scene.node(1)
-    for release in scene.step().releases:
-        scene.grant(release.index, "", 1)
-    for index, vchannels in carried.items():
-        scene.pchannels[index]["status"] = {"vchannels": vchannels}
-    moved = sum(carried[grant.index] for grant in scene.step().grants)
-    assert moved == 9
+    assert sum(carried[release.index] for release in scene.step().releases) == 9
+
+
+def test_balance_waits_until_the_numbers_have_settled() -> None:
+    """A collection's VChannels come one after another, reported at different times."""
+    scene = Scene(count=4)
+    nodes = [scene.node(0), scene.node(1)]
+    scene.serve(4, *nodes)
+    for vchannels in (5, 9):
+        report: Object = {"term": 1, "vchannels": vchannels}
+        scene.node(0, channels={0: report, 2: report})
+        assert scene.step() == Assignment(wake_s=SETTLED_S)
+        scene.clock += SETTLED_S - 1
+        assert scene.step().releases == ()
+    scene.clock += 1
+    assert scene.step().releases != ()
+
+
+def test_what_was_asked_back_goes_where_it_was_meant_to_go() -> None:
+    """Though the loads have changed meanwhile: nothing moves in vain."""
+    scene = Scene(count=4)
+    first = scene.node(0)
+    scene.serve(4, first)
+    second = scene.node(1)
+    release = scene.step().releases[0]
+    assert release.target == second
+    for index in range(4):
+        scene.grant(index, second if index != release.index else "", 1)
+    assert targets(scene.step()) == {release.index: second}
+    del scene.leases["demo-node-1"]
+    assert targets(scene.step())[release.index] == first, "unless that is gone"
 
 
 def test_a_lost_lease_is_made_again_above_the_status() -> None:

@@ -31,6 +31,7 @@ from walplane_operator.plan.channels import (
     OPEN_TIMEOUT,
     RELEASE_DEADLINE_S,
     RELEASE_TIMEOUT,
+    SETTLED_S,
     ChannelView,
     ClusterMemory,
     Phase,
@@ -63,6 +64,8 @@ class Release:
     index: int
     lease: PChannelLease
     reason: str
+    target: str = ""
+    """Session that shall have it next; empty: whoever is best then."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def assign(
         # One entry is enough: the status keeps the history.
         memory.channels[grant.index].granted_for = {grant.term: grant.reason}
     for release in releases:
-        memory.channels[release.index].asked_back = (release.lease.term, release.reason)
+        asked_back = (release.lease.term, release.reason, release.target)
+        memory.channels[release.index].asked_back = asked_back
     return Assignment(tuple(grants), tuple(releases), step.wake_s())
 
 
@@ -134,9 +138,9 @@ class _Step:
         targets: dict[int, str] = {}
         groups: defaultdict[str, list[ChannelView]] = defaultdict(list)
         for view in ready:
-            pinned = self._pinned_session(view)
-            if pinned:
-                targets[view.index] = pinned
+            known = self._pinned_session(view) or self._promised(view)
+            if known:
+                targets[view.index] = known
             else:
                 groups[self._avoided(view)].append(view)
         for avoided, group in sorted(groups.items()):
@@ -162,7 +166,12 @@ class _Step:
         times = [
             wait
             for view in self._views
-            for wait in (self._pause_of(view), self._cooldown(view), *self._deadlines(view))
+            for wait in (
+                self._pause_of(view),
+                self._cooldown(view),
+                self._settling(view),
+                *self._deadlines(view),
+            )
             if wait > 0
         ]
         return min(times, default=None)
@@ -192,6 +201,11 @@ class _Step:
     def _pinned_session(self, view: ChannelView) -> str | None:
         pod = view.pchannel.spec.pinned_node if view.pchannel else None
         return self._usable_pods.get(pod) if pod else None
+
+    def _promised(self, view: ChannelView) -> str | None:
+        """The session that it was asked back for, so that nothing moves in vain."""
+        term, _, target = self._memory.channels[view.index].asked_back
+        return target if term == view.term and target in self._targets else None
 
     def _avoided(self, view: ChannelView) -> str:
         """Session of the pod where it failed last; empty when there is no other choice."""
@@ -237,8 +251,9 @@ class _Step:
 
     def _weight(self, view: ChannelView) -> tuple[int, ...]:
         """One number a VChannel, all different: nodes do not tell the collections."""
-        most = max(map(_vchannels, self._views))
-        count = _vchannels(view)
+        memories = self._memory.channels
+        most = max(memories[each.index].vchannels for each in self._views)
+        count = memories[view.index].vchannels
         if most > _MAX_WEIGHT:
             count = -(-count * _MAX_WEIGHT // most)
         return tuple(view.index * _MAX_WEIGHT + number for number in range(count))
@@ -256,6 +271,12 @@ class _Step:
             return 0.0
         cooldown = float(self._observed.cluster.spec.lease.duration_seconds)
         return view.since + cooldown - self._observed.clock
+
+    def _settling(self, view: ChannelView) -> float:
+        """Seconds until its number of VChannels is one to balance by."""
+        memory = self._memory.channels[view.index]
+        count, since = memory.reported
+        return 0.0 if count == memory.vchannels else since + SETTLED_S - self._observed.clock
 
     def _balance(self, left: int) -> list[Release]:
         if left <= 0:
@@ -277,7 +298,7 @@ class _Step:
         if move.source is None or view.lease is None:
             return None
         reason = "Draining" if self._nodes[move.source].frozen else "Balance"
-        return Release(view.index, view.lease, reason)
+        return Release(view.index, view.lease, reason, move.target)
 
     def _complaints(self, served: Iterable[ChannelView]) -> list[Release]:
         """What clients say is not served though its Lease says that it is."""
@@ -339,14 +360,8 @@ class _Step:
             return OPEN_TIMEOUT
         if memory.failed_term == view.term:
             return memory.reason
-        term, reason = memory.asked_back
+        term, reason, _ = memory.asked_back
         return reason if term == view.term else MOVED
-
-
-def _vchannels(view: ChannelView) -> int:
-    if view.report is not None:
-        return view.report.vchannels
-    return int(view.pchannel.status.get("vchannels") or 0) if view.pchannel else 0
 
 
 def _camel(code: str) -> str:

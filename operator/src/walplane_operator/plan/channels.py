@@ -21,6 +21,8 @@ OPEN_DEADLINE_S = 90.0
 """A node that has not confirmed a grant by then has failed to open it."""
 RELEASE_DEADLINE_S = 30.0
 """A node that has not given a PChannel back by then is fenced by the next grant."""
+SETTLED_S = 10.0
+"""A number of VChannels that has not changed for so long is one to balance by."""
 _RETRY_S = (1.0, 30.0)
 _WAITS_FOR_A_PERSON_S = {"DataLoss": 300.0, "ClaimedByOther": 30.0}
 
@@ -56,7 +58,9 @@ class ChannelMemory:
         failed_pod: where it failed last.
         not_before: no grant earlier.
         granted_for: reason of the grant of each term, for its history.
-        asked_back: the latest term asked back, and why.
+        asked_back: the latest term asked back, why, and for which session (empty: any).
+        vchannels: what balance goes by; follows what is reported once that has settled.
+        reported: the latest report of VChannels, and since when it is the same.
     """
 
     term: int = -1
@@ -69,7 +73,9 @@ class ChannelMemory:
     message: str = ""
     not_before: float = 0.0
     granted_for: dict[int, str] = field(default_factory=dict)
-    asked_back: tuple[int, str] = (-1, "")
+    asked_back: tuple[int, str, str] = (-1, "", "")
+    vchannels: int = 0
+    reported: tuple[int, float] = (0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ def look(observed: Observed, memory: ClusterMemory) -> list[ChannelView]:
         known = memory.channels[index]
         view = _view(observed, index, known)
         _note_failure(observed, view, known)
+        _note_vchannels(observed, view, known)
         views.append(replace(view, failing=known.attempts > 0))
     return views
 
@@ -155,10 +162,13 @@ def retry_pause(attempts: int, reason: str) -> float:
 def _recalled(pchannel: PChannel | None) -> ChannelMemory:
     """What an earlier operator left in the status."""
     status: Object = pchannel.status if pchannel else {}
+    vchannels = int(status.get("vchannels") or 0)
     attempts = int(status.get("attempts") or 0)
     if not attempts:
-        return ChannelMemory()
+        return ChannelMemory(vchannels=vchannels, reported=(vchannels, 0.0))
     return ChannelMemory(
+        vchannels=vchannels,
+        reported=(vchannels, 0.0),
         attempts=attempts,
         failed_term=int(status.get("term") or 0),
         reason=status.get("reason", ""),
@@ -210,6 +220,15 @@ def _note_failure(observed: Observed, view: ChannelView, memory: ChannelMemory) 
     memory.failed_term = view.term
     memory.attempts += 1
     memory.not_before = observed.clock + retry_pause(memory.attempts, memory.reason)
+
+
+def _note_vchannels(observed: Observed, view: ChannelView, memory: ChannelMemory) -> None:
+    """Collections come shard by shard, and each node reports in its own time: wait for the end."""
+    count = view.report.vchannels if view.report is not None else memory.reported[0]
+    if count != memory.reported[0]:
+        memory.reported = (count, observed.clock)
+    elif observed.clock - memory.reported[1] >= SETTLED_S:
+        memory.vchannels = count
 
 
 def _failure(
