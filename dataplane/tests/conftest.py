@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
 from devservices.pulsar import PrerequisiteMissingError, for_tests, stop_after_tests
+from walplane.backends.interface import Backend
 from walplane.backends.pulsar.config import PulsarConfig
+from walplane.backends.registry import open_backend
+from walplane.client import StreamingClient
+from walplane.testkit.cluster import MiniCluster
 
 
 def pytest_unconfigure() -> None:
@@ -34,3 +38,30 @@ def pulsar_url() -> Iterator[str]:
     # refused by a broker without forceDeleteNamespaceAllowed, which then keeps the namespace
     with contextlib.suppress(httpx.HTTPError):
         httpx.delete(f"{config.admin_url}/admin/v2/namespaces/{namespace}?force=true", timeout=30)
+
+
+P0 = "test_0"
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    backend = await open_backend("memory:?max_record_bytes=200000")
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def cluster(backend: Backend) -> AsyncIterator[MiniCluster]:
+    async with MiniCluster(backend, pchannels=2, nodes=("n1", "n2")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def vchannel(cluster: MiniCluster) -> str:
+    return await cluster.create_vchannel(P0)
+
+
+@pytest.fixture
+async def wal(cluster: MiniCluster) -> AsyncIterator[StreamingClient]:
+    async with StreamingClient.connect(cluster.address) as wal:
+        yield wal

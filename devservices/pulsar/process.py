@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from devservices.pulsar.locks import locked
 
 DEFAULT_DATA = HOME / "data"
 DEFAULT_PORTS = (6650, 8080)
+_PORTS = range(15_000, 30_000)
 READY_TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0
 
@@ -186,6 +188,10 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the system lends to outgoing connections.
+
+    The broker is killed and started again on its port; a lent one could be taken meanwhile.
+    """
+    while not _is_free(port := secrets.choice(_PORTS)):
+        continue
+    return port

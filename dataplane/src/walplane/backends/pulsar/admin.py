@@ -18,7 +18,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 TRY_FOR = 5.0
 _ONE_TRY = 4.0
 _PAUSE = 0.1
-_AWAY = {500, 502, 503, 504}
+_AWAY = {412, 500, 502, 503, 504}  # 412: the subscription is busy with another opener
 
 
 class Admin:
