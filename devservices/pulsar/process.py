@@ -26,6 +26,7 @@ DEFAULT_DATA = HOME / "data"
 DEFAULT_PORTS = (6650, 8080)
 _PORTS = range(15_000, 30_000)
 READY_TIMEOUT = 120.0
+_PORT_FREE_WITHIN = 20.0
 STOP_TIMEOUT = 20.0
 
 
@@ -169,6 +170,9 @@ def _pick(wanted: int | None, kept: int | None, default: int) -> int:
     if wanted is None and kept is None:
         return default if _is_free(default) else _free_port()
     port = wanted or kept or default
+    deadline = time.monotonic() + _PORT_FREE_WITHIN
+    while kept and not _is_free(port) and time.monotonic() < deadline:
+        time.sleep(0.1)  # a killed broker's sockets may outlive its process for a moment
     if not _is_free(port):
         raise PulsarError(
             f"port {port} is taken by another program: stop it, choose another port, or set "
