@@ -27,6 +27,7 @@ CLUSTER = "demo"
 NAMESPACE = "test"
 _LOG_TAIL_BYTES = 4000
 _CALL_S = 1.0
+_START_S = 60.0
 
 
 class PodProcess:
@@ -210,13 +211,14 @@ class PodCluster:
         lease_s: float = 3.0,
         prefix: str = "demo",
     ) -> AsyncIterator[PodCluster]:
-        """Everything started; not everything served yet."""
+        """Every node has a session; not everything is served yet."""
         async with AsyncExitStack() as taken:
             api = await taken.enter_async_context(KubeApi.serving())
             kubeconfig = api.kubeconfig(directory / "kubeconfig")
             os.environ["KUBECONFIG"] = str(kubeconfig)  # for the operator, which runs here
             store = await taken.enter_async_context(KubeLeases.connect(NAMESPACE, _CALL_S))
             operator = PretendOperator(store, CLUSTER, prefix, pchannels)
+            operator.paused = True
             settings = {
                 "KUBECONFIG": str(kubeconfig),
                 "WALPLANE_BACKEND": backend,
@@ -237,6 +239,9 @@ class PodCluster:
             for number in range(nodes):
                 await cluster.add_node(f"{CLUSTER}-node-{number}")
             try:
+                # Who is there first would get everything, since nothing here balances.
+                await until(lambda: all(name in api.leases for name in cluster.nodes), _START_S)
+                operator.paused = False
                 yield cluster
             except BaseException:
                 for process in [*cluster.coords.values(), *cluster.nodes.values()]:
