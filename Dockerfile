@@ -3,18 +3,19 @@
 #   docker build -t walplane:dev .
 #   docker build -t walplane:dev --build-arg BASE=my/python:3.11 --build-arg INDEX=https://index/simple .
 #
-# Where containers reach no package index: `python -m devservices.image` puts wheels into ./wheels
-# first, and they are taken instead. Classic builder and BuildKit both build it. Both stages need the
-# same base, since the virtual environment links to its Python.
+# Where containers reach no package index, `python -m devservices.images.walplane --offline` puts
+# wheels into ./wheels first, and they are taken instead. Classic builder and BuildKit both build it.
+# Both stages need the same base, since the virtual environment links to its Python.
 ARG BASE=python:3.11.13-slim-bookworm
 
 FROM ${BASE} AS build
-ARG INDEX=https://pypi.org/simple
+# pip's own index if empty
+ARG INDEX=
 # pyproject.toml is named so that the copy has something to copy when there are no wheels.
 COPY pyproject.toml wheels* /wheels/
 RUN set -eu; \
     if ls /wheels/*.whl >/dev/null 2>&1; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels; \
-    else export PIP_INDEX_URL="${INDEX}"; fi; \
+    elif [ -n "${INDEX}" ]; then export PIP_INDEX_URL="${INDEX}"; fi; \
     python3 -c "import tomllib; project = tomllib.load(open('/wheels/pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; print(*project['dependencies'], *(one for name in ('standalone', 'node', 'pulsar', 'operator') for one in extras[name] if not one.startswith('walplane[')), sep='\n')" >/wheels/requirements.txt; \
     python3 -m venv --without-pip /opt/venv; \
     python3 -m pip --python /opt/venv/bin/python install -q --no-cache-dir --disable-pip-version-check -r /wheels/requirements.txt; \
@@ -24,7 +25,7 @@ COPY dataplane/src /src/dataplane/src
 COPY operator/src /src/operator/src
 RUN set -eu; \
     if ls /wheels/*.whl >/dev/null 2>&1; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels; \
-    else export PIP_INDEX_URL="${INDEX}"; fi; \
+    elif [ -n "${INDEX}" ]; then export PIP_INDEX_URL="${INDEX}"; fi; \
     python3 -m pip --python /opt/venv/bin/python install -q --no-cache-dir --disable-pip-version-check --no-deps /src
 
 FROM ${BASE}

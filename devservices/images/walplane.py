@@ -1,4 +1,4 @@
-"""Builds the container image: `python -m devservices.image [--tag TAG] [--base IMAGE] …`.
+"""Builds the container image: `python -m devservices.images.walplane [--tag TAG] [--base IMAGE] …`.
 
 Contract: defaults are what anybody with a container registry and a package index has. With
 `--offline` the wheels are fetched on this machine, by its own pip, and handed to the build, so that
@@ -14,7 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from devservices.images import docker
+
+ROOT = Path(__file__).resolve().parents[2]
 WHEELS = ROOT / "wheels"
 TAG = "walplane:dev"
 
@@ -35,9 +37,7 @@ def build(tag: str = TAG, base: str = "", index: str = "", *, offline: bool = Fa
         fetch_wheels()
     else:
         shutil.rmtree(WHEELS, ignore_errors=True)
-    arguments = [f"BASE={base}"] * bool(base) + [f"INDEX={index}"] * bool(index)
-    options = [option for argument in arguments for option in ("--build-arg", argument)]
-    subprocess.run(["docker", "build", "-q", "-t", tag, *options, "."], cwd=ROOT, check=True)
+    docker.build(ROOT, tag, BASE=base, INDEX=index)
 
 
 def fetch_wheels() -> None:
@@ -55,7 +55,7 @@ def fetch_wheels() -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m devservices.image", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m devservices.images.walplane", description=__doc__)
     parser.add_argument("--tag", default=TAG)
     parser.add_argument("--base", default=os.environ.get("WALPLANE_BASE_IMAGE", ""))
     parser.add_argument("--index", default=os.environ.get("PIP_INDEX_URL", ""))
