@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv proto lint format test demo bench clean
+.PHONY: help venv proto lint format test e2e demo bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 venv: $(STAMP)  ## a virtual environment with everything in it
 
@@ -37,6 +37,9 @@ format: $(STAMP)  ## let ruff mend what it can
 
 test: $(STAMP)  ## unit, property, conformance, integration; a real Pulsar where Java and Maven are there
 	@$(BIN)/python -m devservices.test
+
+e2e: $(STAMP)  ## on a real kind cluster with a real Pulsar in it
+	@$(BIN)/python -m devservices.e2e
 
 demo: $(STAMP)  ## a standalone cluster, a killed server, every row exactly once
 	@$(BIN)/python -m devservices.demo

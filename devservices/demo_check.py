@@ -1,8 +1,13 @@
-"""Reads the demo's collection back and compares it with the table it came from."""
+"""Reads a collection of flights back and compares it with the table it came from.
+
+Command line: `python -m devservices.demo_check HOST:PORT COLLECTION CSV --key COLUMN`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,3 +92,31 @@ def compare(found: Found, source: Path, key: str, shards: int) -> list[str]:
     elif not rows.cast(expected.schema).equals(expected):
         faults.append("some rows are not as they were in the table")
     return faults
+
+
+async def check(address: str, collection: str, source: Path, key: str) -> int:
+    """Prints what differs, or VERIFIED; returns the exit code."""
+    async with StreamingClient.connect(address) as wal:
+        info = await wal.describe_collection(collection)
+    found = await read_back(address, info, print)
+    faults = await asyncio.to_thread(compare, found, source, key, len(info.vchannels))
+    for fault in faults:
+        print(f"FAULT: {fault}")
+    if not faults:
+        print(f"VERIFIED: {found.rows:,} rows, each exactly once, ticks strictly growing")
+    return 1 if faults else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m devservices.demo_check")
+    parser.add_argument("address", help="host:port of the cluster")
+    parser.add_argument("collection", help="that the table went into")
+    parser.add_argument("source", type=Path, help="the table, as CSV")
+    parser.add_argument("--key", required=True, help="column that chose the shard")
+    given = parser.parse_args(arguments)
+    return asyncio.run(check(given.address, given.collection, given.source, given.key))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

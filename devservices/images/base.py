@@ -1,4 +1,4 @@
-"""A stand-in for `python:3.11-slim`, from Debian's packages: `python -m devservices.images.base`."""
+"""A stand-in for `python:3.11-slim`, of Debian packages: `python -m devservices.images.base`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from devservices.images import docker
 TAG = "walplane-base:local"
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates,netbase,procps,tzdata"
 _LEFT_OUT = ("man", "doc", "locale")
-_CLEAN = 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/etc/apt/sources.list* "$1"/etc/resolv.conf'
+_CLEAN = 'cd "$1" && rm -rf var/lib/apt/lists/* var/cache/apt etc/apt/sources.list* etc/resolv.conf'
 
 
 def ensure() -> str:

@@ -55,7 +55,8 @@ def fetch_wheels() -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m devservices.images.walplane", description=__doc__)
+    program = "python -m devservices.images.walplane"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--tag", default=TAG)
     parser.add_argument("--base", default=os.environ.get("WALPLANE_BASE_IMAGE", ""))
     parser.add_argument("--index", default=os.environ.get("PIP_INDEX_URL", ""))

@@ -19,9 +19,9 @@ from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import Delivered, History, Outcome, check
 
-COLLECTION = "load"
 _DEFINITE = {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.RESOURCE_ACQUIRED}
 _CONNECT_S = 20.0
+_DEADLINE_S = 30.0
 _PAUSE_S = 0.005
 
 
@@ -34,23 +34,24 @@ class PodLoad:
         acknowledged_at: per VChannel, when each append was acknowledged (monotonic seconds).
     """
 
-    def __init__(self, address: str, shards: int) -> None:
+    def __init__(self, address: str) -> None:
         """Use `running`."""
         self.history = History()
         self.errors: list[WalError] = []
         self.acknowledged_at: dict[str, list[float]] = {}
         self._address = address
-        self._shards = shards
         self._stop = False
         self._progress = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, address: str, shards: int) -> AsyncIterator[PodLoad]:
-        """Appends while the body runs; judged by `verdict` afterwards."""
-        load = cls(address, shards)
+    async def running(
+        cls, address: str, shards: int, collection: str = "load"
+    ) -> AsyncIterator[PodLoad]:
+        """Appends to a new collection while the body runs; judged by `verdict` afterwards."""
+        load = cls(address)
         async with StreamingClient.connect(address, timeout=_CONNECT_S) as wal:
-            info = await wal.create_collection(COLLECTION, shards)
+            info = await wal.create_collection(collection, shards)
             async with asyncio.TaskGroup() as tasks:
                 for vchannel in info.vchannels:
                     load.acknowledged_at[vchannel] = []
@@ -74,11 +75,17 @@ class PodLoad:
 
     def longest_gap(self) -> float:
         """The longest time between two acknowledgements of one VChannel, in seconds."""
-        return max(
+        gaps = (
             (after - before)
             for times in self.acknowledged_at.values()
             for before, after in itertools.pairwise(times)
         )
+        return max(gaps, default=0.0)
+
+    @property
+    def acknowledged(self) -> int:
+        """Appends of all VChannels that were acknowledged."""
+        return sum(len(times) for times in self.acknowledged_at.values())
 
     async def verdict(self) -> list[str]:
         """Reads everything, from the beginning to the present end, and judges the history."""
@@ -99,7 +106,8 @@ class PodLoad:
                 return
             attempt = self.history.begin(vchannel, vchannel, f"{vchannel}/{number}".encode())
             try:
-                result = await wal.append(insert(vchannel, attempt.payload))
+                message = insert(vchannel, attempt.payload)
+                result = await wal.append(message, timeout=_DEADLINE_S)
             except WalError as error:
                 self.errors.append(error)
                 if error.code in _DEFINITE:

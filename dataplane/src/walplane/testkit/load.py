@@ -1,0 +1,67 @@
+"""A load in a pod of its own: `python -m walplane.testkit.load HOST:PORT COLLECTION DIRECTORY`.
+
+Contract: appends to a new collection until the file `stop` lies in the directory; then reads
+everything back and judges it. `state.json` there is replaced five times a second, so that a test
+can look without a connection that must last; with `done` in it, it is the last one. Layer: testkit;
+for tests only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from walplane.testkit.pod_load import PodLoad
+
+_STEP_S = 0.2
+_ERRORS_TOLD = 10
+
+
+async def run(address: str, collection: str, shards: int, directory: Path) -> int:
+    """Appends until told to stop; returns 0 when nothing was lost, doubled or out of order."""
+    stop = directory / "stop"
+    async with PodLoad.running(address, shards, collection) as load:
+        while not await asyncio.to_thread(stop.exists):
+            await asyncio.to_thread(_write, directory, _state(load))
+            await asyncio.sleep(_STEP_S)
+    violations = await load.verdict()
+    last = {**_state(load), "done": True, "violations": violations}
+    await asyncio.to_thread(_write, directory, last)
+    return 1 if violations else 0
+
+
+def _state(load: PodLoad) -> dict[str, Any]:
+    return {
+        "done": False,
+        "acknowledged": load.acknowledged,
+        "least": min(map(len, load.acknowledged_at.values()), default=0),
+        "longest_gap": round(load.longest_gap(), 3),
+        "errors": [str(error) for error in load.errors[:_ERRORS_TOLD]],
+    }
+
+
+def _write(directory: Path, state: dict[str, Any]) -> None:
+    partial = directory / "state.part"
+    partial.write_text(json.dumps(state))
+    os.replace(partial, directory / "state.json")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m walplane.testkit.load")
+    parser.add_argument("address", help="host:port of the cluster")
+    parser.add_argument("collection", help="made by the load")
+    parser.add_argument("directory", type=Path, help="of state.json and stop")
+    parser.add_argument("--shards", type=int, default=8, help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    given.directory.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(run(given.address, given.collection, given.shards, given.directory))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""A pod with the `walplane` command, and loads that run in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from devservices.kind import Kubectl
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = "/tmp/lib"  # noqa: S108 - of the pod
+NAME = "client"
+_VERDICT_S = 120.0
+
+
+class ClientPod:
+    """A program's place in the cluster; `walplane` is what a user types there."""
+
+    def __init__(self, kubectl: Kubectl, image: str) -> None:
+        """Nothing runs yet."""
+        self.kubectl = kubectl
+        self._image = image
+
+    def start(self) -> None:
+        """Makes the pod, waits until it runs, and puts `devservices` into it."""
+        self.kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": NAME},
+                "spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "containers": [
+                        {
+                            "name": NAME,
+                            "image": self._image,
+                            "imagePullPolicy": "IfNotPresent",
+                            "command": ["sleep", "infinity"],
+                            "env": [{"name": "PYTHONPATH", "value": LIBRARY}],
+                        }
+                    ],
+                },
+            }
+        )
+        self.kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", "--timeout=60s", seconds=70)
+        self.unpack(ROOT / "devservices", LIBRARY)
+
+    def __call__(self, *command: str, seconds: float = 120.0) -> str:
+        """Runs a command in the pod; returns what it printed.
+
+        Raises:
+            KubectlError: it failed; the message is what it said.
+        """
+        return self.kubectl("exec", NAME, "--", *command, seconds=seconds)
+
+    def popen(self, *command: str) -> subprocess.Popen[str]:
+        """A command in the pod that goes on; its output is piped."""
+        kubectl = ["kubectl", "--context", self.kubectl.context, "-n", self.kubectl.namespace]
+        return subprocess.Popen(
+            [*kubectl, "exec", NAME, "--", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def unpack(self, source: Path, target: str) -> None:
+        """Copies a file or a folder of Python code into the pod, below the folder `target`."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+            archive.add(source, arcname=source.name, filter=_no_caches)
+        command = ["kubectl", "--context", self.kubectl.context, "-n", self.kubectl.namespace]
+        script = f"mkdir -p {target} && tar -xzf - -C {target}"
+        exec_in = [*command, "exec", "-i", NAME, "--", "sh", "-c", script]
+        subprocess.run(exec_in, input=packed.getvalue(), check=True, capture_output=True)
+
+    @contextmanager
+    def load(self, address: str, name: str, shards: int = 8) -> Iterator[Load]:
+        """Appends to a new collection while the body runs, then judges; see `Load.faults`."""
+        load = Load(self, address, name)
+        load.start(shards)
+        try:
+            yield load
+        finally:
+            load.stop()
+
+
+class Load:
+    """A `walplane.testkit.load` in the pod; it outlives connections to the API server.
+
+    Attributes:
+        final: its last state, once stopped.
+    """
+
+    def __init__(self, pod: ClientPod, address: str, name: str) -> None:
+        """Use `ClientPod.load`."""
+        self._pod = pod
+        self._address = address
+        self._name = name
+        self._directory = f"/tmp/load-{name}"  # noqa: S108 - of the pod
+        self.final: dict[str, Any] = {}
+
+    def start(self, shards: int) -> None:
+        """Starts it; returns once something was acknowledged on every VChannel."""
+        run = f"python3 -m walplane.testkit.load {self._address} {self._name} {self._directory}"
+        log = f"{self._directory}.log"
+        script = f"nohup {run} --shards {shards} >{log} 2>&1 </dev/null &"
+        self._pod("sh", "-c", script)
+        try:
+            self.more(1)
+        except TimeoutError:
+            raise TimeoutError(f"the load did not start: {self._pod('cat', log)}") from None
+
+    def state(self) -> dict[str, Any]:
+        """What it tells of itself."""
+        found: dict[str, Any] = json.loads(self._pod("cat", f"{self._directory}/state.json"))
+        return found
+
+    def more(self, count: int, seconds: float = 60.0) -> None:
+        """Returns once every VChannel has `count` more acknowledgements.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        wanted: list[int] = []
+
+        def reached() -> bool:
+            least = int(self.state()["least"])
+            if not wanted:
+                wanted.append(least + count)
+            return least >= wanted[0]
+
+        self._pod.kubectl.until(f"{count} more appends of {self._name}", reached, seconds)
+
+    def stop(self) -> None:
+        """Stops it, and waits for its verdict."""
+        self._pod("touch", f"{self._directory}/stop")
+        try:
+            self._pod.kubectl.until(
+                "the load's verdict", lambda: bool(self.state()["done"]), _VERDICT_S
+            )
+        except TimeoutError:
+            log = self._pod("tail", "-n", "30", f"{self._directory}.log")
+            raise TimeoutError(f"no verdict of {self._name}: {log}") from None
+        self.final = self.state()
+
+    def faults(self, gap: float | None = None) -> list[str]:
+        """Prints what was seen; returns what was lost, doubled, reordered or refused.
+
+        Args:
+            gap: seconds that two acknowledgements of one VChannel may be apart at most.
+        """
+        longest = float(self.final["longest_gap"])
+        print(
+            f"{self._name}: {self.final['acknowledged']:,} acknowledged, longest gap "
+            f"{longest:.2f} s, {len(self.final['errors'])} errors"
+        )
+        found = [*self.final["violations"], *self.final["errors"]]
+        if gap is not None and longest > gap:
+            found.append(f"the longest gap is {longest:.2f} s, above {gap:g} s")
+        return found
+
+
+def _no_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in member.name else member

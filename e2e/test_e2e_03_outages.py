@@ -1,0 +1,56 @@
+"""The operator or the API server is away; appends and reads go on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from devservices.e2e.client_pod import ClientPod
+from devservices.e2e.demo import Demo
+from devservices.kind import KindCluster, Kubectl
+from devservices.kind.faults import api_server_away, settled_after_outage
+
+pytestmark = pytest.mark.timeout(500)
+
+OPERATOR_AWAY_S = 60
+API_SERVER_AWAY_S = 30
+_NOTICED_S = 2.0
+"""Longest pause of appends that a user would not call an outage."""
+
+
+def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: ClientPod) -> None:
+    """`kubectl -n walplane scale deployment/walplane --replicas=0`, and back after a minute."""
+    operator = kubectl.at("walplane")
+    before = ready.terms()
+    with client.load(ready.address, "no-operator") as load:
+        operator("scale", "deployment/walplane", "--replicas=0")
+        operator("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=walplane")
+        away = time.monotonic()
+        load.more(100)
+        client(
+            *("walplane", "--address", ready.address, "tail", "no-operator", "-o", "json"),
+        )
+        time.sleep(max(0.0, OPERATOR_AWAY_S - (time.monotonic() - away)))
+        load.more(20)
+        operator("scale", "deployment/walplane", "--replicas=2")
+        operator("rollout", "status", "deployment/walplane", "--timeout=60s")
+        ready.ready()
+        load.more(100)
+    assert load.faults(_NOTICED_S) == []
+    assert ready.terms() == before
+
+
+def test_half_a_minute_without_the_api_server(
+    ready: Demo, kind: KindCluster, kubectl: Kubectl, client: ClientPod, image: str
+) -> None:
+    """The API server is killed for 30 s; no PChannel changes its term."""
+    before = ready.terms()
+    with client.load(ready.address, "no-api-server") as load:
+        with api_server_away(kind):
+            time.sleep(API_SERVER_AWAY_S)
+        settled_after_outage(kubectl, image)
+        ready.ready()
+        load.more(100)
+    assert load.faults(_NOTICED_S) == []
+    assert ready.terms() == before

@@ -1,0 +1,89 @@
+"""More nodes, fewer nodes, more PChannels, other pods; no client sees an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from devservices.e2e.client_pod import ClientPod
+from devservices.e2e.demo import Demo
+from devservices.kind import Kubectl
+
+pytestmark = pytest.mark.timeout(500)
+
+
+def test_scale_down_drains_first_and_scale_up_spreads(
+    ready: Demo, kubectl: Kubectl, client: ClientPod
+) -> None:
+    """`kubectl scale walcluster/demo --replicas=1`, then `--replicas=3`."""
+    with client.load(ready.address, "scaled") as load:
+        ready.scale(1)
+        kubectl.until(
+            "one node has everything",
+            lambda: (
+                ready.show()["status"]["nodes"]["summary"] == "1/1"
+                and ready.spread() == {"demo-node-0": 16}
+            ),
+            180,
+        )
+        load.more(50)
+        ready.scale(3)
+        kubectl.until(
+            "three nodes share evenly",
+            lambda: sorted(ready.spread().values()) == [5, 5, 6] and ready.all_assigned(),
+            180,
+        )
+        load.more(50)
+    assert load.faults() == [], "no error with a deadline of 30 s"
+
+
+def test_pchannels_may_grow(ready: Demo, kubectl: Kubectl, client: ClientPod) -> None:
+    """`kubectl patch walcluster/demo` with a higher pchannels.count."""
+    with client.load(ready.address, "grown") as load:
+        ready.patch('{"spec": {"pchannels": {"count": 18}}}')
+        kubectl.until(
+            "18 PChannels are served",
+            lambda: len(ready.channels()) == 18 and ready.all_assigned(),
+            120,
+        )
+        ready.ready()
+        load.more(20)
+    assert load.faults() == []
+
+
+def test_a_roll_out_replaces_drained_nodes(
+    ready: Demo, kubectl: Kubectl, client: ClientPod
+) -> None:
+    """`kubectl patch walcluster/demo` with another pod label: one drained pod at a time."""
+
+    def rolled() -> bool:
+        pods = kubectl.items("pods", "-l", "walplane.dev/component=node")
+        return len(pods) == 3 and all(
+            each["metadata"]["labels"].get("example.com/round") == "2"
+            and each["status"].get("phase") == "Running"
+            for each in pods
+        )
+
+    with client.load(ready.address, "rolled") as load:
+        ready.patch('{"spec": {"podTemplate": {"labels": {"example.com/round": "2"}}}}')
+        kubectl.until("every node has the new label", rolled, 240)
+        ready.ready()
+        load.more(20)
+    assert load.faults() == []
+
+
+def test_a_paused_cluster_is_left_alone(ready: Demo, kubectl: Kubectl) -> None:
+    """`kubectl patch walcluster/demo` with `paused: true`: a scale waits until it is false."""
+    ready.patch('{"spec": {"paused": true}}')
+    kubectl.until("it says so", lambda: ready.show()["status"]["phase"] == "Paused", 20)
+    assert ready.condition("Progressing")["reason"] == "Paused"
+    ready.scale(2)
+    generation = ready.show()["metadata"]["generation"]
+    kubectl.until(
+        "the new spec is seen",
+        lambda: ready.show()["status"]["observedGeneration"] == generation,
+        20,
+    )
+    assert kubectl.get("statefulset", "demo-node")["spec"]["replicas"] == 3
+    ready.scale(3)
+    ready.patch('{"spec": {"paused": false}}')
+    kubectl.until("it runs again", lambda: ready.show()["status"]["phase"] == "Running", 30)
