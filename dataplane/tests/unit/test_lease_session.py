@@ -201,6 +201,7 @@ class Candidate:
         self.leadership = Leadership(
             *(store, identity, "demo", LEASE_S, Runtime.system()),
             ended=lambda holder: holder in self.ended,
+            owner=contract.cluster_reference("demo", "uid-of-demo"),
         )
         self.watch = LeaseWatch(
             *(store, contract.selector("demo"), Runtime.system()),
@@ -305,6 +306,22 @@ async def test_a_leader_leads_on_while_the_api_server_is_away(
         await asyncio.sleep(LEASE_S)
         assert not a.leadership.lost.done()
         assert leader(api) == str(COORD_A)
+
+
+async def test_its_lease_goes_with_the_cluster(api: KubeApi, store: KubeLeases) -> None:
+    async with candidate(store, COORD_A) as a, leading(a):
+        [owner] = api.leases["demo-coord"]["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("WALCluster", "demo", "uid-of-demo")
+
+
+async def test_a_leader_whose_lease_was_deleted_makes_it_anew(
+    api: KubeApi, store: KubeLeases
+) -> None:
+    async with candidate(store, COORD_A) as a, leading(a):
+        await store.delete(api.leases["demo-coord"])
+        await until(lambda: "demo-coord" in api.leases, 5)
+        assert leader(api) == str(COORD_A)
+        assert not a.leadership.lost.done()
 
 
 async def test_two_that_want_it_at_once_do_not_both_get_it(api: KubeApi, store: KubeLeases) -> None:

@@ -108,6 +108,7 @@ class _Process:
         self._leadership = Leadership(
             *(store, pod.identity, pod.cluster, pod.lease_s, self._runtime),
             ended=lambda holder: self._watch.live and self._view.ended(holder),
+            owner=_owner(pod),
         )
 
     async def run(self, stopping: asyncio.Future[Any]) -> None:
@@ -285,6 +286,10 @@ async def _running(job: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+def _owner(pod: Pod) -> Body | None:
+    return contract.cluster_reference(pod.cluster, pod.cluster_uid) if pod.cluster_uid else None
 
 
 def _nothing(_server: grpc.aio.Server) -> None:

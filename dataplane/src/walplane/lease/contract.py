@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 API_VERSION = "coordination.k8s.io/v1"
+CLUSTER_API_VERSION = "walplane.dev/v1alpha1"
 KIND_LABEL = "walplane.dev/lease"
 CLUSTER_LABEL = "walplane.dev/cluster"
 COMPONENT_LABEL = "walplane.dev/component"
@@ -224,6 +225,11 @@ def held_body(
 def pod_reference(identity: Identity) -> Body:
     """The ownerReference that makes a Lease go with the pod."""
     return {"apiVersion": "v1", "kind": "Pod", "name": identity.pod, "uid": identity.uid}
+
+
+def cluster_reference(cluster: str, uid: str) -> Body:
+    """The ownerReference that makes a Lease go with the WALCluster."""
+    return {"apiVersion": CLUSTER_API_VERSION, "kind": "WALCluster", "name": cluster, "uid": uid}
 
 
 def _annotated(body: Body, changes: Mapping[str, str | None]) -> Body:

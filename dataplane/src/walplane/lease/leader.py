@@ -53,6 +53,7 @@ class Leadership:
         duration_s: of the Lease.
         runtime: clocks.
         ended: whether the process of an identity is known to be gone.
+        owner: ownerReference of the Lease, so that it goes with its cluster; None for none.
 
     Attributes:
         lost: done with the reason once another process holds the Lease; only after `acquire`.
@@ -66,6 +67,7 @@ class Leadership:
         duration_s: float,
         runtime: Runtime,
         ended: Callable[[str], bool] = lambda _: False,
+        owner: Body | None = None,
     ) -> None:
         """Holds nothing."""
         self.lost: asyncio.Future[WalError] = asyncio.get_running_loop().create_future()
@@ -79,6 +81,7 @@ class Leadership:
         self._duration_s = duration_s
         self._runtime = runtime
         self._ended = ended
+        self._owner = owner
         self._expiry = Expiry()
         self._body: Body | None = None
         self._seen = asyncio.Event()
@@ -145,11 +148,8 @@ class Leadership:
 
     async def _try_to_take(self) -> bool:
         """Whether this process holds the Lease after one look at it."""
-        try:
-            body = await self._store.get(self._name)
-        except ApiError as error:
-            if error.status != NOT_FOUND:
-                raise
+        body = await self._find()
+        if body is None:
             self._body = await self._store.create(self._held_by(str(self._identity), None))
             return True
         self._saw(body)  # a renewal that the watch has not shown yet restarts the clock
@@ -173,13 +173,25 @@ class Leadership:
     async def _renew(self) -> None:
         body, self._body = self._body, None
         if body is None:
-            body = await self._store.get(self._name)
+            body = await self._find()
+        if body is None:  # deleted by hand: nobody can hold it but who led all the time
+            self._body = await self._store.create(self._held_by(str(self._identity), None))
+            return
         holder = contract.holder_of(body)
         if holder != str(self._identity):
             reason = f"{holder or 'nobody'} holds Lease {self._name} now: this process ends"
             self.lost.set_result(WalError(ErrorCode.ON_SHUTDOWN, reason))
             return
         self._body = await self._store.replace(self._held_by(holder, body))
+
+    async def _find(self) -> Body | None:
+        """The Lease as it is; None when there is none."""
+        try:
+            return await self._store.get(self._name)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
 
     def _saw(self, body: Body) -> None:
         self._expiry.saw(self._name, contract.renewal_of(body), self._runtime.monotonic())
@@ -192,4 +204,5 @@ class Leadership:
             holder=holder,
             duration_s=self._duration_s,
             now=contract.micro_time(self._runtime.wall_ms()),
+            owner=self._owner,
         )
