@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from devservices.e2e.demo import READY_S, Demo
 from devservices.kind import Kubectl
 
 pytestmark = pytest.mark.timeout(400)
+
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def test_a_cluster_is_ready_in_time(demo: Demo) -> None:
@@ -49,6 +53,19 @@ def test_get_shows_every_column(ready: Demo, kubectl: Kubectl) -> None:
         assert lag.endswith("s")
         assert state == "Assigned"
     assert "REPORTED" in kubectl("get", "pch", "-o", "wide").splitlines()[0]
+
+
+def test_readme_shows_what_kubectl_prints(ready: Demo, kubectl: Kubectl) -> None:
+    """Every `kubectl get` of the README."""
+    shown = re.findall(r"```shell-session\n(.*?)```", README.read_text(), re.DOTALL)
+    found = re.findall(r"\$ kubectl (get \S+).*\n((?:[^$].*\n)+)", "".join(shown))
+    assert [each[0] for each in found] == ["get walclusters", "get pchannels"]
+    for command, output in found:
+        header, row, *_ = output.splitlines()
+        printed, first, *_ = kubectl(*command.split()).splitlines()
+        assert printed.split() == header.split()
+        same = [word for word in first.split() if not any(map(str.isdigit, word))]
+        assert same == [word for word in row.split() if not any(map(str.isdigit, word))]
 
 
 def test_describe_tells_the_story(ready: Demo, kubectl: Kubectl) -> None:

@@ -22,8 +22,8 @@ _NOTICED_S = 2.0
 def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: ClientPod) -> None:
     """`kubectl -n walplane scale deployment/walplane --replicas=0`, and back after a minute."""
     operator = kubectl.at("walplane")
-    before = ready.terms()
     with client.load(ready.address, "no-operator") as load:
+        before = ready.quiet()
         operator("scale", "deployment/walplane", "--replicas=0")
         operator("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=walplane")
         away = time.monotonic()
@@ -45,8 +45,8 @@ def test_half_a_minute_without_the_api_server(
     ready: Demo, kind: KindCluster, kubectl: Kubectl, client: ClientPod, image: str
 ) -> None:
     """The API server is killed for 30 s; no PChannel changes its term."""
-    before = ready.terms()
     with client.load(ready.address, "no-api-server") as load:
+        before = ready.quiet()
         with api_server_away(kind):
             time.sleep(API_SERVER_AWAY_S)
         settled_after_outage(kubectl, image)

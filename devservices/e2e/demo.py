@@ -82,6 +82,24 @@ class Demo:
             for each in leases
         }
 
+    def quiet(self, seconds: float = 15.0) -> dict[str, int]:
+        """Waits until no PChannel has changed its term for so long; returns the terms.
+
+        The balance policy waits for numbers that have settled: what a test does next must not be
+        mistaken for the cause of a move that was due anyway.
+        """
+        last, since = self.terms(), time.monotonic()
+
+        def unmoved() -> bool:
+            nonlocal last, since
+            now = self.terms()
+            if now != last:
+                last, since = now, time.monotonic()
+            return time.monotonic() - since >= seconds
+
+        self.kubectl.until("no PChannel moves any more", unmoved, 8 * seconds)
+        return last
+
     def channels_of(self, pod: str) -> set[str]:
         """PChannels that a pod serves."""
         return {name for name, each in self.channels().items() if each.get("node") == pod}
