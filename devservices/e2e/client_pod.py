@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ class ClientPod:
     @contextmanager
     def load(self, address: str, name: str, shards: int = 8) -> Iterator[Load]:
         """Appends to a new collection while the body runs, then judges; see `Load.faults`."""
-        load = Load(self, address, name)
+        load = Load(self, address, f"{name}-{secrets.token_hex(3)}")
         load.start(shards)
         try:
             yield load
@@ -93,9 +94,10 @@ class ClientPod:
 
 
 class Load:
-    """A `walplane.testkit.load` in the pod; it outlives connections to the API server.
+    """One `walplane.testkit.load` in the pod; it outlives connections to the API server.
 
     Attributes:
+        name: of its collection.
         final: its last state, once stopped.
     """
 
@@ -103,13 +105,13 @@ class Load:
         """Use `ClientPod.load`."""
         self._pod = pod
         self._address = address
-        self._name = name
+        self.name = name
         self._directory = f"/tmp/load-{name}"  # noqa: S108 - of the pod
         self.final: dict[str, Any] = {}
 
     def start(self, shards: int) -> None:
         """Starts it; returns once something was acknowledged on every VChannel."""
-        run = f"python3 -m walplane.testkit.load {self._address} {self._name} {self._directory}"
+        run = f"python3 -m walplane.testkit.load {self._address} {self.name} {self._directory}"
         log = f"{self._directory}.log"
         script = f"nohup {run} --shards {shards} >{log} 2>&1 </dev/null &"
         self._pod("sh", "-c", script)
@@ -137,7 +139,7 @@ class Load:
                 wanted.append(least + count)
             return least >= wanted[0]
 
-        self._pod.kubectl.until(f"{count} more appends of {self._name}", reached, seconds)
+        self._pod.kubectl.until(f"{count} more appends of {self.name}", reached, seconds)
 
     def stop(self) -> None:
         """Stops it, and waits for its verdict."""
@@ -148,7 +150,7 @@ class Load:
             )
         except TimeoutError:
             log = self._pod("tail", "-n", "30", f"{self._directory}.log")
-            raise TimeoutError(f"no verdict of {self._name}: {log}") from None
+            raise TimeoutError(f"no verdict of {self.name}: {log}") from None
         self.final = self.state()
 
     def faults(self, gap: float | None = None) -> list[str]:
@@ -159,7 +161,7 @@ class Load:
         """
         longest = float(self.final["longest_gap"])
         print(
-            f"{self._name}: {self.final['acknowledged']:,} acknowledged, longest gap "
+            f"{self.name}: {self.final['acknowledged']:,} acknowledged, longest gap "
             f"{longest:.2f} s, {len(self.final['errors'])} errors"
         )
         found = [*self.final["violations"], *self.final["errors"]]
