@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,12 @@ def kind() -> KindCluster:
 @pytest.fixture(scope="session")
 def image() -> str:
     return _variable("WALPLANE_E2E_IMAGE")
+
+
+@pytest.fixture(scope="session")
+def token() -> str:
+    """For names of this run: a kept cluster has those of earlier runs."""
+    return f"run-{secrets.token_hex(3)}"
 
 
 @pytest.fixture(scope="session")

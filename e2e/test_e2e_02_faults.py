@@ -20,18 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_flights_go_in_while_a_node_is_deleted_by_force(
-    ready: Demo, kubectl: Kubectl, client: ClientPod
+    ready: Demo, kubectl: Kubectl, client: ClientPod, token: str
 ) -> None:
     """`walplane ingest` and `kubectl delete pod demo-node-1 --grace-period=0 --force`."""
     table = flights_csv(ROOT / ".demo" / "download")
     client.unpack(table, "/tmp")  # noqa: S108 - of the pod
-    walplane = ("walplane", "--address", ready.address)
-    client(*walplane, "collection", "create", "flights", "--shards", "4")
+    walplane, flights = ("walplane", "--address", ready.address), f"flights-{token}"
+    client(*walplane, "collection", "create", flights, "--shards", "4")
     before = ready.terms()
     moving = ready.channels_of("demo-node-1")
     with client.load(ready.address, "forced") as load:
         ingest = client.popen(
-            *(*walplane, "ingest", "/tmp/flights.csv", "--collection", "flights"),  # noqa: S108
+            *(*walplane, "ingest", "/tmp/flights.csv", "--collection", flights),  # noqa: S108
             *("--key", "tailnum", "--batch-rows", "64"),
         )
         load.more(20)
@@ -44,7 +44,7 @@ def test_flights_go_in_while_a_node_is_deleted_by_force(
     assert load.faults(LEASE_S + 5) == []
     print(
         client(
-            *("python3", "-m", "devservices.demo_check", ready.address, "flights"),
+            *("python3", "-m", "devservices.demo_check", ready.address, flights),
             *("/tmp/flights.csv", "--key", "tailnum"),  # noqa: S108
         )
     )

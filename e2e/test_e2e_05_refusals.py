@@ -70,7 +70,8 @@ def test_a_backend_that_is_not_there_is_a_condition(ready: Demo, kubectl: Kubect
     lost.apply(walcluster("lost", backend={"pulsar": nowhere}, pchannels={"count": 2}))
     try:
         kubectl.until(
-            "the condition says so", lambda: lost.condition("BackendReachable").get("status") == "False"
+            "the condition says so",
+            lambda: lost.condition("BackendReachable").get("status") == "False",
         )
         condition = lost.condition("BackendReachable")
         print(condition["reason"], condition["message"])

@@ -47,12 +47,12 @@ def pulsar_cluster(name: str, namespace: str, **spec: object) -> Object:
 
 
 def test_deleted_and_made_again_over_the_kept_topics(
-    ready: Demo, kubectl: Kubectl, client: ClientPod
+    ready: Demo, kubectl: Kubectl, client: ClientPod, token: str
 ) -> None:
     """`kubectl delete walcluster demo`, apply again, and `walplane.dev/adopt: <old uid>`."""
-    walplane = ("walplane", "--address", ready.address)
-    client(*walplane, "collection", "create", "kept", "--shards", "4")
-    append(client, ready.address, "kept", 100)
+    walplane, kept = ("walplane", "--address", ready.address), f"kept-{token}"
+    client(*walplane, "collection", "create", kept, "--shards", "4")
+    append(client, ready.address, kept, 100)
     old, terms, count = ready.uid(), ready.terms(), len(ready.channels())
     kubectl("delete", "walcluster", "demo", "--timeout=90s", seconds=100)
     gone = ("get", "pods,pchannels,leases", "-l", "walplane.dev/cluster=demo", "-o", "name")
@@ -70,9 +70,9 @@ def test_deleted_and_made_again_over_the_kept_topics(
     ready.ready(120)
     after = ready.terms()
     assert all(after[name] > terms[name] for name in terms), "terms go on"
-    assert rows(client, ready.address, "kept") == 100
-    append(client, ready.address, "kept", 50)
-    assert rows(client, ready.address, "kept") == 150
+    assert rows(client, ready.address, kept) == 100
+    append(client, ready.address, kept, 50)
+    assert rows(client, ready.address, kept) == 150
 
 
 def test_deletion_policy_delete_takes_the_topics_along(
@@ -88,24 +88,26 @@ def test_deletion_policy_delete_takes_the_topics_along(
     assert topics(client, "default-demo"), "another cluster's topics stay"
 
 
-def test_a_namespace_can_be_deleted(ready: Demo, kubectl: Kubectl, client: ClientPod) -> None:
+def test_a_namespace_can_be_deleted(
+    ready: Demo, kubectl: Kubectl, client: ClientPod, token: str
+) -> None:
     """`kubectl delete namespace other`: nothing hangs, the topics stay."""
     kubectl("create", "namespace", "other")
     other = Demo(kubectl.at("other"), "small")
     other.apply(pulsar_cluster("small", "other"))
     other.ready()
-    client("walplane", "--address", other.address, "collection", "create", "some")
+    client("walplane", "--address", other.address, "collection", "create", token)
     kubectl("delete", "namespace", "other", "--timeout=120s", seconds=130)
     assert topics(client, "other-small")
 
 
-def test_the_embedded_example(ready: Demo, kubectl: Kubectl, client: ClientPod) -> None:
+def test_the_embedded_example(ready: Demo, kubectl: Kubectl, client: ClientPod, token: str) -> None:
     """`kubectl apply -f docs/examples/walcluster-embedded.yaml`; its pod may be deleted."""
     solo = Demo(kubectl, "solo")
     solo.apply(EXAMPLES / "walcluster-embedded.yaml")
     solo.ready()
-    client("walplane", "--address", solo.address, "collection", "create", "some")
-    append(client, solo.address, "some", 10)
+    client("walplane", "--address", solo.address, "collection", "create", token)
+    append(client, solo.address, token, 10)
     uid = kubectl.get("pod", "solo-node-0")["metadata"]["uid"]
     kubectl("delete", "pod", "solo-node-0", "--timeout=60s", seconds=70)
     kubectl.until(
@@ -113,5 +115,5 @@ def test_the_embedded_example(ready: Demo, kubectl: Kubectl, client: ClientPod) 
         lambda: kubectl.get("pod", "solo-node-0")["metadata"]["uid"] != uid,
     )
     solo.ready()
-    kubectl.until("its rows are there", lambda: rows(client, solo.address, "some") == 10)
+    kubectl.until("its rows are there", lambda: rows(client, solo.address, token) == 10)
     kubectl("delete", "walcluster", "solo", "--timeout=60s", seconds=70)
