@@ -71,6 +71,26 @@ def test_a_roll_out_replaces_drained_nodes(
     assert load.faults() == []
 
 
+def test_a_pinned_pchannel_moves_to_its_node(
+    ready: Demo, kubectl: Kubectl, client: ClientPod
+) -> None:
+    """`kubectl patch pchannel demo-3` with `pinnedNode`; without it, the balance goes on."""
+    target = next(name for name in ready.spread() if name != ready.channels()["demo-3"].get("node"))
+    with client.load(ready.address, "pinned") as load:
+        pin = f'{{"spec": {{"pinnedNode": "{target}"}}}}'
+        kubectl("patch", "pchannel", "demo-3", "--type=merge", "-p", pin)
+        kubectl.until(
+            "it is served there",
+            lambda: (
+                ready.channels()["demo-3"].get("node") == target
+                and ready.channels()["demo-3"].get("state") == "Assigned"
+            ),
+        )
+        load.more(20)
+        kubectl("patch", "pchannel", "demo-3", "--type=merge", "-p", '{"spec":{"pinnedNode":null}}')
+    assert load.faults() == []
+
+
 def test_a_paused_cluster_is_left_alone(ready: Demo, kubectl: Kubectl) -> None:
     """`kubectl patch walcluster/demo` with `paused: true`: a scale waits until it is false."""
     ready.patch('{"spec": {"paused": true}}')

@@ -31,7 +31,7 @@ WRONG = [
         walcluster("wrong", backend={"pulsar": PULSAR, "embedded": {}}),
         "name exactly one backend, spec.backend.pulsar or spec.backend.embedded",
     ),
-    (walcluster("wrong", nodes={"replicas": 0}), "replicas"),
+    (walcluster("wrong", nodes={"replicas": 0}), "nodes.replicas must be at least 1"),
     (
         walcluster("wrong", backend={"pulsar": {**PULSAR, "serviceUrl": "http://pulsar"}}),
         "serviceUrl must look like pulsar://host:6650",
@@ -52,6 +52,13 @@ def test_wrong_resources_are_refused(
     with pytest.raises(KubectlError) as refused:
         kubectl.apply(manifest)
     assert sentence in str(refused.value)
+
+
+def test_a_cluster_cannot_be_scaled_to_nothing(ready: Demo) -> None:
+    """`kubectl scale walcluster/demo --replicas=0`."""
+    with pytest.raises(KubectlError) as refused:
+        ready.scale(0)
+    assert "nodes.replicas must be at least 1" in str(refused.value)
 
 
 def test_pchannels_cannot_shrink(ready: Demo) -> None:
