@@ -1,7 +1,7 @@
 """A backend that misbehaves on demand around a real one. Layer: testkit.
 
 `FaultyBackend.faults` is asked before every append to a topic; what it answers happens to that
-record. Everything else goes through unchanged.
+record; `FaultyBackend.truncation` fails truncations. Everything else goes through unchanged.
 """
 
 from __future__ import annotations
@@ -37,13 +37,20 @@ def no_faults(_topic: str) -> Fault:
 
 
 class FaultyBackend:
-    """Wraps a backend; `faults` may be exchanged at any time, `refused` makes sessions fail."""
+    """Wraps a backend.
+
+    Attributes:
+        faults: what happens to records; may be exchanged at any time.
+        refused: whether sessions fail to open.
+        truncation: what truncations fail with.
+    """
 
     def __init__(self, inner: Backend) -> None:
         """Behaves until told otherwise."""
         self.inner = inner
         self.faults: Callable[[str], Fault] = no_faults
         self.refused = False
+        self.truncation: WalError | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +97,8 @@ class _FaultySession:
         return await self._inner.last_record_id(topic)
 
     async def truncate(self, topic: str, record_id: RecordID) -> None:
+        if self._backend.truncation is not None:
+            raise self._backend.truncation
         await self._inner.truncate(topic, record_id)
 
     async def close(self) -> None:
