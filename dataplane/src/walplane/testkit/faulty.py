@@ -17,6 +17,7 @@ from walplane.backends.interface import (
     Start,
     TopicWriter,
 )
+from walplane.backends.sequenced import oversized
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 
@@ -41,6 +42,7 @@ class FaultyBackend:
 
     Attributes:
         faults: what happens to records; may be exchanged at any time.
+        record_bytes: records above it are refused, though `max_record_bytes` promises more.
         refused: whether sessions fail to open.
         truncation: what truncations fail with.
     """
@@ -49,6 +51,7 @@ class FaultyBackend:
         """Behaves until told otherwise."""
         self.inner = inner
         self.faults: Callable[[str], Fault] = no_faults
+        self.record_bytes = inner.max_record_bytes
         self.refused = False
         self.truncation: WalError | None = None
 
@@ -112,11 +115,11 @@ class _FaultyWriter:
         self._inner = inner
 
     def append(self, data: bytes) -> asyncio.Future[RecordID | None]:
+        if len(data) > self._backend.record_bytes:
+            return _failed(oversized(self._topic, len(data), self._backend.record_bytes))
         fault = self._backend.faults(self._topic)
         if fault is Fault.FAIL_BEFORE:
-            failed: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
-            failed.set_exception(_unknown(self._topic))
-            return failed
+            return _failed(_unknown(self._topic))
         written = self._inner.append(data)
         if fault is Fault.NONE:
             return written
@@ -140,6 +143,12 @@ class _FaultyWriter:
 
         written.add_done_callback(finish)
         return told
+
+
+def _failed(error: WalError) -> asyncio.Future[RecordID | None]:
+    failed: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
+    failed.set_exception(error)
+    return failed
 
 
 def _unknown(topic: str) -> WalError:

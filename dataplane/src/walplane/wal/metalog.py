@@ -24,7 +24,7 @@ from walplane.wal.ports import StaleTerm
 
 _log = structlog.get_logger(__name__)
 
-_PART_BYTES = 512 * 1024
+_FRAME_BYTES = 512 * 1024
 
 ACK_TIMEOUT_S = 10.0
 """An acknowledgement of metadata that takes longer counts as lost, unless said otherwise."""
@@ -48,8 +48,10 @@ class MetaLog:
         sender: FrameSender,
         barrier: log_pb2.MetaBarrier,
         ack_timeout_s: float,
+        frame_bytes: int,
     ) -> None:
         """Use `open`."""
+        self._frame_bytes = frame_bytes
         self._ack_timeout_s = ack_timeout_s
         self._session = session
         self._topic = topic
@@ -69,6 +71,7 @@ class MetaLog:
         barrier_id: bytes,
         own_barriers: Collection[bytes] = (),
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        max_record_bytes: int = 2 * _FRAME_BYTES,
     ) -> tuple[MetaLog, MetaState]:
         """Takes the topic, appends a barrier and reads through it.
 
@@ -80,6 +83,7 @@ class MetaLog:
             barrier_id: random id of this open.
             own_barriers: ids of earlier opens of this same owner.
             ack_timeout_s: an acknowledgement that takes longer counts as lost.
+            max_record_bytes: what the backend takes; snapshots are cut well below it.
 
         Raises:
             StaleTerm: a barrier of a higher term, or of this term by somebody else, is there.
@@ -104,7 +108,8 @@ class MetaLog:
             return record.barrier.barrier_id == barrier_id
 
         await _read(session, topic, visit)
-        return cls(session, topic, sender, barrier, ack_timeout_s), reader.state
+        frame_bytes = min(_FRAME_BYTES, max_record_bytes // 2)
+        return cls(session, topic, sender, barrier, ack_timeout_s, frame_bytes), reader.state
 
     async def append(self, *deltas: tuple[str, bytes]) -> None:
         """Adds (component, data) records, durable and in order when this returns.
@@ -153,7 +158,7 @@ class MetaLog:
         for name, items in components.items():
             for data in items:
                 part = log_pb2.MetaSnapshotPart(snapshot_id=ident, component=name, data=data)
-                if size + len(data) > _PART_BYTES:
+                if size + len(data) > self._frame_bytes:
                     yield frame
                     frame, size = [], 0
                 frame.append(log_pb2.MetaRecord(snapshot_part=part))

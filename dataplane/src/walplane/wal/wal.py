@@ -17,12 +17,13 @@ import structlog
 from walplane.backends.interface import BackendSession, RecordScanner, Start
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.wal.appender import Appender, FlyingFrame, Pending, settle
+from walplane.wal.appender import Appender, FlyingFrame, Pending, refuse, settle
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
-from walplane.wal.interceptors.base import AppendOp, chain
+from walplane.wal.interceptors.base import AppendOp, append_op, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
+from walplane.wal.limits import RecordLimits, too_large
 from walplane.wal.metalog import MetaState
 from walplane.wal.opener import Beginning, OpenedLog
 from walplane.wal.ownership import Ownership, WALDeps
@@ -35,8 +36,6 @@ from walplane.wal.timetick.acks import AckManager
 from walplane.wal.upkeep import Upkeep
 
 _log = structlog.get_logger(__name__)
-
-_ENTRY_ROOM = 8 * 1024  # what envelope and frame add to a body, at most
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ class WAL:
         self.state = "opening"
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes)
         self._deps = deps
+        self._limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
         self._ownership = Ownership(pchannel, term, deps, config)
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
@@ -117,8 +117,8 @@ class WAL:
 
     @property
     def max_entry_bytes(self) -> int:
-        """The largest body of an entry that fits a record of the backend."""
-        return self._deps.backend.max_record_bytes - _ENTRY_ROOM
+        """An entry whose envelope and body are larger together is refused."""
+        return self._limits.entry_bytes
 
     @property
     def ack_timeout_s(self) -> float:
@@ -135,14 +135,10 @@ class WAL:
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
         self.check()
-        size = len(entry.body)
-        if size > self.max_entry_bytes:
-            raise WalError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"an entry of {size} bytes for {entry.envelope.vchannel!r} exceeds the "
-                f"{self.max_entry_bytes} bytes that {self._deps.backend.name} takes: split it",
-            )
-        return await asyncio.shield(self._start(self._chain(AppendOp(entry, size))))
+        op = append_op(entry)
+        if op.stored > self.max_entry_bytes:
+            raise self._too_large(op)
+        return await asyncio.shield(self._start(self._chain(op)))
 
     def has_vchannel(self, vchannel: str) -> bool:
         """Whether the log says that `vchannel` exists."""
@@ -157,9 +153,7 @@ class WAL:
         first = self._deps.reserve.take(entry.envelope.count, self._acks.last_allocated)
         if first is None:
             return None
-        return self._appender.submit(
-            AppendOp(entry, len(entry.body), self._acks.allocate(first, 1))
-        )
+        return self._appender.submit(append_op(entry, self._acks.allocate(first, 1)))
 
     def move_idle(self) -> None:
         """Moves the watermark of an idle log to a new tick; reaches tailing readers only.
@@ -287,6 +281,7 @@ class WAL:
             self.backend_name,
             self._acks,
             self.config,
+            self._limits,
             self._deps.runtime.monotonic,
             self._upkeep.stalled,
             self._written,
@@ -344,10 +339,17 @@ class WAL:
         lost = self._settle_known(flying, found)
         self._serve(opened)
         for pending in lost + queued:
+            if pending.op.stored > self.max_entry_bytes:
+                refuse(pending, self._too_large(pending.op))
+                continue
             count = pending.op.entry.envelope.count
             pending.op.ticks = self._acks.allocate(first, count)
             first += count
             self._appender.requeue(pending)
+
+    def _too_large(self, op: AppendOp) -> WalError:
+        vchannel = op.entry.envelope.vchannel
+        return too_large(vchannel, op.stored, self.max_entry_bytes, self.pchannel)
 
     async def _ticks_for_all(self, above: int) -> int:
         """The first of enough consecutive ticks for everything that is not settled yet."""
@@ -387,17 +389,11 @@ class WAL:
             self.stopped.set_result(reason)
         flying, queued = self._appender.unsettled()
         self._appender.stop(WalError(ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is closed here"))
-        for pending in [item for frame in flying for item in frame.entries] + queued:
-            self._refuse(pending, reason)
-        self.moved.notify()
-
-    def _refuse(self, pending: Pending, reason: WalError | None) -> None:
-        """Fails an append whose outcome only the next owner can tell."""
+        # What became of these only the next owner can tell.
         why = reason.message if reason is not None else "it is closed here; ask discovery"
-        if not pending.result.done():
-            error = WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}")
-            pending.result.set_exception(error)
-            pending.result.exception()
+        for pending in [item for frame in flying for item in frame.entries] + queued:
+            refuse(pending, WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}"))
+        self.moved.notify()
 
     async def _release(self) -> None:
         current = asyncio.current_task()
