@@ -11,7 +11,7 @@ from walplane.backends.registry import open_backend
 from walplane.message.codec import decode_frame
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.faulty import FaultyBackend, at_once
 from walplane.wal.frames import FrameSender, OpenKey
 from walplane.wal.metalog import MetaLog, MetaState
 
@@ -83,12 +83,16 @@ async def test_a_failed_truncation_loses_nothing_and_is_made_good_by_the_next(
 ) -> None:
     meta, _ = await reopened(backend, 1)
     await meta.append(*[("words", b"%d" % number) for number in range(5)])
-    backend.truncation = WalError(ErrorCode.INNER, "the admin API cannot be reached")
+
+    async def refused() -> None:
+        raise WalError(ErrorCode.INNER, "the admin API cannot be reached")
+
+    backend.before_truncation = refused
     await meta.snapshot({"words": [b"a"]})
     await meta.append(("words", b"b"))
     session = await backend.session()
     assert any(record.delta.data == b"4" for record in await stored(session))
-    backend.truncation = None
+    backend.before_truncation = at_once
     await meta.snapshot({"words": [b"a", b"b"]})
     assert not any(record.HasField("delta") for record in await stored(session))
     _, state = await reopened(backend, 2)

@@ -1,14 +1,15 @@
 """A backend that misbehaves on demand around a real one. Layer: testkit.
 
 `FaultyBackend.faults` is asked before every append to a topic; what it answers happens to that
-record; `FaultyBackend.truncation` fails truncations. Everything else goes through unchanged.
+record; `FaultyBackend.before_truncation` comes before each truncation, and may wait or raise.
+Everything else goes through unchanged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from walplane.backends.interface import (
     Backend,
@@ -37,6 +38,10 @@ def no_faults(_topic: str) -> Fault:
     return Fault.NONE
 
 
+async def at_once() -> None:
+    """Truncations are made without ado."""
+
+
 class FaultyBackend:
     """Wraps a backend.
 
@@ -44,7 +49,8 @@ class FaultyBackend:
         faults: what happens to records; may be exchanged at any time.
         record_bytes: records above it are refused, though `max_record_bytes` promises more.
         refused: whether sessions fail to open.
-        truncation: what truncations fail with.
+        before_truncation: awaited before each truncation.
+        before_ack: awaited before a record that met no fault is acknowledged.
     """
 
     def __init__(self, inner: Backend) -> None:
@@ -53,7 +59,8 @@ class FaultyBackend:
         self.faults: Callable[[str], Fault] = no_faults
         self.record_bytes = inner.max_record_bytes
         self.refused = False
-        self.truncation: WalError | None = None
+        self.before_truncation: Callable[[], Awaitable[object]] = at_once
+        self.before_ack: Callable[[], Awaitable[object]] | None = None
 
     @property
     def name(self) -> str:
@@ -100,8 +107,7 @@ class _FaultySession:
         return await self._inner.last_record_id(topic)
 
     async def truncate(self, topic: str, record_id: RecordID) -> None:
-        if self._backend.truncation is not None:
-            raise self._backend.truncation
+        await self._backend.before_truncation()
         await self._inner.truncate(topic, record_id)
 
     async def close(self) -> None:
@@ -122,8 +128,17 @@ class _FaultyWriter:
             return _failed(_unknown(self._topic))
         written = self._inner.append(data)
         if fault is Fault.NONE:
-            return written
+            return written if self._backend.before_ack is None else self._late(written)
         return self._distort(written, fault)
+
+    def _late(self, written: asyncio.Future[RecordID | None]) -> asyncio.Future[RecordID | None]:
+        async def acknowledge() -> RecordID | None:
+            record_id = await written
+            if self._backend.before_ack is not None:
+                await self._backend.before_ack()
+            return record_id
+
+        return asyncio.create_task(acknowledge())
 
     def _distort(
         self, written: asyncio.Future[RecordID | None], fault: Fault

@@ -123,8 +123,10 @@ class MetaLog:
         ]
         await self._sender.written(self._sender.send(meta=records), self._ack_timeout_s)
 
-    async def snapshot(self, components: Mapping[str, Sequence[bytes]]) -> None:
-        """Replaces everything before it by `components`, then truncates the topic.
+    async def snapshot(
+        self, components: Mapping[str, Sequence[bytes]], *, truncate: bool = True
+    ) -> None:
+        """Replaces everything before it by `components`, then truncates the topic if told so.
 
         Deltas appended while this runs lie after it: the caller takes `components` and calls
         this without awaiting in between. A truncation that fails is left to the next snapshot.
@@ -138,7 +140,8 @@ class MetaLog:
             frames = list(self._snapshot_frames(ident, components))
             sent = [self._sender.send(meta=records) for records in frames]
             begin, *_ = [await self._sender.written(one, self._ack_timeout_s) for one in sent]
-            await self._truncate(await self._read_back(ident, begin))
+            if truncate:
+                await self._truncate(await self._read_back(ident, begin))
 
     @property
     def failure(self) -> WalError | None:

@@ -110,7 +110,7 @@ class WAL:
         wal._serve(opened)
         # The fresh tick lies above all that the reserve holds: it is filled before it is needed.
         deps.reserve.take(1, opened.barrier_tick)
-        wal._start(wal._upkeep.run())
+        wal.start_vital(wal._upkeep.run())
         return wal
 
     # --- appends -----------------------------------------------------------------------------
@@ -135,6 +135,10 @@ class WAL:
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
         self.check()
+        if self.state == "closing":
+            raise WalError(
+                ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is being closed here: ask discovery for it"
+            )
         op = append_op(entry)
         if op.stored > self.max_entry_bytes:
             raise self._too_large(op)
@@ -246,19 +250,32 @@ class WAL:
             term_floor=failure.term_floor if isinstance(failure, StaleTerm) else 0,
         )
 
-    async def checkpoint(self) -> None:
-        """Saves components and checkpoint; the next open replays only what comes after."""
+    @property
+    def meta_failure(self) -> WalError | None:
+        """Why nothing more can be saved under this open, if so."""
+        return self._opened.meta.failure
+
+    async def checkpoint(self, *, truncate: bool = True) -> None:
+        """Saves components and checkpoint; the next open replays only what comes after.
+
+        Raises:
+            WalError: it is not known to be saved; `meta_failure` tells whether it ever can be.
+        """
         acks = self._acks
         checkpoint = log_pb2.WALCheckpoint(
             time_tick=acks.watermark, term=self.term, open_number=self.open_number
         )
         if acks.last_confirmed is not None:
             checkpoint.last_confirmed.CopyFrom(acks.last_confirmed.to_proto())
-        await self._opened.meta.snapshot(self.recovery.snapshot(checkpoint))
+        parts = self.recovery.snapshot(checkpoint)
+        await self._opened.meta.snapshot(parts, truncate=truncate)
         self.recovery.saved(checkpoint)
 
     async def close(self) -> None:
-        """Waits for what is in flight, saves a checkpoint, lets go of everything; idempotent."""
+        """Takes no more appends, waits for those in flight, saves a checkpoint, lets go of all.
+
+        Whoever appends meanwhile is told ON_SHUTDOWN, and finds the next owner. Idempotent.
+        """
         if not self.stopped.done():
             self.state = "closing"
             try:
@@ -288,7 +305,8 @@ class WAL:
             self.moved.notify,
             self.distrust,
         )
-        self.state = "serving"
+        if self.state != "closing":
+            self.state = "serving"
         self.moved.notify()
         _log.info(
             "opened",
@@ -313,7 +331,7 @@ class WAL:
         self._ownership.last_error = str(reason)
         _log.warning("self-reopen", pchannel=self.pchannel, term=self.term, reason=str(reason))
         self._appender.stop(reason)
-        self._start(self._reopen())
+        self.start_vital(self._reopen())
 
     async def _reopen(self) -> None:
         await self._opened.session.close()
@@ -328,12 +346,11 @@ class WAL:
             if key == old_key:
                 found.setdefault(number, []).append(item)
 
-        try:
-            opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
-        except WalError as error:
-            self.fence(error)
-            return
+        opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
+        self._opened = opened  # whatever comes now, it is released with the rest
         first = await self._ticks_for_all(opened.barrier_tick)
+        if self.stopped.done():
+            return
         # From here on nothing waits: what arrives later queues behind what is put back here.
         flying, queued = self._appender.unsettled()
         lost = self._settle_known(flying, found)
@@ -406,6 +423,22 @@ class WAL:
         await self._opened.session.close()
         if self._readers is not None:
             await self._readers.close()
+
+    def start_vital(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what this WAL cannot be without: when it fails, the WAL is over and says why."""
+        task: asyncio.Task[None] = self._start(work)
+        task.add_done_callback(self._vital_ended)
+        return task
+
+    def _vital_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None or self.stopped.done():
+            return
+        if not isinstance(error, WalError):
+            _log.error("failed", pchannel=self.pchannel, term=self.term, exc_info=error)
+            error = WalError(
+                ErrorCode.INNER, f"{self.pchannel} failed here: {error!r}; see the log"
+            )
+        self.fence(error)
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
