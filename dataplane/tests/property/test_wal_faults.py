@@ -53,7 +53,7 @@ class Chaos:
             ack_timeout_s=0.05,
             barrier_timeout_s=0.1,
             frames_in_flight=self.random.randint(1, 6),
-            frame_bytes=self.random.choice([1, 60, 1000]),
+            frame_bytes=self.random.choice([1, 600, 10_000]),
             write_ahead_bytes=self.random.choice([50, 1000, 1 << 20]),
             idle_tick_s=0.01,
             silence_s=0.03,

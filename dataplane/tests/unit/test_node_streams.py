@@ -230,7 +230,7 @@ def consume(
         follow=True,
         credit_bytes=credit,
     )
-    config = NodeConfig(response_bytes=250)
+    config = NodeConfig(response_bytes=400)
     stream = ConsumeStream(edge, start, config, client.write_consumed)
     return asyncio.create_task(stream.run(client.consume_requests()))
 

@@ -12,56 +12,16 @@ from walplane.backends.interface import Start, StartAt
 from walplane.backends.registry import open_backend
 from walplane.message import codec
 from walplane.message.ids import MessageID, ResumeToken
-from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
-from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
+from walplane.testkit.outside import TestNode
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import CH, EARLIEST, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
-from walplane.wal.ports import AppendResult, LogEntry, StaleTerm
+from walplane.wal.ports import AppendResult, StaleTerm
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
-
-CH = "test_0"
-V = "test_0_1v0"
-EARLIEST = ScanStart(StartKind.EARLIEST)
-
-
-def entry(*payloads: bytes, number: int | None = None, vchannel: str = V) -> log_pb2.Entry:
-    envelope = log_pb2.Envelope(
-        version=1, type=MessageType.INSERT, vchannel=vchannel, count=len(payloads)
-    )
-    if number is not None:
-        envelope.producer.producer_id = b"producer"
-        envelope.producer.number = number
-    return codec.seal_entry(envelope, codec.encode_body(b"", payloads))
-
-
-def payloads_of(items: list[LogEntry]) -> list[bytes]:
-    return [payload for item in items for payload in codec.decode_body(item.entry.body)[1]]
-
-
-class World:
-    """A backend that survives its nodes, one oracle, one authority."""
-
-    def __init__(self, backend: FaultyBackend) -> None:
-        self.backend = backend
-        self.oracle = TestOracle()
-        self.authority = TestAuthority()
-        self.opened: list[tuple[TestNode, WAL]] = []
-
-    async def open(self, term: int, config: WALConfig | None = None, channel: str = CH) -> WAL:
-        node = TestNode(self.backend, self.oracle, self.authority, Runtime.system())
-        wal = await node.open(channel, term, config or WALConfig(idle_tick_s=0.02))
-        self.opened.append((node, wal))
-        return wal
-
-    async def close(self) -> None:
-        for node, wal in self.opened:
-            await wal.close()
-            await node.reserve.close()
-        await self.backend.close()
 
 
 @pytest.fixture(params=["memory", "rocksdb"])
@@ -71,23 +31,6 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     yield made
     async with asyncio.timeout(30):
         await made.close()
-
-
-async def read_all(wal: WAL, start: ScanStart = EARLIEST, vchannel: str = "") -> list[LogEntry]:
-    items: list[LogEntry] = []
-    async with asyncio.timeout(10):
-        async with wal.scan(ScanRequest(start, vchannel, follow=False)) as scanner:
-            while True:
-                batch = await scanner.next()
-                items.extend(batch.entries)
-                if batch.end:
-                    return items
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition is state, not an event
-            await asyncio.sleep(0.01)
 
 
 def nth(number: int, fault: Fault, topic: str = CH) -> Callable[[str], Fault]:

@@ -18,10 +18,10 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
 
-BODY_OVERHEAD_BYTES = 64
-"""What a body holds besides its messages and their sizes, unless its header is large."""
+_ENTRY_OVERHEAD_BYTES = 64  # producer id, numbers, tags and lengths of one entry, at most
 
-_MESSAGE_OVERHEAD_BYTES = 4  # of a size in the packed column, at most for what fits an entry
+MESSAGE_OVERHEAD_BYTES = 4
+"""Of a message's size in the packed column, at most for what fits an entry."""
 
 
 class Kind:
@@ -31,10 +31,11 @@ class Kind:
         envelope: template of the entry's envelope: no producer, count of no meaning.
         header: typed header of the message type, serialised.
         merges: whether messages of equal kinds may share an entry.
+        overhead: bytes of an entry besides its messages and their sizes, at most.
         key: equal for equal kinds.
     """
 
-    __slots__ = ("envelope", "header", "key", "merges")
+    __slots__ = ("envelope", "header", "key", "merges", "overhead")
 
     def __init__(self, envelope: log_pb2.Envelope, header: bytes, *, merges: bool) -> None:
         """Takes `envelope` over."""
@@ -43,6 +44,8 @@ class Kind:
         self.header = header
         self.merges = merges
         self.key = envelope.SerializeToString(deterministic=True) if merges else b""
+        size = len(self.key) if merges else envelope.ByteSize()
+        self.overhead = size + len(header) + _ENTRY_OVERHEAD_BYTES
 
     def joins(self, other: Kind) -> bool:
         """Whether messages of this kind may share an entry with some of `other`."""
@@ -67,7 +70,7 @@ class Parcel:
         """Takes `payloads`, of `payload_bytes` together."""
         self.kind = kind
         self.payloads = payloads
-        self.size = payload_bytes + _MESSAGE_OVERHEAD_BYTES * len(payloads)
+        self.size = payload_bytes + MESSAGE_OVERHEAD_BYTES * len(payloads)
         self.budget: ByteBudget | None = None
         self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self.given_up: WalError | None = None
@@ -110,7 +113,7 @@ class SendBatch:
         number: among the batches of its producer on its VChannel.
         producer_id: whose number it is.
         outcome: the answer to the last time it was sent.
-        size: bytes of the entry's body.
+        size: bytes of the entry's envelope and body, at most.
         count: messages.
     """
 
@@ -136,7 +139,7 @@ class SendBatch:
         self._envelope = kind.envelope
         self._body = encode_body(kind.header, payloads)
         self._crc = crc32c(self._body)
-        self.size = len(self._body)
+        self.size = kind.overhead - len(kind.header) + len(self._body)
         self.count = len(payloads)
         self.number = 0
         self.producer_id = b""
@@ -202,6 +205,7 @@ def take_batch(waiting: deque[Parcel], messages: int, size: int) -> Taken:
                 or total + parcel.size > size
             ):
                 break
+            total += 0 if taken else parcel.kind.overhead
             taken.append(parcel)
             count += len(parcel.payloads)
             total += parcel.size
@@ -215,6 +219,6 @@ def too_large(vchannel: str, size: int, limit: int) -> WalError:
     """The error of a message that no entry can hold."""
     return WalError(
         ErrorCode.INVALID_ARGUMENT,
-        f"message of {size} bytes for {vchannel} is larger than the {limit} bytes that its backend "
-        "takes: split it",
+        f"message of {size} bytes, properties included, for {vchannel} is larger than the {limit} "
+        "bytes that its backend takes: split it",
     )

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 
 from walplane.channel import InvalidChannelName, is_pchannel, pchannel_of
-from walplane.client.batcher import BODY_OVERHEAD_BYTES, Parcel
+from walplane.client.batcher import MESSAGE_OVERHEAD_BYTES, Parcel
 from walplane.client.catalog import CatalogClient, CollectionInfo
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
@@ -223,7 +223,7 @@ class StreamingClient:
             async with asyncio.timeout(seconds):
                 for vchannel in vchannels:
                     limit = await self._producer(vchannel).entry_limit()
-                    limits.append(limit - BODY_OVERHEAD_BYTES)
+                    limits.append(limit - MESSAGE_OVERHEAD_BYTES * self._config.entry_messages)
         except TimeoutError:
             raise self._unanswered(vchannel, seconds, sent=False) from None
         return min(limits)

@@ -83,7 +83,7 @@ class _Run:
         self.kind: Kind = before.kind if before is not None and same else _kind_of(first)
         self.number = number
         self.payloads: list[bytes] = []
-        self.size = 0
+        self.size = self.kind.overhead
 
     @property
     def vchannel(self) -> str:
@@ -106,7 +106,7 @@ class _Run:
         )
 
     def parcel(self) -> Parcel:
-        return Parcel(self.kind, self.payloads, self.size)
+        return Parcel(self.kind, self.payloads, self.size - self.kind.overhead)
 
 
 class Kinds:

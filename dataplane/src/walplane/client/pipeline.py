@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from walplane.client.batcher import BODY_OVERHEAD_BYTES, Parcel, SendBatch, take_batch, too_large
+from walplane.client.batcher import Parcel, SendBatch, take_batch, too_large
 from walplane.client.config import ClientConfig
 from walplane.client.results import Written
 from walplane.rpc.errors import Action, ErrorCode, WalError
@@ -138,7 +138,7 @@ class Pipeline:
     def _new_batch(self, max_entry_bytes: int) -> SendBatch | None:
         while self._waiting and self._may_send():
             config = self._config
-            most = min(config.entry_bytes, max_entry_bytes - BODY_OVERHEAD_BYTES)
+            most = min(config.entry_bytes, max_entry_bytes)
             taken = take_batch(self._waiting, config.entry_messages, most)
             batch = taken.batch
             self._waiting_messages -= taken.messages

@@ -45,7 +45,7 @@ class ProduceStream(Protocol):
 
     @property
     def max_entry_bytes(self) -> int:
-        """An entry whose body is larger is refused."""
+        """An entry whose envelope and body are larger together is refused."""
         ...
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
@@ -122,7 +122,7 @@ class LocalLog(Protocol):
 
     @property
     def max_entry_bytes(self) -> int:
-        """An entry whose body is larger is refused."""
+        """An entry whose envelope and body are larger together is refused."""
         ...
 
     @property
@@ -135,7 +135,7 @@ class LocalLog(Protocol):
         ...
 
     def check(self, entry: log_pb2.Entry) -> int:
-        """The size of `entry`'s body; raises why a client may not append it."""
+        """The size of `entry`; raises why a client may not append it."""
         ...
 
     def pin(self, request: ScanRequest) -> ScanRequest:

@@ -18,6 +18,12 @@ from walplane.message.head import PAYLOADS_TAG, read_head
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
+ENTRY_ROOM_BYTES = 128
+"""What its owner's stamps (term, ticks, LastConfirmed) and lengths add to an entry, at most."""
+
+FRAME_ROOM_BYTES = 64
+"""What a frame adds to its entries, at most."""
+
 # Tags of `FrameContent.entries`, `Frame.crc32c` and `Frame.content` (field << 3 | wire type).
 _ENTRY_TAG, _CRC_TAG, _CONTENT_TAG = b"\x2a", b"\x0d", b"\x12"
 # Tags of `Entry.envelope`, `Entry.body` and `Entry.body_crc32c`.

@@ -12,6 +12,7 @@ from walplane.message.codec import check_entry
 from walplane.message.registry import MessageType, check_client_entry
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.limits import too_large
 
 _TRANSACTIONAL = {MessageType.BEGIN_TXN, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN}
 
@@ -26,7 +27,7 @@ class KnownChannels(Protocol):
 
     @property
     def max_entry_bytes(self) -> int:
-        """An entry whose body is larger is refused."""
+        """An entry whose envelope and body are larger together is refused."""
         ...
 
     def has_vchannel(self, name: str) -> bool:
@@ -38,20 +39,16 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
     """Checks what a client sent before the WAL sees it.
 
     Returns:
-        Bytes of the entry's body.
+        Bytes of the entry's envelope and body.
 
     Raises:
         WalError: INVALID_ARGUMENT for an entry that no client may append here, a damaged or an
             oversized one; CHANNEL_NOT_EXIST for a VChannel that is not there.
     """
     envelope = entry.envelope
-    size = len(entry.body)
+    size = envelope.ByteSize() + len(entry.body)
     if size > wal.max_entry_bytes:
-        raise WalError(
-            ErrorCode.INVALID_ARGUMENT,
-            f"entry of {size} bytes for {envelope.vchannel!r} is larger than the "
-            f"{wal.max_entry_bytes} bytes that {wal.pchannel} takes: send smaller messages",
-        )
+        raise too_large(envelope.vchannel, size, wal.max_entry_bytes, wal.pchannel)
     check_entry(entry)
     check_client_entry(envelope)
     _check_served(envelope)

@@ -18,7 +18,7 @@ class NodeConfig(BaseModel):
     stream_append_bytes: PositiveInt = 32 << 20
     """The same for one Produce stream."""
     response_bytes: PositiveInt = 1 << 20
-    """A response of a Consume stream is closed once it holds this much."""
+    """A response of a Consume stream is closed once it holds this much, envelopes included."""
     credit_bytes: PositiveInt = 64 << 20
     """More credit than this is not kept, however much a consumer grants."""
     drain_timeout_s: PositiveFloat = 5.0

@@ -36,11 +36,11 @@ class Edge:
 
     @property
     def max_entry_bytes(self) -> int:
-        """An entry whose body is larger is refused."""
+        """An entry whose envelope and body are larger together is refused."""
         return self.wal.max_entry_bytes
 
     def check(self, entry: log_pb2.Entry) -> int:
-        """The size of `entry`'s body; raises why a client may not append it: `check_append`."""
+        """The size of `entry`; raises why a client may not append it: `check_append`."""
         return check_append(entry, self.wal)
 
     def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:

@@ -1,14 +1,15 @@
 """A backend that misbehaves on demand around a real one. Layer: testkit.
 
 `FaultyBackend.faults` is asked before every append to a topic; what it answers happens to that
-record. Everything else goes through unchanged.
+record; `FaultyBackend.before_truncation` comes before each truncation, and may wait or raise.
+Everything else goes through unchanged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from walplane.backends.interface import (
     Backend,
@@ -17,6 +18,7 @@ from walplane.backends.interface import (
     Start,
     TopicWriter,
 )
+from walplane.backends.sequenced import oversized
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 
@@ -36,14 +38,29 @@ def no_faults(_topic: str) -> Fault:
     return Fault.NONE
 
 
+async def at_once() -> None:
+    """Truncations are made without ado."""
+
+
 class FaultyBackend:
-    """Wraps a backend; `faults` may be exchanged at any time, `refused` makes sessions fail."""
+    """Wraps a backend.
+
+    Attributes:
+        faults: what happens to records; may be exchanged at any time.
+        record_bytes: records above it are refused, though `max_record_bytes` promises more.
+        refused: whether sessions fail to open.
+        before_truncation: awaited before each truncation.
+        before_ack: awaited before a record that met no fault is acknowledged.
+    """
 
     def __init__(self, inner: Backend) -> None:
         """Behaves until told otherwise."""
         self.inner = inner
         self.faults: Callable[[str], Fault] = no_faults
+        self.record_bytes = inner.max_record_bytes
         self.refused = False
+        self.before_truncation: Callable[[], Awaitable[object]] = at_once
+        self.before_ack: Callable[[], Awaitable[object]] | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +107,7 @@ class _FaultySession:
         return await self._inner.last_record_id(topic)
 
     async def truncate(self, topic: str, record_id: RecordID) -> None:
+        await self._backend.before_truncation()
         await self._inner.truncate(topic, record_id)
 
     async def close(self) -> None:
@@ -103,15 +121,24 @@ class _FaultyWriter:
         self._inner = inner
 
     def append(self, data: bytes) -> asyncio.Future[RecordID | None]:
+        if len(data) > self._backend.record_bytes:
+            return _failed(oversized(self._topic, len(data), self._backend.record_bytes))
         fault = self._backend.faults(self._topic)
         if fault is Fault.FAIL_BEFORE:
-            failed: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
-            failed.set_exception(_unknown(self._topic))
-            return failed
+            return _failed(_unknown(self._topic))
         written = self._inner.append(data)
         if fault is Fault.NONE:
-            return written
+            return written if self._backend.before_ack is None else self._late(written)
         return self._distort(written, fault)
+
+    def _late(self, written: asyncio.Future[RecordID | None]) -> asyncio.Future[RecordID | None]:
+        async def acknowledge() -> RecordID | None:
+            record_id = await written
+            if self._backend.before_ack is not None:
+                await self._backend.before_ack()
+            return record_id
+
+        return asyncio.create_task(acknowledge())
 
     def _distort(
         self, written: asyncio.Future[RecordID | None], fault: Fault
@@ -131,6 +158,12 @@ class _FaultyWriter:
 
         written.add_done_callback(finish)
         return told
+
+
+def _failed(error: WalError) -> asyncio.Future[RecordID | None]:
+    failed: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
+    failed.set_exception(error)
+    return failed
 
 
 def _unknown(topic: str) -> WalError:

@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from walplane.message.codec import ENTRY_ROOM_BYTES
 from walplane.message.ids import MessageID, RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp
+from walplane.wal.limits import RecordLimits
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.windows import result_of
 from walplane.wal.timetick.acks import AckManager
@@ -49,6 +51,7 @@ class Appender:
         backend: str,
         acks: AckManager,
         config: WALConfig,
+        limits: RecordLimits,
         monotonic: Callable[[], float],
         stalled: Callable[[], bool],
         on_written: Callable[[LogEntry], None],
@@ -62,7 +65,8 @@ class Appender:
             key: (term, open number) of this open.
             backend: name in MessageIDs.
             acks: ticks of this open.
-            config: frame size and number in flight.
+            config: number of frames in flight.
+            limits: size of a frame.
             monotonic: seconds, for the age of what is in flight.
             stalled: whether this process was stopped for so long that it may not acknowledge.
             on_written: takes each written entry in log order.
@@ -74,6 +78,7 @@ class Appender:
         self._backend = backend
         self._acks = acks
         self._config = config
+        self._limits = limits
         self._monotonic = monotonic
         self._stalled = stalled
         self._on_written = on_written
@@ -125,10 +130,10 @@ class Appender:
         frame: list[Pending] = []
         size = 0
         while self._queue:
-            body = self._queue[0].op.size
-            if frame and size + body > self._config.frame_bytes:
+            stored = self._queue[0].op.stored + ENTRY_ROOM_BYTES
+            if frame and size + stored > self._limits.frame_bytes:
                 break
-            size += body
+            size += stored
             frame.append(self._queue.popleft())
         self._stamp(frame)
         sent = self._sender.send(entries=[pending.op.entry for pending in frame])
@@ -155,6 +160,8 @@ class Appender:
         if record_id is None:
             unknown = WalError(ErrorCode.OUTCOME_UNKNOWN, "what became of a frame is not known")
             reason = error if isinstance(error, WalError) else unknown
+            if reason.code is ErrorCode.INVALID_ARGUMENT:
+                self._limits.refused([item.op.stored for item in self._flying[0].entries])
             self.stop(reason)
             self._on_trouble(reason)
             return
@@ -187,3 +194,10 @@ def settle(
         acks.confirm(pending.op.ticks, log_entry)
     if not pending.result.done():
         pending.result.set_result(result_of(log_entry))
+
+
+def refuse(pending: Pending, error: WalError) -> None:
+    """Fails an entry towards its caller, who may be gone."""
+    if not pending.result.done():
+        pending.result.set_exception(error)
+        pending.result.exception()

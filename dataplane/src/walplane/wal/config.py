@@ -12,7 +12,7 @@ class WALConfig(BaseModel):
 
     frames_in_flight: PositiveInt = 16
     frame_bytes: PositiveInt = 1 << 20
-    """A frame is closed once it holds this much; a single entry may be larger."""
+    """A frame is closed once its entries, envelopes included, hold this much; one may be larger."""
     write_ahead_bytes: PositiveInt = 32 << 20
     """Confirmed entries kept in memory for tailing readers."""
     open_timeout_s: PositiveFloat = 60.0

@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from walplane.backends.interface import EARLIEST, BackendSession, Start, StartAt
 from walplane.message.codec import decode_frame
 from walplane.message.ids import RecordID
@@ -20,7 +22,9 @@ from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, FrameSender, OpenKey
 from walplane.wal.ports import StaleTerm
 
-_PART_BYTES = 512 * 1024
+_log = structlog.get_logger(__name__)
+
+_FRAME_BYTES = 512 * 1024
 
 ACK_TIMEOUT_S = 10.0
 """An acknowledgement of metadata that takes longer counts as lost, unless said otherwise."""
@@ -44,8 +48,10 @@ class MetaLog:
         sender: FrameSender,
         barrier: log_pb2.MetaBarrier,
         ack_timeout_s: float,
+        frame_bytes: int,
     ) -> None:
         """Use `open`."""
+        self._frame_bytes = frame_bytes
         self._ack_timeout_s = ack_timeout_s
         self._session = session
         self._topic = topic
@@ -65,6 +71,7 @@ class MetaLog:
         barrier_id: bytes,
         own_barriers: Collection[bytes] = (),
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        max_record_bytes: int = 2 * _FRAME_BYTES,
     ) -> tuple[MetaLog, MetaState]:
         """Takes the topic, appends a barrier and reads through it.
 
@@ -76,6 +83,7 @@ class MetaLog:
             barrier_id: random id of this open.
             own_barriers: ids of earlier opens of this same owner.
             ack_timeout_s: an acknowledgement that takes longer counts as lost.
+            max_record_bytes: what the backend takes; snapshots are cut well below it.
 
         Raises:
             StaleTerm: a barrier of a higher term, or of this term by somebody else, is there.
@@ -100,7 +108,8 @@ class MetaLog:
             return record.barrier.barrier_id == barrier_id
 
         await _read(session, topic, visit)
-        return cls(session, topic, sender, barrier, ack_timeout_s), reader.state
+        frame_bytes = min(_FRAME_BYTES, max_record_bytes // 2)
+        return cls(session, topic, sender, barrier, ack_timeout_s, frame_bytes), reader.state
 
     async def append(self, *deltas: tuple[str, bytes]) -> None:
         """Adds (component, data) records, durable and in order when this returns.
@@ -114,11 +123,16 @@ class MetaLog:
         ]
         await self._sender.written(self._sender.send(meta=records), self._ack_timeout_s)
 
-    async def snapshot(self, components: Mapping[str, Sequence[bytes]]) -> None:
-        """Replaces everything before it by `components`, then truncates the topic.
+    async def snapshot(
+        self, components: Mapping[str, Sequence[bytes]], *, truncate: bool = True
+    ) -> None:
+        """Replaces everything before it by `components`, then truncates the topic if told so.
 
         Deltas appended while this runs lie after it: the caller takes `components` and calls
-        this without awaiting in between.
+        this without awaiting in between. A truncation that fails is left to the next snapshot.
+
+        Raises:
+            WalError: as `append`; UNRECOVERABLE when the snapshot does not read back whole.
         """
         async with self._snapshot_lock:
             self._snapshots += 1
@@ -126,8 +140,13 @@ class MetaLog:
             frames = list(self._snapshot_frames(ident, components))
             sent = [self._sender.send(meta=records) for records in frames]
             begin, *_ = [await self._sender.written(one, self._ack_timeout_s) for one in sent]
-            begin = await self._read_back(ident, begin)
-            await self._session.truncate(self._topic, begin)
+            if truncate:
+                await self._truncate(await self._read_back(ident, begin))
+
+    @property
+    def failure(self) -> WalError | None:
+        """Why nothing more can be written, if so; only a new open helps."""
+        return self._sender.failure
 
     async def close(self) -> None:
         """Stops writing; what is in flight stays unknown. The session is the caller's."""
@@ -142,7 +161,7 @@ class MetaLog:
         for name, items in components.items():
             for data in items:
                 part = log_pb2.MetaSnapshotPart(snapshot_id=ident, component=name, data=data)
-                if size + len(data) > _PART_BYTES:
+                if size + len(data) > self._frame_bytes:
                     yield frame
                     frame, size = [], 0
                 frame.append(log_pb2.MetaRecord(snapshot_part=part))
@@ -156,14 +175,28 @@ class MetaLog:
         start = EARLIEST if begin is None else Start(StartAt.FROM, begin)
         found: list[RecordID] = []
         key = OpenKey(self._barrier.term, self._barrier.open_number)
+        reader = _StateReader(self._topic, key.term, {self._barrier.barrier_id})
 
         def visit(record_id: RecordID, record: log_pb2.MetaRecord) -> bool:
+            reader.take(record)
             if record.snapshot_begin.snapshot_id == ident:
                 found.append(record_id)
             return record.snapshot_end.snapshot_id == ident
 
         await _read(self._session, self._topic, visit, start, key)
+        if reader.snapshots == 0 or not found:
+            raise WalError(
+                ErrorCode.UNRECOVERABLE,
+                f"snapshot {ident} of {self._topic} does not read back whole: what it replaces is "
+                "kept; check the storage of the topic",
+            )
         return found[-1]
+
+    async def _truncate(self, begin: RecordID) -> None:
+        try:
+            await self._session.truncate(self._topic, begin)
+        except WalError as error:  # what is superseded only costs room and reading
+            _log.warning("not truncated, next time again", topic=self._topic, error=str(error))
 
 
 async def highest_term(session: BackendSession, topic: str) -> int:
@@ -190,6 +223,24 @@ async def find_foreign(
     await _look(session, topic, visit)
 
 
+@dataclass
+class _PendingSnapshot:
+    """A snapshot whose end was not read yet; it replaces the first `covers` deltas."""
+
+    ident: int
+    covers: int
+    components: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def add(self, part: log_pb2.MetaSnapshotPart) -> None:
+        if part.snapshot_id == self.ident:
+            self.components.setdefault(part.component, []).append(part.data)
+
+    def ended_by(self, end: log_pb2.MetaSnapshotEnd) -> bool:
+        """Whether it is whole with this end."""
+        parts = sum(map(len, self.components.values()))
+        return (end.snapshot_id, end.parts) == (self.ident, parts)
+
+
 class _StateReader:
     """Folds meta records into a state; refuses barriers of other openers."""
 
@@ -197,8 +248,9 @@ class _StateReader:
         self._topic = topic
         self._term = term
         self._own = own_barriers
-        self._pending: tuple[int, dict[str, list[bytes]], int] | None = None
+        self._pending: _PendingSnapshot | None = None
         self.state = MetaState()
+        self.snapshots = 0  # whole ones so far
 
     def take(self, record: log_pb2.MetaRecord) -> None:
         if record.HasField("barrier"):
@@ -209,14 +261,16 @@ class _StateReader:
         elif record.HasField("snapshot_begin"):
             self._check(record.snapshot_begin.barrier)
             ident = record.snapshot_begin.snapshot_id
-            self._pending = (ident, {}, len(self.state.deltas))
+            self._pending = _PendingSnapshot(ident, len(self.state.deltas))
         elif record.HasField("snapshot_part") and self._pending is not None:
-            parts = self._pending[1].setdefault(record.snapshot_part.component, [])
-            parts.append(record.snapshot_part.data)
+            self._pending.add(record.snapshot_part)
         elif record.HasField("snapshot_end") and self._pending is not None:
-            _, snapshot, covered = self._pending
-            self.state = MetaState(snapshot, self.state.deltas[covered:])
-            self._pending = None
+            pending, self._pending = self._pending, None
+            if pending.ended_by(record.snapshot_end):
+                self.state = MetaState(pending.components, self.state.deltas[pending.covers :])
+                self.snapshots += 1
+            else:
+                _log.error("a snapshot lacks parts and does not count", topic=self._topic)
 
     def _check(self, barrier: log_pb2.MetaBarrier) -> None:
         foreign = barrier.term == self._term and barrier.barrier_id not in self._own

@@ -91,6 +91,7 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
             barrier_id=opening.barrier_id,
             own_barriers=opening.own_barriers,
             ack_timeout_s=opening.ack_timeout_s,
+            max_record_bytes=backend.max_record_bytes,
         )
         await session.ensure_topic(opening.pchannel)
         writer = await session.open_writer(opening.pchannel, term, open_number)

@@ -15,7 +15,7 @@ from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
-from walplane.wal.ports import LogEntry
+from walplane.wal.ports import LogEntry, StaleTerm
 
 if TYPE_CHECKING:
     from walplane.wal.wal import WAL
@@ -38,7 +38,7 @@ class Upkeep:
         self._owed = False
         self._bytes = 0
         self._checkpointed = runtime.monotonic()
-        self._checkpointing = asyncio.Lock()
+        self._saving: asyncio.Task[None] | None = None
 
     def note_written(self, item: LogEntry) -> None:
         """An entry was written: a TimeTick will be owed, and a checkpoint some time."""
@@ -59,25 +59,32 @@ class Upkeep:
             if self.stalled() and self._wal.state == "serving":
                 self._wal.distrust(_trouble(f"{self._wal.pchannel}: this process was stopped"))
             self._beat = self._now()
-            if self._wal.state == "serving":
+            if self._wal.state in ("serving", "closing"):
                 self._watch_acknowledgements()
+            if self._wal.state == "serving":
                 self._owe_time_tick()
                 self._move_idle_watermark()
-                await self._maybe_checkpoint()
+                self._save_if_due()
 
     async def drain(self) -> None:
         """Waits for what is in flight, then writes the owed TimeTick and a checkpoint.
 
+        Nothing is truncated: whoever waits for the log should not wait for that too.
+
         Raises:
             WalError: something of it could not be written.
         """
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.wait({self._saving})
+        await asyncio.sleep(0)  # what was admitted before reaches the appender
         while not self._wal.appender.idle:
             await self._wal.moved.wait()
             self._wal.check()
         if self._owed and (written := self._send_time_tick()) is not None:
             await written
         if self._bytes:
-            await self._checkpoint()
+            await self._wal.checkpoint(truncate=False)
 
     def _watch_acknowledgements(self) -> None:
         oldest, limit = self._wal.appender.oldest, self._wal.ack_timeout_s
@@ -103,21 +110,26 @@ class Upkeep:
         if self._wal.moved.watched:
             self._wal.move_idle()
 
-    async def _maybe_checkpoint(self) -> None:
+    def _save_if_due(self) -> None:
+        """Starts a checkpoint beside the watchdogs, which a slow one must not keep from working."""
         config = self._wal.config
         due = self._now() - self._checkpointed > config.checkpoint_s
-        if self._bytes and (due or self._bytes > config.checkpoint_bytes):
-            try:
-                await self._checkpoint()
-            except WalError as error:
-                self._wal.distrust(error)
-
-    async def _checkpoint(self) -> None:
-        async with self._checkpointing:
+        busy = self._saving is not None and not self._saving.done()
+        if self._bytes and not busy and (due or self._bytes > config.checkpoint_bytes):
             self._bytes = 0
             self._checkpointed = self._now()
+            self._saving = self._wal.start_vital(self._save())
+
+    async def _save(self) -> None:
+        try:
             async with asyncio.timeout(self._wal.config.open_timeout_s):
                 await self._wal.checkpoint()
+        except (WalError, TimeoutError) as error:
+            self._bytes = max(self._bytes, 1)  # it is due still
+            _log.warning("no checkpoint", pchannel=self._wal.pchannel, error=repr(error))
+            failure = error if isinstance(error, StaleTerm) else self._wal.meta_failure
+            if failure is not None:
+                self._wal.distrust(failure)
 
 
 def _trouble(message: str) -> WalError:

@@ -17,12 +17,13 @@ import structlog
 from walplane.backends.interface import BackendSession, RecordScanner, Start
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.wal.appender import Appender, FlyingFrame, Pending, settle
+from walplane.wal.appender import Appender, FlyingFrame, Pending, refuse, settle
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
-from walplane.wal.interceptors.base import AppendOp, chain
+from walplane.wal.interceptors.base import AppendOp, append_op, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
+from walplane.wal.limits import RecordLimits, too_large
 from walplane.wal.metalog import MetaState
 from walplane.wal.opener import Beginning, OpenedLog
 from walplane.wal.ownership import Ownership, WALDeps
@@ -35,8 +36,6 @@ from walplane.wal.timetick.acks import AckManager
 from walplane.wal.upkeep import Upkeep
 
 _log = structlog.get_logger(__name__)
-
-_ENTRY_ROOM = 8 * 1024  # what envelope and frame add to a body, at most
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ class WAL:
         self.state = "opening"
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes)
         self._deps = deps
+        self._limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
         self._ownership = Ownership(pchannel, term, deps, config)
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
@@ -110,15 +110,15 @@ class WAL:
         wal._serve(opened)
         # The fresh tick lies above all that the reserve holds: it is filled before it is needed.
         deps.reserve.take(1, opened.barrier_tick)
-        wal._start(wal._upkeep.run())
+        wal.start_vital(wal._upkeep.run())
         return wal
 
     # --- appends -----------------------------------------------------------------------------
 
     @property
     def max_entry_bytes(self) -> int:
-        """The largest body of an entry that fits a record of the backend."""
-        return self._deps.backend.max_record_bytes - _ENTRY_ROOM
+        """An entry whose envelope and body are larger together is refused."""
+        return self._limits.entry_bytes
 
     @property
     def ack_timeout_s(self) -> float:
@@ -135,14 +135,14 @@ class WAL:
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
         self.check()
-        size = len(entry.body)
-        if size > self.max_entry_bytes:
+        if self.state == "closing":
             raise WalError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"an entry of {size} bytes for {entry.envelope.vchannel!r} exceeds the "
-                f"{self.max_entry_bytes} bytes that {self._deps.backend.name} takes: split it",
+                ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is being closed here: ask discovery for it"
             )
-        return await asyncio.shield(self._start(self._chain(AppendOp(entry, size))))
+        op = append_op(entry)
+        if op.stored > self.max_entry_bytes:
+            raise self._too_large(op)
+        return await asyncio.shield(self._start(self._chain(op)))
 
     def has_vchannel(self, vchannel: str) -> bool:
         """Whether the log says that `vchannel` exists."""
@@ -157,9 +157,7 @@ class WAL:
         first = self._deps.reserve.take(entry.envelope.count, self._acks.last_allocated)
         if first is None:
             return None
-        return self._appender.submit(
-            AppendOp(entry, len(entry.body), self._acks.allocate(first, 1))
-        )
+        return self._appender.submit(append_op(entry, self._acks.allocate(first, 1)))
 
     def move_idle(self) -> None:
         """Moves the watermark of an idle log to a new tick; reaches tailing readers only.
@@ -252,19 +250,32 @@ class WAL:
             term_floor=failure.term_floor if isinstance(failure, StaleTerm) else 0,
         )
 
-    async def checkpoint(self) -> None:
-        """Saves components and checkpoint; the next open replays only what comes after."""
+    @property
+    def meta_failure(self) -> WalError | None:
+        """Why nothing more can be saved under this open, if so."""
+        return self._opened.meta.failure
+
+    async def checkpoint(self, *, truncate: bool = True) -> None:
+        """Saves components and checkpoint; the next open replays only what comes after.
+
+        Raises:
+            WalError: it is not known to be saved; `meta_failure` tells whether it ever can be.
+        """
         acks = self._acks
         checkpoint = log_pb2.WALCheckpoint(
             time_tick=acks.watermark, term=self.term, open_number=self.open_number
         )
         if acks.last_confirmed is not None:
             checkpoint.last_confirmed.CopyFrom(acks.last_confirmed.to_proto())
-        await self._opened.meta.snapshot(self.recovery.snapshot(checkpoint))
+        parts = self.recovery.snapshot(checkpoint)
+        await self._opened.meta.snapshot(parts, truncate=truncate)
         self.recovery.saved(checkpoint)
 
     async def close(self) -> None:
-        """Waits for what is in flight, saves a checkpoint, lets go of everything; idempotent."""
+        """Takes no more appends, waits for those in flight, saves a checkpoint, lets go of all.
+
+        Whoever appends meanwhile is told ON_SHUTDOWN, and finds the next owner. Idempotent.
+        """
         if not self.stopped.done():
             self.state = "closing"
             try:
@@ -287,13 +298,15 @@ class WAL:
             self.backend_name,
             self._acks,
             self.config,
+            self._limits,
             self._deps.runtime.monotonic,
             self._upkeep.stalled,
             self._written,
             self.moved.notify,
             self.distrust,
         )
-        self.state = "serving"
+        if self.state != "closing":
+            self.state = "serving"
         self.moved.notify()
         _log.info(
             "opened",
@@ -318,7 +331,7 @@ class WAL:
         self._ownership.last_error = str(reason)
         _log.warning("self-reopen", pchannel=self.pchannel, term=self.term, reason=str(reason))
         self._appender.stop(reason)
-        self._start(self._reopen())
+        self.start_vital(self._reopen())
 
     async def _reopen(self) -> None:
         await self._opened.session.close()
@@ -333,21 +346,27 @@ class WAL:
             if key == old_key:
                 found.setdefault(number, []).append(item)
 
-        try:
-            opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
-        except WalError as error:
-            self.fence(error)
-            return
+        opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
+        self._opened = opened  # whatever comes now, it is released with the rest
         first = await self._ticks_for_all(opened.barrier_tick)
+        if self.stopped.done():
+            return
         # From here on nothing waits: what arrives later queues behind what is put back here.
         flying, queued = self._appender.unsettled()
         lost = self._settle_known(flying, found)
         self._serve(opened)
         for pending in lost + queued:
+            if pending.op.stored > self.max_entry_bytes:
+                refuse(pending, self._too_large(pending.op))
+                continue
             count = pending.op.entry.envelope.count
             pending.op.ticks = self._acks.allocate(first, count)
             first += count
             self._appender.requeue(pending)
+
+    def _too_large(self, op: AppendOp) -> WalError:
+        vchannel = op.entry.envelope.vchannel
+        return too_large(vchannel, op.stored, self.max_entry_bytes, self.pchannel)
 
     async def _ticks_for_all(self, above: int) -> int:
         """The first of enough consecutive ticks for everything that is not settled yet."""
@@ -387,17 +406,11 @@ class WAL:
             self.stopped.set_result(reason)
         flying, queued = self._appender.unsettled()
         self._appender.stop(WalError(ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is closed here"))
-        for pending in [item for frame in flying for item in frame.entries] + queued:
-            self._refuse(pending, reason)
-        self.moved.notify()
-
-    def _refuse(self, pending: Pending, reason: WalError | None) -> None:
-        """Fails an append whose outcome only the next owner can tell."""
+        # What became of these only the next owner can tell.
         why = reason.message if reason is not None else "it is closed here; ask discovery"
-        if not pending.result.done():
-            error = WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}")
-            pending.result.set_exception(error)
-            pending.result.exception()
+        for pending in [item for frame in flying for item in frame.entries] + queued:
+            refuse(pending, WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}"))
+        self.moved.notify()
 
     async def _release(self) -> None:
         current = asyncio.current_task()
@@ -410,6 +423,22 @@ class WAL:
         await self._opened.session.close()
         if self._readers is not None:
             await self._readers.close()
+
+    def start_vital(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what this WAL cannot be without: when it fails, the WAL is over and says why."""
+        task: asyncio.Task[None] = self._start(work)
+        task.add_done_callback(self._vital_ended)
+        return task
+
+    def _vital_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None or self.stopped.done():
+            return
+        if not isinstance(error, WalError):
+            _log.error("failed", pchannel=self.pchannel, term=self.term, exc_info=error)
+            error = WalError(
+                ErrorCode.INNER, f"{self.pchannel} failed here: {error!r}; see the log"
+            )
+        self.fence(error)
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

@@ -23,12 +23,20 @@ class AppendOp:
     Attributes:
         entry: what is appended.
         size: bytes of its body.
+        stored: bytes of its envelope and body.
         ticks: there once the timetick link gave them.
     """
 
     entry: log_pb2.Entry
     size: int
+    stored: int
     ticks: TickRange | None = None
+
+
+def append_op(entry: log_pb2.Entry, ticks: TickRange | None = None) -> AppendOp:
+    """`entry`, measured: protobuf copies and encodes to tell, so this is done once."""
+    body = len(entry.body)
+    return AppendOp(entry, body, entry.envelope.ByteSize() + body, ticks)
 
 
 Forward = Callable[[AppendOp], Coroutine[Any, Any, AppendResult]]

@@ -97,9 +97,9 @@ class WALScanner:
 
     async def close(self) -> None:
         """Releases what it reads from; idempotent."""
-        catch_up, self._catch_up = self._catch_up, None
-        if catch_up is not None:
-            await catch_up.scanner.close()
+        if self._catch_up is not None:
+            await self._catch_up.scanner.close()
+            self._catch_up = None
 
     async def next(self) -> ScanBatch:
         """The next batch: entries, or a higher watermark, or the end; waits for any of them.
@@ -117,8 +117,9 @@ class WALScanner:
             self._place = self._place_in_memory()
             if self._place is None:
                 self._catch_up = await _CatchUp.open(self._log, self._request, self._token)
-        if self._catch_up is not None:
+        if self._place is None and self._catch_up is not None:
             return await self._read_backend(self._catch_up)
+        await self.close()  # of no use any more, and nothing taken from it waits here
         return await self._read_memory()
 
     def _place_in_memory(self) -> int | None:
@@ -129,10 +130,8 @@ class WALScanner:
     async def _read_backend(self, catch_up: _CatchUp) -> ScanBatch | None:
         entries = await catch_up.read(self._log)
         watermark = catch_up.reorder.released
-        place = self._log.buffer.place_after(watermark)
-        if place is not None:
-            self._place = place
-            await self.close()
+        self._place = self._log.buffer.place_after(watermark)
+        # Nothing waits from here on: a cancelled `next` would lose what was taken out above.
         return self._batch(entries, watermark)
 
     async def _read_memory(self) -> ScanBatch | None:

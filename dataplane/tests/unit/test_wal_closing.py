@@ -1,0 +1,130 @@
+"""A log that is being closed: takes nothing more, answers what is in flight, and is quick."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+import pytest
+
+from walplane.backends.registry import open_backend
+from walplane.rpc.errors import Action, ErrorCode, WalError
+from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import World, entry, payloads_of, read_all
+from walplane.wal.config import WALConfig
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World(FaultyBackend(await open_backend("memory:")))
+    yield made
+    async with asyncio.timeout(30):
+        await made.close()
+
+
+async def test_a_close_refuses_what_comes_and_answers_what_is_in_flight(world: World) -> None:
+    wal = await world.open(1, WALConfig(frames_in_flight=2, ack_timeout_s=60))
+    acknowledged = asyncio.Event()
+    world.backend.before_ack = acknowledged.wait
+    appends = [asyncio.create_task(wal.append(entry(b"%d" % i, number=i))) for i in range(5)]
+    await until(lambda: wal.status().bytes_pending > 0)
+    async with asyncio.timeout(10):
+        closing = asyncio.create_task(wal.close())
+        await until(lambda: wal.state == "closing")
+        with pytest.raises(WalError) as refused:
+            await wal.append(entry(b"late", number=5))
+        assert refused.value.code is ErrorCode.ON_SHUTDOWN
+        assert refused.value.action is Action.REDISCOVER
+        assert not closing.done()
+        world.backend.before_ack = None
+        acknowledged.set()
+        await asyncio.gather(closing, *appends)
+        successor = await world.open(2)
+    assert successor.recovery.checkpoint_tick >= appends[-1].result().first_tick
+    await successor.append(entry(b"late", number=5))
+    expected = [b"0", b"1", b"2", b"3", b"4", b"late"]
+    assert payloads_of(await read_all(successor)) == expected
+
+
+async def test_a_close_under_load_that_never_ends_is_quick(world: World) -> None:
+    """Something is in flight at every moment: waiting for a quiet one would last for ever."""
+    wal = await world.open(1, WALConfig(close_timeout_s=60.0))
+    world.backend.before_ack = partial(asyncio.sleep, 0.004)
+    acknowledged = [0] * 120
+
+    async def load(writer: int) -> WalError:
+        while True:
+            number = acknowledged[writer]
+            try:
+                await wal.append(entry(b"x", number=number, producer=b"%d" % writer))
+            except WalError as error:
+                return error
+            acknowledged[writer] += 1
+            await asyncio.sleep(0.001 * (writer % 7))  # out of step with the others
+
+    writers = [asyncio.create_task(load(writer)) for writer in range(len(acknowledged))]
+    await until(lambda: min(acknowledged) > 3)
+    async with asyncio.timeout(5):
+        await wal.close()
+        errors = await asyncio.gather(*writers)
+    assert {error.code for error in errors} == {ErrorCode.ON_SHUTDOWN}
+    world.backend.before_ack = None
+    successor = await world.open(2)
+    assert successor.replayed < 10, "it begins at a checkpoint"
+    assert len(await read_all(successor)) == sum(acknowledged)
+
+
+async def test_a_close_does_not_wait_for_a_truncation(world: World) -> None:
+    begun = asyncio.Event()
+
+    async def never() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    world.backend.before_truncation = never
+    wal = await world.open(1, WALConfig(idle_tick_s=0.02, checkpoint_bytes=1, close_timeout_s=60))
+    async with asyncio.timeout(10):
+        await wal.append(entry(b"a", number=0))
+        await begun.wait()
+        result = await wal.append(entry(b"b", number=1))
+        await wal.close()
+    assert wal.recovery.checkpoint_tick >= result.first_tick
+
+
+async def test_a_reopen_that_ends_during_a_close_answers_but_does_not_serve_again(
+    world: World,
+) -> None:
+    wal = await world.open(1)
+    world.backend.faults = lambda _topic: Fault.FAIL_BEFORE
+    world.backend.refused = True
+    append = asyncio.create_task(wal.append(entry(b"patient", number=0)))
+    await until(lambda: wal.status().attempts >= 1)
+    closing = asyncio.create_task(wal.close())
+    await until(lambda: wal.state == "closing")
+    world.backend.faults, world.backend.refused = no_faults, False
+    states = set()
+    async with asyncio.timeout(10):
+        while not closing.done():
+            states.add(wal.state)
+            await asyncio.sleep(0)
+    assert states <= {"closing", "closed"}
+    await append
+    successor = await world.open(2)
+    assert payloads_of(await read_all(successor)) == [b"patient"]
+
+
+async def test_a_close_gives_up_when_an_acknowledgement_is_lost(world: World) -> None:
+    wal = await world.open(1, WALConfig(idle_tick_s=0.02, ack_timeout_s=0.3, close_timeout_s=60.0))
+    world.backend.faults = lambda _topic: Fault.LOSE_ACK
+    append = asyncio.create_task(wal.append(entry(b"a", number=0)))
+    await until(lambda: wal.status().bytes_pending > 0)
+    async with asyncio.timeout(10):
+        await wal.close()
+    with pytest.raises(WalError) as error:
+        await append
+    assert error.value.action is Action.REDISCOVER, "the next owner knows"
+    world.backend.faults = no_faults
+    successor = await world.open(2)
+    assert (await successor.append(entry(b"a", number=0))).term == 1

@@ -1,0 +1,99 @@
+"""The meta topic: which snapshots count, and what a failing truncation does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from walplane.backends.interface import EARLIEST, BackendSession
+from walplane.backends.registry import open_backend
+from walplane.message.codec import decode_frame
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.testkit.faulty import FaultyBackend, at_once
+from walplane.wal.frames import FrameSender, OpenKey
+from walplane.wal.metalog import MetaLog, MetaState
+
+TOPIC = "meta"
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[FaultyBackend]:
+    backend = FaultyBackend(await open_backend("memory:"))
+    yield backend
+    await backend.close()
+
+
+async def reopened(backend: FaultyBackend, term: int) -> tuple[MetaLog, MetaState]:
+    session = await backend.session()
+    return await MetaLog.open(session, TOPIC, term=term, open_number=0, barrier_id=b"%d" % term)
+
+
+async def stored(session: BackendSession) -> list[log_pb2.MetaRecord]:
+    scanner = await session.open_scanner(TOPIC, EARLIEST)
+    records = [decode_frame(record.data, "record") for record in await scanner.read()]
+    return [meta for content in records for meta in content.meta]
+
+
+async def write(backend: FaultyBackend, term: int, records: list[log_pb2.MetaRecord]) -> None:
+    """Writes `records` under `term`, each in a frame of its own."""
+    session = await backend.session()
+    sender = FrameSender(TOPIC, await session.open_writer(TOPIC, term, 0), OpenKey(term, 0))
+    for record in records:
+        await sender.written(sender.send(meta=[record]), 5)
+
+
+async def test_a_whole_snapshot_replaces_what_was_before(backend: FaultyBackend) -> None:
+    meta, _ = await reopened(backend, 1)
+    await meta.append(("words", b"old"))
+    await meta.snapshot({"words": [b"a", b"b"]})
+    await meta.append(("words", b"new"))
+    _, state = await reopened(backend, 2)
+    assert state == MetaState({"words": [b"a", b"b"]}, [("words", b"new")])
+
+
+async def test_a_snapshot_that_lacks_a_part_does_not_count(backend: FaultyBackend) -> None:
+    meta, _ = await reopened(backend, 1)
+    await meta.snapshot({"words": [b"a", b"b"]})
+    records = await stored(await backend.session())
+    await write(backend, 2, [r for r in records if r.snapshot_part.data != b"b"])
+    _, state = await reopened(backend, 3)
+    assert state.snapshot == {"words": [b"a", b"b"]}, "the one before it counts"
+
+
+async def test_a_snapshot_with_the_end_of_another_does_not_count(backend: FaultyBackend) -> None:
+    meta, _ = await reopened(backend, 1)
+    await meta.snapshot({"words": [b"a"]})
+    begin = log_pb2.MetaSnapshotBegin(snapshot_id=8)
+    part = log_pb2.MetaSnapshotPart(snapshot_id=8, component="words", data=b"b")
+    end = log_pb2.MetaSnapshotEnd(snapshot_id=9, parts=1)
+    records = [
+        log_pb2.MetaRecord(snapshot_begin=begin),
+        log_pb2.MetaRecord(snapshot_part=part),
+        log_pb2.MetaRecord(snapshot_end=end),
+    ]
+    await write(backend, 2, records)
+    _, state = await reopened(backend, 3)
+    assert state.snapshot == {"words": [b"a"]}
+
+
+async def test_a_failed_truncation_loses_nothing_and_is_made_good_by_the_next(
+    backend: FaultyBackend,
+) -> None:
+    meta, _ = await reopened(backend, 1)
+    await meta.append(*[("words", b"%d" % number) for number in range(5)])
+
+    async def refused() -> None:
+        raise WalError(ErrorCode.INNER, "the admin API cannot be reached")
+
+    backend.before_truncation = refused
+    await meta.snapshot({"words": [b"a"]})
+    await meta.append(("words", b"b"))
+    session = await backend.session()
+    assert any(record.delta.data == b"4" for record in await stored(session))
+    backend.before_truncation = at_once
+    await meta.snapshot({"words": [b"a", b"b"]})
+    assert not any(record.HasField("delta") for record in await stored(session))
+    _, state = await reopened(backend, 2)
+    assert state == MetaState({"words": [b"a", b"b"]}, [])

@@ -1,0 +1,184 @@
+"""What fits a record: envelopes count, what is too large harms nobody but its caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from walplane.backends.registry import open_backend
+from walplane.client import StreamingClient
+from walplane.message import codec
+from walplane.message.builder import insert
+from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
+from walplane.node.checks import check_append
+from walplane.node.delivery import parts
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.testkit.cluster import MiniCluster
+from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.reading import payloads
+from walplane.testkit.wal_world import World, entry, payloads_of, read_all
+from walplane.wal.config import WALConfig
+from walplane.wal.ports import LogEntry
+from walplane.wal.wal import WAL
+
+RECORD_BYTES = 200_000
+LARGE = {"k": "y" * 20_000}
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    backend = await open_backend(f"memory:?max_record_bytes={RECORD_BYTES}")
+    made = World(FaultyBackend(backend))
+    yield made
+    async with asyncio.timeout(30):
+        await made.close()
+
+
+def of_size(wal: WAL, size: int, number: int, properties: dict[str, str]) -> log_pb2.Entry:
+    """An entry whose envelope and body have exactly `size` bytes together."""
+    body = size
+    while True:
+        made = entry(b"x" * body, number=number, properties=properties)
+        over = made.envelope.ByteSize() + len(made.body) - size
+        if not over:
+            return made
+        body -= over
+
+
+@pytest.mark.parametrize("properties", [{}, LARGE])
+async def test_the_largest_entry_is_written_and_one_byte_more_is_refused(
+    world: World, properties: dict[str, str]
+) -> None:
+    wal = await world.open(1)
+    async with asyncio.timeout(10):
+        await wal.append(of_size(wal, wal.max_entry_bytes, 0, properties))
+        over = of_size(wal, wal.max_entry_bytes + 1, 1, properties)
+        for refusing in (lambda: check_append(over, wal), lambda: wal.append(over)):
+            with pytest.raises(WalError, match="larger than") as error:
+                refused = refusing()
+                if not isinstance(refused, int):
+                    await refused
+            assert error.value.code is ErrorCode.INVALID_ARGUMENT
+        await wal.append(entry(b"after", number=1))
+    assert wal.open_number == 0
+    assert payloads_of(await read_all(wal))[1:] == [b"after"]
+
+
+def test_stamps_and_lengths_fit_the_room_left_for_them() -> None:
+    largest = (1 << 64) - 1
+    made = entry(b"x" * 300_000)
+    before = made.envelope.ByteSize() + len(made.body)
+    envelope = made.envelope
+    envelope.term = envelope.first_tick = envelope.watermark = largest
+    furthest = MessageID("woodpecker", (largest,) * 4, (1 << 32) - 1, (1 << 32) - 1)
+    envelope.last_confirmed.CopyFrom(furthest.to_proto())
+    content = log_pb2.FrameContent(term=largest, open_number=largest, number=largest, acked=largest)
+    frame = codec.encode_frame(content, [made])
+    assert len(frame) <= before + codec.ENTRY_ROOM_BYTES + codec.FRAME_ROOM_BYTES
+    alone = len(codec.encode_frame(content, []))
+    assert alone <= codec.FRAME_ROOM_BYTES
+
+
+async def test_small_messages_with_large_properties_are_cut_into_frames_that_fit(
+    world: World,
+) -> None:
+    wal = await world.open(1, WALConfig(frames_in_flight=1))
+    async with asyncio.timeout(10):
+        await asyncio.gather(
+            *(wal.append(entry(b"%d" % i, number=i, properties=LARGE)) for i in range(50))
+        )
+    assert wal.open_number == 0, "every frame was taken"
+    items = await read_all(wal)
+    assert payloads_of(items) == [b"%d" % i for i in range(50)]
+    records = {item.message_id.record for item in items}
+    assert 5 < len(records) < 25, "and they still share frames"
+
+
+async def test_a_limit_that_the_backend_did_not_tell_fails_only_what_exceeds_it(
+    world: World,
+) -> None:
+    """A broker whose maxMessageSize was lowered refuses what the backend promised to take."""
+    world.backend.record_bytes = 50_000
+    wal = await world.open(1, WALConfig(frames_in_flight=2))
+    numbered = [
+        *(entry(b"%d" % i * 8000, number=i) for i in range(9)),
+        entry(b"x" * 60_000, number=9),
+        *(entry(b"%d" % i, number=i) for i in range(10, 20)),
+    ]
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(
+            *(wal.append(each) for each in numbered), return_exceptions=True
+        )
+        failed = [i for i, result in enumerate(results) if isinstance(result, WalError)]
+        assert failed == [9]
+        error = results[9]
+        assert isinstance(error, WalError)
+        assert error.code is ErrorCode.INVALID_ARGUMENT
+        opens = wal.open_number
+        with pytest.raises(WalError, match="larger than"):
+            await wal.append(entry(b"x" * 60_000, number=20))
+        await wal.append(entry(b"after", number=20))
+    assert wal.open_number == opens <= 3, "what is known to be too large costs no open any more"
+    expected = [codec.decode_body(each.body)[1][0] for each in numbered]
+    del expected[9]
+    assert payloads_of(await read_all(wal)) == [*expected, b"after"]
+
+
+async def test_a_snapshot_is_cut_into_records_that_the_backend_takes() -> None:
+    world = World(FaultyBackend(await open_backend("memory:?max_record_bytes=20000")))
+    wal = await world.open(1)
+    async with asyncio.timeout(30):
+        for i in range(400):
+            await wal.append(entry(b"x", number=0, producer=b"%030d" % i))
+        await wal.close()
+        successor = await world.open(2)
+    assert successor.recovery.checkpoint_tick > 0
+    assert successor.recovery.windows.expected((b"%030d" % 7, "test_0_1v0")) == 1
+    await world.close()
+
+
+async def test_a_client_learns_that_its_message_is_too_large_and_others_go_on() -> None:
+    backend = await open_backend(f"memory:?max_record_bytes={RECORD_BYTES}")
+    async with MiniCluster(backend) as cluster, asyncio.timeout(20):
+        vchannel = await cluster.create_vchannel("test_0")
+        async with (
+            StreamingClient.connect(cluster.address) as wal,
+            StreamingClient.connect(cluster.address) as other,
+        ):
+            large = insert(vchannel, b"x" * (RECORD_BYTES - 9000), properties=LARGE)
+            with pytest.raises(WalError, match="properties included") as error:
+                await wal.append(large)
+            assert error.value.code is ErrorCode.INVALID_ARGUMENT
+            await other.append(insert(vchannel, b"innocent"))
+            assert cluster.owner("test_0").wal("test_0").open_number == 0
+            assert await payloads(wal, vchannel) == [b"innocent"]
+    await backend.close()
+
+
+async def test_messages_that_share_properties_share_only_entries_that_fit() -> None:
+    backend = await open_backend(f"memory:?max_record_bytes={RECORD_BYTES}")
+    async with MiniCluster(backend) as cluster, asyncio.timeout(20):
+        vchannel = await cluster.create_vchannel("test_0")
+        shared = {"k": "y" * 40_000}
+        many = [insert(vchannel, b"%d" % i * 9000, properties=shared) for i in range(100, 140)]
+        async with StreamingClient.connect(cluster.address) as wal:
+            await wal.append_many(many)
+            await asyncio.gather(*(wal.append(message) for message in many))
+            expected = [message.payloads[0] for message in [*many, *many]]
+            assert await payloads(wal, vchannel) == expected
+            messages = [m.message_id async for m in wal.read(vchannel, follow=False)]
+            assert len({m[:3] for m in messages}) < len(messages) / 2
+    await backend.close()
+
+
+def test_responses_stay_small_when_envelopes_are_large() -> None:
+    stored = entry(b"x", properties=LARGE)
+    assert stored.envelope.type == MessageType.INSERT
+    items = [LogEntry(stored, MessageID("memory", (i,)), 0) for i in range(1, 21)]
+    made = list(parts(items, 100_000))
+    assert [sum(map(len, part.pieces)) < 130_000 for part in made] == [True] * 4
+    assert sum(part.credit for part in made) == 20 * len(stored.body)
