@@ -12,7 +12,7 @@ import pytest
 from walplane.testkit.kube_objects import UID, ClusterObjects, Object, walcluster
 from walplane_operator.api import names
 from walplane_operator.api.conditions import find
-from walplane_operator.api.leases import Session
+from walplane_operator.api.leases import PChannelLease, Session
 from walplane_operator.apply.events import EventWriter
 from walplane_operator.apply.kube import ApiError, object_path
 from walplane_operator.apply.objects import Applier
@@ -349,6 +349,9 @@ async def test_deletion_stops_pods_deletes_topics_and_lets_go(
     assert await world.look() is not None
     assert not any("statefulsets" in path for path in world.kube.objects)
     assert len(results) == 2, "a pod may still write"
+    held = [one for one in map(PChannelLease.read, world.leases()) if one.holder]
+    assert held
+    assert all(lease.release == lease.term for lease in held), "nobody else takes them over"
     for pod in world.objects.pods.values():
         del world.kube.objects[object_path(pod)]
     assert await world.look() is not None, "what failed is tried again"

@@ -147,6 +147,25 @@ async def test_refused_renewals_are_tried_again(
         assert not running.session.ended.done()
 
 
+async def test_a_session_knows_that_its_rights_are_gone(api: KubeApi, store: KubeLeases) -> None:
+    async with session(store, duration_s=0.6) as running:
+        refused = asyncio.create_task(running.session.refused(3.0))
+        api.answer(403, times=3)
+        before = running.session.renewals
+        await until(lambda: running.session.renewals > before, 10)
+        running.clock.ahead += 10.0
+        api.answer(500, times=2)
+        before = running.session.renewals
+        await until(lambda: running.session.renewals > before, 10)
+        assert not refused.done(), "a starting API server forbids for a moment"
+        api.answer(403, times=1000)
+        await until(lambda: running.session._forbidden_since is not None, 10)
+        running.clock.ahead += 3.0
+        async with asyncio.timeout(10):
+            await refused
+        assert not running.session.ended.done()
+
+
 async def test_a_deleted_lease_is_made_again_by_the_same_session(
     api: KubeApi, store: KubeLeases
 ) -> None:

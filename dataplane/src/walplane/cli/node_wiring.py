@@ -42,6 +42,7 @@ _log = structlog.get_logger(__name__)
 
 _RESERVED_S = 10.0  # of the grace period, for closing what is still held
 _LEAVE_S = 7.0
+_LEASES_REFUSED = 2  # so many durations without the right to renew: nobody takes anything away
 _GRACE_S = 1.0
 _COORDINATOR_S = 30.0
 
@@ -163,7 +164,13 @@ class _Process:
         _log.info("draining", held=len(self._follower.held))
         self._follower.set_mode(Mode.DRAINING)
         seconds = max(self._options.grace_s - _RESERVED_S, 0.0)
-        if not await within(seconds, self._taken_away(), "draining"):
+        patience = _LEASES_REFUSED * self._pod.lease_s
+        forgotten = asyncio.ensure_future(self._session.refused(patience))
+        try:
+            await within(seconds, unless(self._taken_away(), forgotten), "draining")
+        finally:
+            forgotten.cancel()
+        if self._follower.held:
             self._follower.set_mode(Mode.LEAVING)
             await within(_LEAVE_S, self._follower.none_held(), "leaving")
         _log.info("drained", held=len(self._follower.held))

@@ -17,7 +17,7 @@ import structlog
 from walplane.lease import contract
 from walplane.lease.contract import Body, Identity
 from walplane.lease.report import Report
-from walplane.lease.store import NOT_FOUND, ApiError, LeaseStore
+from walplane.lease.store import FORBIDDEN, NOT_FOUND, ApiError, LeaseStore
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 
@@ -74,6 +74,8 @@ class Session:
         self._told = 0
         self._wake = asyncio.Event()
         self._renewed = asyncio.Event()
+        self._forbidden_since: float | None = None
+        self._forbidden = asyncio.Event()
 
     @property
     def live(self) -> bool:
@@ -92,6 +94,19 @@ class Session:
             self._renewed.clear()
             await self._renewed.wait()
 
+    async def refused(self, seconds: float) -> None:
+        """Returns once the API server has forbidden every renewal for so many seconds.
+
+        A starting API server forbids for a moment; one that goes on has taken the rights away, as
+        happens when the cluster that this process is of is deleted.
+        """
+        while True:
+            since = self._forbidden_since
+            if since is not None and self._runtime.monotonic() - since >= seconds:
+                return
+            self._forbidden.clear()
+            await self._forbidden.wait()
+
     async def run(self) -> None:
         """Renews until the session is ended, or this is cancelled."""
         first, most = _RETRY_S
@@ -100,7 +115,9 @@ class Session:
             try:
                 await self._renew()
                 pause = first
+                self._forbidden_since = None
             except ApiError as error:
+                self._note_refusal(error)
                 left = self._valid_until - self._runtime.monotonic()
                 _log.warning("session not renewed", error=str(error), lasts_s=round(left, 1))
                 await asyncio.sleep(pause)
@@ -120,6 +137,13 @@ class Session:
         body = await self._get()
         if body is not None and contract.holder_of(body) == str(self._identity):
             await self._store.delete(body)
+
+    def _note_refusal(self, error: ApiError) -> None:
+        if error.status != FORBIDDEN:
+            self._forbidden_since = None
+        elif self._forbidden_since is None:
+            self._forbidden_since = self._runtime.monotonic()
+        self._forbidden.set()
 
     async def _pause(self) -> None:
         """Until the next renewal is due, or something is to be told."""

@@ -10,10 +10,11 @@ import asyncio
 
 from walplane_operator.api import names
 from walplane_operator.api.spec import WALCluster
+from walplane_operator.apply import leases
 from walplane_operator.apply.events import Event, EventWriter
 from walplane_operator.apply.kube import ApiError, Kube, object_path, path_of
 from walplane_operator.apply.topics import Deleted, delete_topics, describe
-from walplane_operator.plan.deletion import Ending, ending, wants_finalizer
+from walplane_operator.plan.deletion import Ending, asked_back, ending, wants_finalizer
 from walplane_operator.plan.observed import Observed
 
 _AGAIN_S = 2.0
@@ -40,6 +41,7 @@ class Ender:
         """The next step of a deletion; returns when to look again."""
         step, cluster = ending(observed), observed.cluster
         if step is Ending.STOP_PODS:
+            await leases.write(self._kube, cluster, [], asked_back(observed), observed.now)
             await self._stop_pods(cluster)
             return _AGAIN_S
         if step is Ending.DELETE_DATA and not await self._delete_data(observed):

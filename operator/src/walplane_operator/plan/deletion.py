@@ -13,6 +13,7 @@ from walplane.channel import coord_topic, meta_topic
 from walplane_operator.api import names
 from walplane_operator.api.spec import WALCluster
 from walplane_operator.api.times import parse_time
+from walplane_operator.plan.assignment import Release
 from walplane_operator.plan.observed import Observed
 
 DEADLINE_S = 120.0
@@ -47,6 +48,15 @@ def ending(observed: Observed) -> Ending:
     if observed.node_set or observed.coord or observed.pods or observed.coord_pods:
         return Ending.STOP_PODS
     return Ending.DELETE_DATA
+
+
+def asked_back(observed: Observed) -> list[Release]:
+    """What to ask holders for, so that no node waits for somebody to take its PChannels over."""
+    return [
+        Release(index, lease, "Deleted")
+        for index, lease in sorted(observed.leases.items())
+        if lease.holder and lease.release != lease.term
+    ]
 
 
 def topics(cluster: WALCluster) -> list[str]:
