@@ -163,6 +163,8 @@ class LineAppender:
             outcomes = await self._wal.append_many(messages, timeout=self._timeout_s)
         except PartialAppendError as error:
             outcomes = error.outcomes
+        except WalError as error:  # nothing of it was sent
+            outcomes = [error] * len(parts)
         done: list[dict[str, Any]] = []
         for part, outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, WalError):
