@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
+from walplane.cli.arrow import pieces
 from walplane.cli.records import MAX_RECORD_BYTES, MalformedInput, chunks, records
 from walplane.cli.tables import format_of, read_batches
 
@@ -22,14 +23,16 @@ def read(data: bytes, kind: str, batch_rows: int = 1000) -> tuple[pa.Table, Malf
     batches: list[pa.RecordBatch] = []
     failure = None
     try:
-        for batch in read_batches(io.BytesIO(data), "f", kind, batch_rows):
-            batches.append(batch)  # noqa: PERF402 - what came before an error counts
+        for rows in read_batches(io.BytesIO(data), "f", kind, batch_rows):
+            batches.append(rows.batch)  # noqa: PERF401 - what came before an error counts
     except MalformedInput as error:
         failure = error
     return _table(batches), failure
 
 
 def _table(batches: list[pa.RecordBatch]) -> pa.Table:
+    if not batches:
+        return pa.table({})
     return pa.concat_tables(
         (pa.Table.from_batches([batch]) for batch in batches), promote_options="permissive"
     )
@@ -49,7 +52,8 @@ def test_formats_by_name() -> None:
 
 
 def test_csv_rows_come_in_order_and_in_bounded_batches() -> None:
-    batches = list(read_batches(io.BytesIO(b"a,b,c\n" + csv_lines(MANY)), "f", "csv", 1000))
+    stream = io.BytesIO(b"a,b,c\n" + csv_lines(MANY))
+    batches = [rows.batch for rows in read_batches(stream, "f", "csv", 1000)]
     assert max(batch.num_rows for batch in batches) == 1000
     numbers = itertools.chain.from_iterable(batch["a"].to_pylist() for batch in batches)
     assert list(numbers) == list(range(MANY))
@@ -96,6 +100,44 @@ def test_malformed_json_line_is_named_after_every_row_before_it(bad: bytes, reas
     assert table["a"].to_pylist() == list(range(MANY))
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"null\n", "not a JSON object: null"),
+        (b'{"a":1} {"a":2}\n', 'not valid JSON, Extra data at column 9: {"a":1} {"a":2}'),
+        (b'{"b":"\xff"}\n', 'not UTF-8: {"b":"\ufffd"}'),
+        (b'{"c":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n", "nested deeper than 50 levels"),
+        (b'{"c":' + b"[" * 51 + b"]" * 51 + b"}\n", "nested deeper than 50 levels"),
+        (b'{"c":\n' + b"[\n" * 20_000, 'not valid JSON, Expecting value at column 6: {"c":'),
+        (b'{\n"a":1}\n', "not valid JSON, Expecting property name enclosed in double quotes at "),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 3, MANY])
+def test_what_the_parser_would_take_or_die_of_is_malformed(
+    bad: bytes, reason: str, before: int
+) -> None:
+    table, error = read(json_lines(before) + bad + json_lines(5), "jsonl")
+    assert error is not None
+    assert error.line == before + 1
+    assert error.reason.startswith(reason)
+    assert table.num_rows == before
+
+
+def test_brackets_in_strings_and_blank_lines_are_no_harm() -> None:
+    rows = [{"a": "[" * 60, "b": [{"c": ["{"]}] * 60}, {"a": '\\"[', "b": []}]
+    text = b"\r\n \n".join(json.dumps(row).encode() for row in rows)
+    table, error = read(text, "jsonl")
+    assert error is None
+    assert table.to_pylist() == rows
+
+
+def test_json_as_deep_as_it_may_be_is_written_as_arrow() -> None:
+    text = b'{"a":' + b'[{"a":' * 24 + b"[1]" + b"}]" * 24 + b"}\n"
+    [rows] = read_batches(io.BytesIO(text), "f", "jsonl", 10)
+    [piece] = pieces(rows, 1, 0)
+    assert pa.ipc.open_stream(piece.payload).read_all().to_pylist() == [json.loads(text)]
+
+
 def test_a_malformed_line_in_the_first_chunk() -> None:
     table, error = read(b"a,b\n1,2\n3\n4,5\n", "csv")
     assert str(error) == "f:3: expected 2 columns, got 1: 3"
@@ -134,7 +176,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pa_parquet.write_table(pa.table({"a": range(1000)}), path, row_group_size=300)
     with path.open("rb") as stream:
-        table = _table(list(read_batches(stream, "t", "parquet", 100)))
+        table = _table([rows.batch for rows in read_batches(stream, "t", "parquet", 100)])
     assert table["a"].to_pylist() == list(range(1000))
     with pytest.raises(MalformedInput, match="t: not a whole Parquet file"):
         list(read_batches(io.BytesIO(path.read_bytes()[:-9]), "t", "parquet", 100))

@@ -8,7 +8,6 @@ with its number.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ import typer
 from walplane.channel import shard_of
 from walplane.cli.completion import collection_names
 from walplane.cli.errors import FAILED, one_line
-from walplane.cli.keys import key_bytes
+from walplane.cli.keys import json_object, key_bytes
 from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
 from walplane.cli.options import (
     AddressOption,
@@ -55,7 +54,7 @@ def append(
         str | None,
         typer.Option(
             metavar="FIELD",
-            help="Lines are JSON objects; those with equal FIELD go to the same shard. "
+            help="Lines are JSON objects; those of equal FIELD go to the same shard. "
             "Without it, lines go to the shards in turn.",
         ),
     ] = None,
@@ -146,14 +145,12 @@ class LineAppender:
         if self._key is None:
             return (line.number - 1) % count
         try:
-            value = json.loads(line.data)
+            return shard_of(key_bytes(json_object(line.data)[self._key]), count)
+        except KeyError:
+            self._fail(line, f"no key {self._key!r}: it has no such field")
         except ValueError as error:
-            self._fail(line, f"no JSON, so it has no {self._key!r}: {error}")
-            return None
-        if not isinstance(value, dict) or self._key not in value:
-            self._fail(line, f"no JSON object with {self._key!r}")
-            return None
-        return shard_of(key_bytes(value[self._key]), count)
+            self._fail(line, f"no key {self._key!r}: {error}")
+        return None
 
     async def _append(self, vchannel: str, lines: Sequence[Line], size: int) -> None:
         parts = list(_parts(lines))

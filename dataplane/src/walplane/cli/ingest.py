@@ -37,9 +37,8 @@ from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
 
 if TYPE_CHECKING:  # an extra: only `needs` may import it
-    import pyarrow as pa
-
     from walplane.cli.arrow import Piece
+    from walplane.cli.rows import Rows
 
 EXAMPLES = examples(
     "walplane ingest flights.csv --collection flights",
@@ -105,8 +104,8 @@ def ingest(
         async with StreamingClient.connect(settings.address) as wal:
             info = await wal.describe_collection(collection)
             with file.open("rb") as stream:
-                batches = tables.read_batches(stream, str(file), kind, batch_rows)
-                ingestion = Ingestion(wal, info, key, timeout)
+                batches = tables.read_batches(stream, str(file), kind, batch_rows, key)
+                ingestion = Ingestion(wal, info, timeout)
                 await ingestion.run(stream, str(file), batches, skip_rows)
         _summary(ingestion, output)
 
@@ -132,25 +131,22 @@ class Ingestion:
         seconds: the whole took.
     """
 
-    def __init__(
-        self, wal: StreamingClient, info: CollectionInfo, key: str | None, timeout_s: float
-    ) -> None:
+    def __init__(self, wal: StreamingClient, info: CollectionInfo, timeout_s: float) -> None:
         """Reads nothing before `run`."""
         self.rows = self.prefix = self.messages = self.payload_bytes = 0
         self.seconds = 0.0
         self._skipped = 0
         self._wal = wal
         self._info = info
-        self._key = key
         self._timeout_s = timeout_s
         self._budget = ByteBudget(IN_FLIGHT_BYTES)
         self._sources: deque[_Source] = deque()
         self._failure: Exception | None = None
-        self._pieces: Callable[[pa.RecordBatch, str | None, int, int], list[Piece]]
+        self._pieces: Callable[[Rows, int, int], list[Piece]]
         self._pieces = needs("standalone", "walplane.cli.arrow").pieces
 
     async def run(
-        self, stream: BinaryIO, file: str, batches: Iterator[pa.RecordBatch], skip_rows: int
+        self, stream: BinaryIO, file: str, batches: Iterator[Rows], skip_rows: int
     ) -> None:
         """Appends every row of `batches` behind the first `skip_rows`.
 
@@ -172,7 +168,7 @@ class Ingestion:
     async def _append_all(
         self,
         stream: BinaryIO,
-        batches: Iterator[pa.RecordBatch],
+        batches: Iterator[Rows],
         skip_rows: int,
         tasks: asyncio.TaskGroup,
         progress: RowProgress,
@@ -180,17 +176,17 @@ class Ingestion:
         shards = len(self._info.vchannels)
         turn = 0
         while self._failure is None:
-            batch = await asyncio.to_thread(next, batches, None)
-            if batch is None:
+            rows = await asyncio.to_thread(next, batches, None)
+            if rows is None:
                 return
-            skipped = min(skip_rows, batch.num_rows)
+            skipped = min(skip_rows, rows.batch.num_rows)
             skip_rows -= skipped
-            if skipped == batch.num_rows:
+            if skipped == rows.batch.num_rows:
                 continue
-            rest = batch.slice(skipped)
-            parts = await asyncio.to_thread(self._pieces, rest, self._key, shards, turn)
+            rest = rows.behind(skipped)
+            parts = await asyncio.to_thread(self._pieces, rest, shards, turn)
             turn += 1
-            source = _Source(rest.num_rows, len(parts))
+            source = _Source(rest.batch.num_rows, len(parts))
             self._sources.append(source)
             for piece in parts:
                 await self._budget.acquire(len(piece.payload))
@@ -222,7 +218,7 @@ class Ingestion:
             self.prefix += self._sources.popleft().rows
 
     def _ended_early(self, why: Exception) -> CommandError:
-        if isinstance(why, CommandError):  # wrong use: nothing was appended
+        if isinstance(why, CommandError) and not self.rows:  # wrong use: nothing was appended
             return why
         beyond = self.rows - (self.prefix - self._skipped)
         also = f" (and {beyond:,} scattered rows behind them)" if beyond else ""
