@@ -150,9 +150,17 @@ def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
 
 
 def _rows(message: ImmutableMessage) -> int:
+    """Rows of one message: those of an entry add up to what the entry says, which is all it says.
+
+    Where its payloads cannot have one row each, the first message stands for all.
+    """
     if message.type not in _ROWS:
         return 0
-    return getattr(message.batch.header, "rows", 0) or 1
+    count = message.batch.envelope.count
+    rows: int = getattr(message.batch.header, "rows", 0) or count
+    if rows == count:
+        return 1
+    return rows if message.message_index == 0 else 0
 
 
 def _text(payload: bytes) -> tuple[str, str]:
