@@ -67,7 +67,7 @@ class Csv:
 
     def parse(self, data: bytes, schema: pa.Schema | None) -> pa.Table:
         """As `TextFormat.parse`."""
-        return pa_csv.read_csv(
+        table = pa_csv.read_csv(
             pa.BufferReader(data),
             read_options=pa_csv.ReadOptions(
                 use_threads=False,
@@ -77,6 +77,11 @@ class Csv:
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(column_types=self._types(schema)),
         )
+        try:
+            table.schema.names  # noqa: B018 - decodes the header
+        except UnicodeDecodeError as error:
+            raise pa.ArrowInvalid("the names of the columns are not UTF-8") from error
+        return table
 
     def _types(self, schema: pa.Schema | None) -> dict[str, pa.DataType]:
         types = {field.name: field.type for field in _known(schema) or ()}
