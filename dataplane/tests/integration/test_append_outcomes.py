@@ -120,7 +120,7 @@ async def _append_lines(wal: StreamingClient, shards: tuple[str, ...], text: byt
     appender = LineAppender(wal, CollectionInfo("c", 1, shards, 0, 1, 1), None, 0.5, None)
     try:
         async with asyncio.timeout(DEADLINE_S):
-            await appender.run(reading)
+            await appender.run(reading, asyncio.Event())
     finally:
         os.close(reading)
     return appender

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from walplane.cli.arrow import pieces
+from walplane.cli.arrow import large_rows_apart, pieces
 from walplane.cli.records import MAX_RECORD_BYTES, MalformedInput, chunks, records
+from walplane.cli.rows import Rows
 from walplane.cli.tables import format_of, read_batches
 
 MANY = 200_000  # lines: several chunks
@@ -123,6 +124,22 @@ def test_what_the_parser_would_take_or_die_of_is_malformed(
     assert table.num_rows == before
 
 
+def test_large_rows_go_alone_and_in_order() -> None:
+    numbers = pa.array(range(20))
+    text = pa.array(["x" * (1_500_000 if n in (0, 7, 8, 19) else 10) for n in range(20)])
+    rows = Rows(pa.record_batch({"n": numbers, "t": text}), numbers)
+    parts = list(large_rows_apart(rows))
+    assert [(part.batch["n"].to_pylist(), part.large) for part in parts] == [
+        ([0], True),
+        ([1, 2, 3, 4, 5, 6], False),
+        ([7], True),
+        ([8], True),
+        ([9, 10, 11, 12, 13, 14, 15, 16, 17, 18], False),
+        ([19], True),
+    ]
+    assert all(part.keys == part.batch["n"] for part in parts)
+
+
 def test_brackets_in_strings_and_blank_lines_are_no_harm() -> None:
     rows = [{"a": "[" * 60, "b": [{"c": ["{"]}] * 60}, {"a": '\\"[', "b": []}]
     text = b"\r\n \n".join(json.dumps(row).encode() for row in rows)
@@ -153,6 +170,24 @@ def test_a_newline_between_quotes_belongs_to_the_record() -> None:
     assert b"".join(piece.data for piece in pieces) == text
     assert [(piece.data, piece.first_line) for piece in pieces][1] == (b'1,"x\ny ""z"""\n', 2)
     assert records(text, quoted=True) == [b"a,b\n", b'1,"x\ny ""z"""\n', b"2,w\n"]
+
+
+@pytest.mark.parametrize("fields", [b'"x\n', b'"x""\n,y\n', b'x,"\n'])
+def test_a_quote_left_open_at_the_end_is_malformed(fields: bytes) -> None:
+    table, error = read(b'a,b\n1,"2"\n3,' + fields, "csv")
+    assert str(error) == "f:3: a double quote is left open"
+    assert table.to_pylist() == [{"a": 1, "b": 2}]
+
+
+def test_a_quote_in_the_middle_of_a_field_opens_nothing() -> None:
+    table, error = read(b'a,b\n1,5" pipe\n2,"6"" pipe"\n3,7" pipe\n4,8"', "csv")
+    assert error is None
+    assert table["b"].to_pylist() == ['5" pipe', '6" pipe', '7" pipe', '8"']
+
+
+def test_column_names_that_are_not_utf_8() -> None:
+    _, error = read("a,b\n1,2\n".encode("utf-16"), "csv")
+    assert str(error) == "f:1: the names of the columns are not UTF-8"
 
 
 def test_a_carriage_return_alone_ends_no_record() -> None:

@@ -36,7 +36,7 @@ def pieces(rows: Rows, shards: int, turn: int) -> list[Piece]:
     Raises:
         CommandError: they cannot be written as Arrow.
     """
-    batch, keys = rows
+    batch, keys = rows.batch, rows.keys
     parts = [(turn % shards, batch)] if keys is None else _by_key(batch, keys, shards)
     return [
         Piece(shard, whole.num_rows, _serialise(whole))
@@ -50,6 +50,30 @@ def _by_key(batch: pa.RecordBatch, keys: pa.Array, shards: int) -> list[tuple[in
     found = [shard_of(key_bytes(value), shards) for value in encoded.dictionary.to_pylist()]
     of_row = pa.array(found, pa.int32()).take(encoded.indices)
     return [(shard, batch.filter(pc.equal(of_row, shard))) for shard in of_row.unique().to_pylist()]
+
+
+def large_rows_apart(rows: Rows) -> Iterator[Rows]:
+    """`rows` in order, each row of more than a payload's bytes alone and marked as large."""
+    start = 0
+    for place in _large_rows(rows.batch, 0):
+        if place > start:
+            yield rows.cut(start, place)
+        yield rows.cut(place, place + 1)._replace(large=True)
+        start = place + 1
+    if start < rows.batch.num_rows:
+        yield rows.cut(start, rows.batch.num_rows)
+
+
+def _large_rows(batch: pa.RecordBatch, first: int) -> Iterator[int]:
+    """The places of rows that are large; `first` is that of the batch's first row."""
+    if batch.nbytes <= MAX_PAYLOAD_BYTES:
+        return
+    if batch.num_rows == 1:
+        yield first
+        return
+    half = batch.num_rows // 2
+    yield from _large_rows(batch.slice(0, half), first)
+    yield from _large_rows(batch.slice(half), first + half)
 
 
 def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -16,15 +16,21 @@ class Rows(NamedTuple):
     Attributes:
         batch: the rows.
         keys: one value of `key_bytes` a row; None when their shard does not depend on them.
+        large: it is one row that may be too large for a message.
     """
 
     batch: pa.RecordBatch
     keys: pa.Array | None
+    large: bool = False
 
     def behind(self, count: int) -> Rows:
         """Without the first `count`."""
-        keys = None if self.keys is None else self.keys.slice(count)
-        return Rows(self.batch.slice(count), keys)
+        return self.cut(count, self.batch.num_rows)
+
+    def cut(self, start: int, end: int) -> Rows:
+        """The rows `start` .. `end` (excluded)."""
+        keys = None if self.keys is None else self.keys.slice(start, end - start)
+        return Rows(self.batch.slice(start, end - start), keys)
 
 
 def check_key(schema: pa.Schema, key: str) -> None:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
+from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.records import Chunk, MalformedInput, chunks, records
 from walplane.cli.rows import Rows, typed_keys
 from walplane.cli.textformats import Csv, JsonLines, TextFormat
@@ -128,6 +129,8 @@ def _parse(data: bytes, form: TextFormat, schema: pa.Schema | None) -> pa.Table:
 
 def _parquet(stream: BinaryIO, file: str, batch_rows: int, key: str | None) -> Iterator[Rows]:
     """Rows of a Parquet file, which tells its own types."""
+    if not stream.seekable():
+        raise CommandError(f"{file}: a Parquet file cannot come from a pipe", WRONG_USE)
     try:
         for batch in pa_parquet.ParquetFile(stream).iter_batches(batch_rows, use_threads=False):
             yield Rows(batch, None if key is None else typed_keys(batch, key))
