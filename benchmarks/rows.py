@@ -10,7 +10,7 @@ from benchmarks.model import VALUE, Pair, Row, Sample, Setting, Target
 from benchmarks.system import Node, broker, fresh_directory, load, standalone
 
 _APPENDERS = 256
-_FLOOD, _CONCURRENT, _SYNC = "flood", "concurrent", "sync"
+_FLOOD, _SINGLES, _CONCURRENT, _SYNC = "flood", "singles", "concurrent", "sync"
 _TUNED = "pulsar-client `send_async`, one producer, batches of up to 1000 messages, 1 MiB, 1 ms"
 
 Start = Callable[[Setting], AbstractContextManager[Pair]]
@@ -26,15 +26,22 @@ def _walplane(node: Node, mode: str, size: int) -> Measure:
     return measure
 
 
-def _on_pulsar(name: str, mode: str, size: int) -> Start:
-    """Node and reference on one broker; each round has topic or collection of its own."""
+def _on_pulsar(name: str, mode: str, size: int, reference_mode: str | None = None) -> Start:
+    """Node and reference on one broker; each round has topic or collection of its own.
+
+    Args:
+        name: of the row.
+        mode: how messages are handed over.
+        size: of a message, bytes.
+        reference_mode: how the reference gets them, if it has no such mode.
+    """
 
     @contextmanager
     def start(setting: Setting) -> Iterator[Pair]:
         with broker() as pulsar, standalone(setting, name, pulsar.backend) as node:
 
             def reference(seconds: float) -> Sample:
-                arguments = [mode, "--url", pulsar.service, "--topic"]
+                arguments = [reference_mode or mode, "--url", pulsar.service, "--topic"]
                 arguments += [pulsar.topic(_unused("reference-")), "--size", str(size)]
                 arguments += ["--concurrency", str(_APPENDERS)]
                 return load("pulsar_client", *arguments, seconds=seconds)
@@ -73,7 +80,7 @@ def _pulsar_append(name: str, size: int, text: str, target: Target) -> Row:
     return Row(
         name=name,
         what=f"messages of {text} appended and acknowledged, one PChannel, real Pulsar, client → "
-        "gRPC → node → Pulsar, `append_many`.",
+        "gRPC → node → Pulsar, `append_many`, 1000 payloads to a message object.",
         reference=f"{_TUNED}.",
         unit="msg/s",
         higher_is_better=True,
@@ -85,6 +92,15 @@ def _pulsar_append(name: str, size: int, text: str, target: Target) -> Row:
 ROWS = (
     _pulsar_append("append-pulsar-128B", 128, "128 B", Target(5, 8, 20)),
     _pulsar_append("append-pulsar-1KiB", 1024, "1 KiB", Target(2, 2.5, 5)),
+    Row(
+        name="append-pulsar-singles-128B",
+        what="the same with 128 B messages, a message object for each payload.",
+        reference=f"{_TUNED}.",
+        unit="msg/s",
+        higher_is_better=True,
+        targets={VALUE: Target(None, 8, 20)},
+        start=_on_pulsar("append-pulsar-singles-128B", _SINGLES, 128, _FLOOD),
+    ),
     Row(
         name="append-pulsar-concurrent-256",
         what=f"the same with 1 KiB messages from {_APPENDERS} concurrent appenders, each of which "

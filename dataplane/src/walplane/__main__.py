@@ -1,8 +1,18 @@
-"""`python -m walplane`: the same as the console script."""
+"""The console script, and `python -m walplane`."""
 
+import signal
 import sys
 
-from walplane.cli.main import main
+
+def main() -> int:
+    """Runs the command line; Ctrl-C while modules are loaded ends it without a stack trace."""
+    ours = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from walplane.cli.main import main as run
+
+    signal.signal(signal.SIGINT, ours)
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

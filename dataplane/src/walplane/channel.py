@@ -73,6 +73,11 @@ def is_vchannel(name: str) -> bool:
     return _VCHANNEL.fullmatch(name) is not None or _CCHANNEL.fullmatch(name) is not None
 
 
+def is_cchannel(name: str) -> bool:
+    """Whether `name` has the form of a CChannel."""
+    return _CCHANNEL.fullmatch(name) is not None
+
+
 def cchannel_name(pchannel: str) -> str:
     """The control channel bound to `pchannel`."""
     return f"{pchannel}_vcchan"

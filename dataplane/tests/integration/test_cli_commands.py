@@ -225,8 +225,9 @@ async def test_tail_begins_where_it_is_told(
         ran = await at(cluster, "tail", name, "--from", start_at)
         assert ran.code == 2
         assert "tail one of " + ", ".join(collection["vchannels"]) in one_line(ran)
-    ran = await at(cluster, "tail", vchannel, "--from", "somewhere")
-    assert "'somewhere'" in one_line(ran)
+    for nowhere in ("somewhere", f"earliest@{'9' * 30}.1.1", f"rocksdb:{'9' * 30}:0:0"):
+        ran = await at(cluster, "tail", vchannel, "--from", nowhere)
+        assert f"'{nowhere}' is no start" in one_line(ran)
 
 
 async def test_tail_follows(cluster: StandaloneProcess, collection: dict[str, Any]) -> None:

@@ -143,6 +143,8 @@ async def test_a_malformed_json_line(cluster: StandaloneProcess, name: str, tmp_
         ("none.csv", ["--collection", "NAME"], 1, "none.csv: No such file"),
         ("rows.csv", ["--collection", "NAME", "--key", "k"], 2, "no column 'k'"),
         ("rows.csv", ["--collection", "NAME", "--format", "parquet"], 1, "not a whole Parquet"),
+        ("rows.csv", ["--collection", "NAME", "--skip-rows", "11"], 2, "the file has 10 rows"),
+        ("/dev/stdin", ["--collection", "NAME", "--format", "parquet"], 2, "come from a pipe"),
     ],
 )
 async def test_what_cannot_be_ingested(
@@ -161,3 +163,30 @@ async def test_what_cannot_be_ingested(
     assert ran.err.count("\n") == 1
     assert reason in ran.err
     assert await numbers(cluster, name) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--key", "key"]])
+async def test_a_row_that_no_message_can_hold_is_named_with_nothing_behind_it(
+    cluster: StandaloneProcess, name: str, tmp_path: Path, options: list[str]
+) -> None:
+    bad = 6_321
+    path = csv(tmp_path / "rows.csv", ROWS, {bad: f"{bad},k,{'x' * ((16 << 20) - 100)}"})
+    command = ["ingest", str(path), "--collection", name, "--batch-rows", "1000", *options]
+    ran = await at(cluster, *command)
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert f"row {bad + 1:,}: message of " in ran.err
+    assert f"the first {bad:,} rows are acknowledged: mend it, then go on" in ran.err
+    assert await numbers(cluster, name) == list(range(bad))
+    csv(path, ROWS)
+    ran = await at(cluster, *command, "--skip-rows", str(bad))
+    assert (ran.code, ran.err) == (0, "")
+    assert await numbers(cluster, name) == list(range(ROWS))
+
+
+async def test_rows_may_come_from_a_pipe(cluster: StandaloneProcess, name: str) -> None:
+    text = "".join(["n,text\n", *(f"{n},{'x' * 100}\n" for n in range(ROWS))]).encode()
+    command = ["ingest", "/dev/stdin", "--collection", name, "--format", "csv"]
+    ran = await walplane("--address", cluster.address, *command, stdin=text)
+    assert (ran.code, ran.err) == (0, "")
+    assert await numbers(cluster, name) == list(range(ROWS))

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import pytest
 
+from walplane.cli.arrow import large_rows_apart, pieces
 from walplane.cli.records import MAX_RECORD_BYTES, MalformedInput, chunks, records
+from walplane.cli.rows import Rows
 from walplane.cli.tables import format_of, read_batches
 
 MANY = 200_000  # lines: several chunks
@@ -22,14 +24,16 @@ def read(data: bytes, kind: str, batch_rows: int = 1000) -> tuple[pa.Table, Malf
     batches: list[pa.RecordBatch] = []
     failure = None
     try:
-        for batch in read_batches(io.BytesIO(data), "f", kind, batch_rows):
-            batches.append(batch)  # noqa: PERF402 - what came before an error counts
+        for rows in read_batches(io.BytesIO(data), "f", kind, batch_rows):
+            batches.append(rows.batch)  # noqa: PERF401 - what came before an error counts
     except MalformedInput as error:
         failure = error
     return _table(batches), failure
 
 
 def _table(batches: list[pa.RecordBatch]) -> pa.Table:
+    if not batches:
+        return pa.table({})
     return pa.concat_tables(
         (pa.Table.from_batches([batch]) for batch in batches), promote_options="permissive"
     )
@@ -49,7 +53,8 @@ def test_formats_by_name() -> None:
 
 
 def test_csv_rows_come_in_order_and_in_bounded_batches() -> None:
-    batches = list(read_batches(io.BytesIO(b"a,b,c\n" + csv_lines(MANY)), "f", "csv", 1000))
+    stream = io.BytesIO(b"a,b,c\n" + csv_lines(MANY))
+    batches = [rows.batch for rows in read_batches(stream, "f", "csv", 1000)]
     assert max(batch.num_rows for batch in batches) == 1000
     numbers = itertools.chain.from_iterable(batch["a"].to_pylist() for batch in batches)
     assert list(numbers) == list(range(MANY))
@@ -96,6 +101,60 @@ def test_malformed_json_line_is_named_after_every_row_before_it(bad: bytes, reas
     assert table["a"].to_pylist() == list(range(MANY))
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"null\n", "not a JSON object: null"),
+        (b'{"a":1} {"a":2}\n', 'not valid JSON, Extra data at column 9: {"a":1} {"a":2}'),
+        (b'{"b":"\xff"}\n', 'not UTF-8: {"b":"\ufffd"}'),
+        (b'{"c":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n", "nested deeper than 50 levels"),
+        (b'{"c":' + b"[" * 51 + b"]" * 51 + b"}\n", "nested deeper than 50 levels"),
+        (b'{"c":\n' + b"[\n" * 20_000, 'not valid JSON, Expecting value at column 6: {"c":'),
+        (b'{\n"a":1}\n', "not valid JSON, Expecting property name enclosed in double quotes at "),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 3, MANY])
+def test_what_the_parser_would_take_or_die_of_is_malformed(
+    bad: bytes, reason: str, before: int
+) -> None:
+    table, error = read(json_lines(before) + bad + json_lines(5), "jsonl")
+    assert error is not None
+    assert error.line == before + 1
+    assert error.reason.startswith(reason)
+    assert table.num_rows == before
+
+
+def test_large_rows_go_alone_and_in_order() -> None:
+    numbers = pa.array(range(20))
+    text = pa.array(["x" * (1_500_000 if n in (0, 7, 8, 19) else 10) for n in range(20)])
+    rows = Rows(pa.record_batch({"n": numbers, "t": text}), numbers)
+    parts = list(large_rows_apart(rows))
+    assert [(part.batch["n"].to_pylist(), part.large) for part in parts] == [
+        ([0], True),
+        ([1, 2, 3, 4, 5, 6], False),
+        ([7], True),
+        ([8], True),
+        ([9, 10, 11, 12, 13, 14, 15, 16, 17, 18], False),
+        ([19], True),
+    ]
+    assert all(part.keys == part.batch["n"] for part in parts)
+
+
+def test_brackets_in_strings_and_blank_lines_are_no_harm() -> None:
+    rows = [{"a": "[" * 60, "b": [{"c": ["{"]}] * 60}, {"a": '\\"[', "b": []}]
+    text = b"\r\n \n".join(json.dumps(row).encode() for row in rows)
+    table, error = read(text, "jsonl")
+    assert error is None
+    assert table.to_pylist() == rows
+
+
+def test_json_as_deep_as_it_may_be_is_written_as_arrow() -> None:
+    text = b'{"a":' + b'[{"a":' * 24 + b"[1]" + b"}]" * 24 + b"}\n"
+    [rows] = read_batches(io.BytesIO(text), "f", "jsonl", 10)
+    [piece] = pieces(rows, 1, 0)
+    assert pa.ipc.open_stream(piece.payload).read_all().to_pylist() == [json.loads(text)]
+
+
 def test_a_malformed_line_in_the_first_chunk() -> None:
     table, error = read(b"a,b\n1,2\n3\n4,5\n", "csv")
     assert str(error) == "f:3: expected 2 columns, got 1: 3"
@@ -111,6 +170,24 @@ def test_a_newline_between_quotes_belongs_to_the_record() -> None:
     assert b"".join(piece.data for piece in pieces) == text
     assert [(piece.data, piece.first_line) for piece in pieces][1] == (b'1,"x\ny ""z"""\n', 2)
     assert records(text, quoted=True) == [b"a,b\n", b'1,"x\ny ""z"""\n', b"2,w\n"]
+
+
+@pytest.mark.parametrize("fields", [b'"x\n', b'"x""\n,y\n', b'x,"\n'])
+def test_a_quote_left_open_at_the_end_is_malformed(fields: bytes) -> None:
+    table, error = read(b'a,b\n1,"2"\n3,' + fields, "csv")
+    assert str(error) == "f:3: a double quote is left open"
+    assert table.to_pylist() == [{"a": 1, "b": 2}]
+
+
+def test_a_quote_in_the_middle_of_a_field_opens_nothing() -> None:
+    table, error = read(b'a,b\n1,5" pipe\n2,"6"" pipe"\n3,7" pipe\n4,8"', "csv")
+    assert error is None
+    assert table["b"].to_pylist() == ['5" pipe', '6" pipe', '7" pipe', '8"']
+
+
+def test_column_names_that_are_not_utf_8() -> None:
+    _, error = read("a,b\n1,2\n".encode("utf-16"), "csv")
+    assert str(error) == "f:1: the names of the columns are not UTF-8"
 
 
 def test_a_carriage_return_alone_ends_no_record() -> None:
@@ -134,7 +211,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pa_parquet.write_table(pa.table({"a": range(1000)}), path, row_group_size=300)
     with path.open("rb") as stream:
-        table = _table(list(read_batches(stream, "t", "parquet", 100)))
+        table = _table([rows.batch for rows in read_batches(stream, "t", "parquet", 100)])
     assert table["a"].to_pylist() == list(range(1000))
     with pytest.raises(MalformedInput, match="t: not a whole Parquet file"):
         list(read_batches(io.BytesIO(path.read_bytes()[:-9]), "t", "parquet", 100))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import shlex
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from walplane.cli.main import main
+from walplane.testkit.command import start
+from walplane.testkit.standalone import free_port
 
 
 @pytest.mark.parametrize(
@@ -51,8 +57,9 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
     assert re.search(r"Examples:\n +(echo|walplane) ", capsys.readouterr().out)
 
 
-def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
+@pytest.mark.parametrize("command", [[], ["collection"]])
+def test_no_command_shows_the_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 0
     assert "Examples:" in capsys.readouterr().out
 
 
@@ -87,3 +94,40 @@ def test_a_missing_extra_is_named(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "this command needs pyarrow: pip install 'walplane[standalone]'" in error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["version"], ["collection"]])
+async def test_output_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
+    err, code = await _in_a_shell(*arguments, redirections="> /dev/full")
+    assert (err, code) == ("walplane: No space left on device\n", 1)
+
+
+@pytest.mark.parametrize("redirections", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+async def test_standard_streams_may_be_closed(redirections: str) -> None:
+    arguments = ("-a", f"127.0.0.1:{free_port()}", "topology")
+    err, code = await _in_a_shell(*arguments, redirections=redirections)
+    assert code == 1
+    assert err.count("\n") == (0 if "2>" in redirections else 1)
+
+
+async def test_ctrl_c_while_modules_are_loaded_leaves_no_stack_trace(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import time\nprint(flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = await start("version", environment={"PYTHONPATH": path})
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (-signal.SIGINT, b"")
+
+
+async def _in_a_shell(*arguments: str, redirections: str) -> tuple[str, int]:
+    """Standard error and exit code."""
+    command = shlex.join([sys.executable, "-m", "walplane", *arguments])
+    process = await asyncio.create_subprocess_shell(
+        f"{command} {redirections}", stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        _, err = await process.communicate()
+    return err.decode(), process.returncode or 0

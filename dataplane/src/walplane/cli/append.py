@@ -8,18 +8,18 @@ with its number.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from walplane.channel import shard_of
 from walplane.cli.completion import collection_names
-from walplane.cli.errors import FAILED, one_line
-from walplane.cli.keys import key_bytes
+from walplane.cli.errors import FAILED, INTERRUPTED, CommandError, one_line
+from walplane.cli.interrupt import asked_to_end
+from walplane.cli.keys import json_object, key_bytes
 from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
 from walplane.cli.options import (
     AddressOption,
@@ -55,7 +55,7 @@ def append(
         str | None,
         typer.Option(
             metavar="FIELD",
-            help="Lines are JSON objects; those with equal FIELD go to the same shard. "
+            help="Lines are JSON objects; those of equal FIELD go to the same shard. "
             "Without it, lines go to the shards in turn.",
         ),
     ] = None,
@@ -81,10 +81,16 @@ def append(
             info = await wal.describe_collection(collection)
             printer = StreamPrinter(output, _WIDTHS) if output else None
             appender = LineAppender(wal, info, key, timeout, printer)
-            await appender.run(sys.stdin.fileno())
+            with asked_to_end() as asked:
+                try:
+                    await appender.run(sys.stdin.fileno(), asked)
+                except asyncio.CancelledError:
+                    raise appender.given_up() from None
         if appender.failed:
             total = appender.failed + appender.acknowledged
             _complain(f"walplane: {appender.failed} of {total} lines were not acknowledged")
+        if asked.is_set():
+            raise appender.interrupted()
         return FAILED if appender.failed else 0
 
     run(settings, command)
@@ -96,6 +102,8 @@ class LineAppender:
     Attributes:
         acknowledged: lines that are durable.
         failed: lines that are not, or not known to be.
+        taken: number of the last line that was taken; every line up to it has, or will have, its
+            outcome.
     """
 
     def __init__(
@@ -109,6 +117,7 @@ class LineAppender:
         """Appends nothing before `run`."""
         self.acknowledged = 0
         self.failed = 0
+        self.taken = 0
         self._wal = wal
         self._info = info
         self._key = key
@@ -116,18 +125,36 @@ class LineAppender:
         self._printer = printer
         self._budget = ByteBudget(IN_FLIGHT_BYTES)
 
-    async def run(self, descriptor: int) -> None:
-        """Appends every line of an open file; returns when each has its outcome.
+    async def run(self, descriptor: int, asked: asyncio.Event) -> None:
+        """Appends the lines of an open file until it ends, or `asked` is set.
+
+        Returns when each line that was taken has its outcome.
 
         Raises:
             OSError: the file cannot be read on, or nobody reads the output any more.
         """
         async with asyncio.TaskGroup() as tasks:
-            async for group in line_groups(descriptor):
+            async for group in _until(asked, line_groups(descriptor)):
+                self.taken = group[-1].number
                 for shard, lines in self._by_shard(group).items():
                     size = sum(len(line.data or b"") + _LINE_OVERHEAD_BYTES for line in lines)
                     await self._budget.acquire(size)
                     tasks.create_task(self._append(self._info.vchannels[shard], lines, size))
+
+    def interrupted(self) -> CommandError:
+        """What is said once every line that was taken has its outcome."""
+        return CommandError(
+            f"interrupted behind line {self.taken}: go on with line {self.taken + 1}", INTERRUPTED
+        )
+
+    def given_up(self) -> CommandError:
+        """What is said when lines were left in flight."""
+        left = self.taken - self.acknowledged - self.failed
+        return CommandError(
+            f"interrupted behind line {self.taken}: {self.acknowledged} lines are acknowledged, "
+            f"{left} may or may not be written: tail the collection to find out",
+            INTERRUPTED,
+        )
 
     def _by_shard(self, group: Sequence[Line]) -> dict[int, list[Line]]:
         shards: dict[int, list[Line]] = defaultdict(list)
@@ -146,14 +173,12 @@ class LineAppender:
         if self._key is None:
             return (line.number - 1) % count
         try:
-            value = json.loads(line.data)
+            return shard_of(key_bytes(json_object(line.data)[self._key]), count)
+        except KeyError:
+            self._fail(line, f"no key {self._key!r}: it has no such field")
         except ValueError as error:
-            self._fail(line, f"no JSON, so it has no {self._key!r}: {error}")
-            return None
-        if not isinstance(value, dict) or self._key not in value:
-            self._fail(line, f"no JSON object with {self._key!r}")
-            return None
-        return shard_of(key_bytes(value[self._key]), count)
+            self._fail(line, f"no key {self._key!r}: {error}")
+        return None
 
     async def _append(self, vchannel: str, lines: Sequence[Line], size: int) -> None:
         parts = list(_parts(lines))
@@ -163,6 +188,8 @@ class LineAppender:
             outcomes = await self._wal.append_many(messages, timeout=self._timeout_s)
         except PartialAppendError as error:
             outcomes = error.outcomes
+        except WalError as error:  # nothing of it was sent
+            outcomes = [error] * len(parts)
         done: list[dict[str, Any]] = []
         for part, outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, WalError):
@@ -188,6 +215,25 @@ class LineAppender:
     def _fail(self, line: Line, why: str) -> None:
         self.failed += 1
         _complain(f"line {line.number}: {one_line(why)}")
+
+
+async def _until(
+    asked: asyncio.Event, groups: AsyncIterator[list[Line]]
+) -> AsyncIterator[list[Line]]:
+    """The groups that come before `asked` is set; none is taken and left."""
+    asking = asyncio.create_task(asked.wait())
+    waiting: set[asyncio.Future[Any]] = {asking}
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(groups, None))
+            waiting = {asking, following}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if asked.is_set() or (group := following.result()) is None:
+                return
+            yield group
+    finally:
+        for each in waiting:
+            each.cancel()
 
 
 def _parts(lines: Sequence[Line]) -> Iterator[list[Line]]:

@@ -22,7 +22,7 @@ from walplane.client import CollectionInfo, StreamingClient
 
 app = typer.Typer(
     help="Collections: named streams of rows, spread over shards.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     epilog=examples(
         "walplane collection create flights --shards 4",
@@ -36,6 +36,13 @@ NameArgument = Annotated[
     typer.Argument(metavar="NAME", help="Name of the collection.", autocompletion=collection_names),
 ]
 _COLUMNS = ("name", "collection_id", "shards", "created_tick")
+
+
+@app.callback()
+def no_command(context: typer.Context) -> None:
+    """Shows the help when no command is named."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command("create", epilog=examples("walplane collection create flights --shards 4"))

@@ -1,24 +1,19 @@
-"""`walplane ingest`: a file of rows into a collection. Layer: cli.
-
-Contract: rows of one shard are appended in file order, some tens of MiB in flight. When it ends
-early, everything in flight is settled first, and the message says how many rows from the beginning
-are acknowledged, so that `--skip-rows` goes on from there.
-"""
+"""`walplane ingest`: a file of rows into a collection. Layer: cli."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import os
-from collections import deque
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
 from walplane.cli.completion import collection_names
 from walplane.cli.errors import WRONG_USE, CommandError
+from walplane.cli.files import opened
+from walplane.cli.ingestion import Ingestion
+from walplane.cli.interrupt import asked_to_end
 from walplane.cli.options import (
     AddressOption,
     DebugOption,
@@ -27,26 +22,14 @@ from walplane.cli.options import (
     settings_of,
 )
 from walplane.cli.output import show_object
-from walplane.cli.progress import RowProgress
-from walplane.cli.records import MalformedInput
 from walplane.cli.run import needs, run
-from walplane.client import CollectionInfo, StreamingClient
-from walplane.message.builder import insert
-from walplane.rpc.errors import WalError
-from walplane.rpc.flow import ByteBudget
-from walplane.rpc.v1 import log_pb2
-
-if TYPE_CHECKING:  # an extra: only `needs` may import it
-    import pyarrow as pa
-
-    from walplane.cli.arrow import Piece
+from walplane.client import StreamingClient
 
 EXAMPLES = examples(
     "walplane ingest flights.csv --collection flights",
     "walplane ingest flights.parquet --collection flights --key tailnum",
     "walplane ingest events.jsonl --collection events --skip-rows 120000",
 )
-IN_FLIGHT_BYTES = 32 << 20
 
 
 class FileFormat(enum.StrEnum):
@@ -104,132 +87,17 @@ def ingest(
             raise CommandError(f"{file}: which format? Name it with --format", WRONG_USE)
         async with StreamingClient.connect(settings.address) as wal:
             info = await wal.describe_collection(collection)
-            with file.open("rb") as stream:
-                batches = tables.read_batches(stream, str(file), kind, batch_rows)
-                ingestion = Ingestion(wal, info, key, timeout)
-                await ingestion.run(stream, str(file), batches, skip_rows)
+            with opened(file) as stream, asked_to_end() as asked:
+                stream.give_up = asked.is_set
+                batches = tables.read_batches(stream.buffer, str(file), kind, batch_rows, key)
+                ingestion = Ingestion(wal, info, timeout, asked)
+                try:
+                    await ingestion.run(stream, str(file), batches, skip_rows)
+                except asyncio.CancelledError:
+                    raise ingestion.given_up() from None
         _summary(ingestion, output)
 
     run(settings, command)
-
-
-class _Source:
-    """One batch of the file on its way: done when all its pieces are."""
-
-    def __init__(self, rows: int, pieces: int) -> None:
-        self.rows = rows
-        self.pieces = pieces
-
-
-class Ingestion:
-    """One file's way into one collection.
-
-    Attributes:
-        rows: acknowledged.
-        prefix: acknowledged without a gap from the beginning, skipped rows included.
-        messages: acknowledged.
-        payload_bytes: acknowledged.
-        seconds: the whole took.
-    """
-
-    def __init__(
-        self, wal: StreamingClient, info: CollectionInfo, key: str | None, timeout_s: float
-    ) -> None:
-        """Reads nothing before `run`."""
-        self.rows = self.prefix = self.messages = self.payload_bytes = 0
-        self.seconds = 0.0
-        self._skipped = 0
-        self._wal = wal
-        self._info = info
-        self._key = key
-        self._timeout_s = timeout_s
-        self._budget = ByteBudget(IN_FLIGHT_BYTES)
-        self._sources: deque[_Source] = deque()
-        self._failure: Exception | None = None
-        self._pieces: Callable[[pa.RecordBatch, str | None, int, int], list[Piece]]
-        self._pieces = needs("standalone", "walplane.cli.arrow").pieces
-
-    async def run(
-        self, stream: BinaryIO, file: str, batches: Iterator[pa.RecordBatch], skip_rows: int
-    ) -> None:
-        """Appends every row of `batches` behind the first `skip_rows`.
-
-        Raises:
-            CommandError: it ended early; the text says how many rows are acknowledged.
-        """
-        self.prefix = self._skipped = skip_rows
-        size = os.fstat(stream.fileno()).st_size or None
-        with RowProgress(file.rpartition(os.sep)[2], size) as progress:
-            async with asyncio.TaskGroup() as tasks:
-                try:
-                    await self._append_all(stream, batches, skip_rows, tasks, progress)
-                except (MalformedInput, CommandError, OSError) as error:
-                    self._failure = error  # what is in flight is settled first
-        self.seconds = progress.seconds
-        if self._failure is not None:
-            raise self._ended_early(self._failure)
-
-    async def _append_all(
-        self,
-        stream: BinaryIO,
-        batches: Iterator[pa.RecordBatch],
-        skip_rows: int,
-        tasks: asyncio.TaskGroup,
-        progress: RowProgress,
-    ) -> None:
-        shards = len(self._info.vchannels)
-        turn = 0
-        while self._failure is None:
-            batch = await asyncio.to_thread(next, batches, None)
-            if batch is None:
-                return
-            skipped = min(skip_rows, batch.num_rows)
-            skip_rows -= skipped
-            if skipped == batch.num_rows:
-                continue
-            rest = batch.slice(skipped)
-            parts = await asyncio.to_thread(self._pieces, rest, self._key, shards, turn)
-            turn += 1
-            source = _Source(rest.num_rows, len(parts))
-            self._sources.append(source)
-            for piece in parts:
-                await self._budget.acquire(len(piece.payload))
-                tasks.create_task(self._append(piece, source))
-            progress.update(self.rows, stream.tell())
-
-    async def _append(self, piece: Piece, source: _Source) -> None:
-        message = insert(
-            self._info.vchannels[piece.shard],
-            piece.payload,
-            collection_id=self._info.collection_id,
-            partition_id=self._info.default_partition_id,
-            schema_version=self._info.schema_version,
-            rows=piece.rows,
-            payload_format=log_pb2.PAYLOAD_FORMAT_ARROW_STREAM,
-        )
-        try:
-            await self._wal.append(message, timeout=self._timeout_s)
-        except WalError as error:
-            self._failure = self._failure or error
-            return
-        finally:
-            self._budget.release(len(piece.payload))
-        self.rows += piece.rows
-        self.messages += 1
-        self.payload_bytes += len(piece.payload)
-        source.pieces -= 1
-        while self._sources and not self._sources[0].pieces:
-            self.prefix += self._sources.popleft().rows
-
-    def _ended_early(self, why: Exception) -> CommandError:
-        if isinstance(why, CommandError):  # wrong use: nothing was appended
-            return why
-        beyond = self.rows - (self.prefix - self._skipped)
-        also = f" (and {beyond:,} scattered rows behind them)" if beyond else ""
-        return CommandError(
-            f"{why}; the first {self.prefix:,} rows are acknowledged{also}: mend it, then go on "
-            f"with --skip-rows {self.prefix}",
-        )
 
 
 def _summary(done: Ingestion, output: OutputFormat | None) -> None:

@@ -15,6 +15,8 @@ from walplane.cli.options import (
     Settings,
     examples,
 )
+from walplane.cli.output import open_standard_streams
+from walplane.cli.run import report
 from walplane.runtime import keep_large_buffers
 
 app = typer.Typer(
@@ -59,14 +61,17 @@ app.command("version")(cluster.version)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code: the entry point of the console script."""
+    open_standard_streams()
     keep_large_buffers()
     try:
         code = app(arguments, prog_name="walplane", standalone_mode=False)
     except typer.TyperException as error:
         print(_wrong_use(error), file=sys.stderr)
         return error.exit_code
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:  # of the output: help and version run outside of `run`
+        return report(error, debug=False)
     return code if isinstance(code, int) else 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,14 @@ from walplane.cli.options import OutputFormat
 
 Row = Mapping[str, Any]
 _LINE = json.JSONEncoder(ensure_ascii=False)
+
+
+def open_standard_streams() -> None:
+    """Puts nothing in place of standard streams that are closed: another file would get theirs."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def show_rows(rows: Sequence[Row], columns: Sequence[str], output: OutputFormat) -> None:

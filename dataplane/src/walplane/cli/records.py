@@ -6,12 +6,15 @@ record.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 20
 MAX_RECORD_BYTES = 16 << 20
+_QUOTED = re.compile(rb'"[^"]*(?:""[^"]*)*"(?!")')
+_SEPARATOR = re.compile(rb"[,\n]")
 
 
 class MalformedInput(Exception):
@@ -50,7 +53,7 @@ def chunks(
     """The chunks of `stream`, each about `chunk_bytes`; `file` names it in errors.
 
     Raises:
-        MalformedInput: a record is longer than `MAX_RECORD_BYTES`.
+        MalformedInput: a record is longer than `MAX_RECORD_BYTES`, or the last one does not end.
     """
     held = b""
     line = 1
@@ -67,6 +70,11 @@ def chunks(
         yield Chunk(held[:end], line)
         line += held.count(b"\n", 0, end)
         held = held[end:]
+    end = _last_end(held, quoted)
+    if quoted and _is_open(held[end:]):
+        if end:
+            yield Chunk(held[:end], line)
+        raise MalformedInput(file, line + held.count(b"\n", 0, end), "a double quote is left open")
     if held:
         yield Chunk(held, line)
 
@@ -92,6 +100,22 @@ def _split(data: bytes) -> list[bytes]:
     lines = [line + b"\n" for line in data.split(b"\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
+
+
+def _is_open(record: bytes) -> bool:
+    """Whether a quoted field does not end; a quote in the middle of a field opens nothing."""
+    at = 0
+    while at < len(record):
+        if record[at : at + 1] == b'"':
+            field = _QUOTED.match(record, at)
+            if field is None:
+                return True
+            at = field.end()
+        separator = _SEPARATOR.search(record, at)
+        if separator is None:
+            return False
+        at = separator.end()
+    return False
 
 
 def _last_end(data: bytes, quoted: bool) -> int:

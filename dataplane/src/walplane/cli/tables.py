@@ -7,18 +7,17 @@ record that does not fit is `MalformedInput` with its line, after every row befo
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
+from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.records import Chunk, MalformedInput, chunks, records
+from walplane.cli.rows import Rows, typed_keys
+from walplane.cli.textformats import Csv, JsonLines, TextFormat
 
 FORMATS = ("csv", "jsonl", "parquet")
 _SUFFIXES = {
@@ -29,7 +28,6 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_MAX_REASON = 200
 
 
 def format_of(path: Path) -> str | None:
@@ -38,93 +36,27 @@ def format_of(path: Path) -> str | None:
 
 
 def read_batches(
-    stream: BinaryIO, file: str, kind: str, batch_rows: int
-) -> Iterator[pa.RecordBatch]:
-    """The rows of `stream` in batches of at most `batch_rows`; `file` names it in errors.
+    stream: BinaryIO, file: str, kind: str, batch_rows: int, key: str | None = None
+) -> Iterator[Rows]:
+    """The rows of `stream`, at most `batch_rows` at a time, with the keys in their column `key`.
+
+    Args:
+        stream: the file.
+        file: its name, for errors.
+        kind: one of `FORMATS`.
+        batch_rows: most rows at a time.
+        key: name of the column; None for rows without keys.
 
     Raises:
         MalformedInput: a record cannot be read; every row before it was given.
+        CommandError: there is no column `key`, or its values are no keys.
     """
     if kind == "parquet":
-        return _parquet(stream, file, batch_rows)
-    return _text(stream, file, _Csv() if kind == "csv" else _JsonLines(), batch_rows)
+        return _parquet(stream, file, batch_rows, key)
+    return _text(stream, file, Csv(key) if kind == "csv" else JsonLines(key), batch_rows)
 
 
-class _TextFormat(Protocol):
-    """How one text format is parsed."""
-
-    quoted: bool
-
-    def parse(self, data: bytes, schema: pa.Schema | None) -> pa.Table:
-        """Whole records to rows; `schema` has the types so far, None before the first chunk.
-
-        Raises:
-            pyarrow.ArrowException: a record is malformed or does not fit.
-        """
-        ...
-
-    def reason(self, record: bytes, error: pa.ArrowException, names: list[str]) -> str:
-        """What is wrong with `record`, the one that `error` is about."""
-        ...
-
-
-class _Csv:
-    """RFC 4180 with a header line."""
-
-    quoted = True
-
-    def parse(self, data: bytes, schema: pa.Schema | None) -> pa.Table:
-        return pa_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa_csv.ReadOptions(
-                use_threads=False,
-                column_names=schema.names if schema else None,
-                block_size=len(data) + 1,
-            ),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(column_types=_known(schema)),
-        )
-
-    def reason(self, record: bytes, error: pa.ArrowException, names: list[str]) -> str:
-        text = str(error)
-        if match := re.search(r"Expected (\d+) columns, got (\d+)", text):
-            return f"expected {match[1]} columns, got {match[2]}: {_quote(record)}"
-        if match := re.search(r"column #(\d+).*error to ([^:]+): (.*)", text, re.DOTALL):
-            number = int(match[1])
-            name = names[number] if number < len(names) else f"#{number}"
-            return f"column {name!r} has type {match[2]}: {match[3]}"[:_MAX_REASON]
-        return text[:_MAX_REASON]
-
-
-class _JsonLines:
-    """One JSON object a line."""
-
-    quoted = False
-
-    def parse(self, data: bytes, schema: pa.Schema | None) -> pa.Table:
-        return pa_json.read_json(
-            pa.BufferReader(data),
-            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            parse_options=pa_json.ParseOptions(
-                explicit_schema=_known(schema), unexpected_field_behavior="infer"
-            ),
-        )
-
-    def reason(self, record: bytes, error: pa.ArrowException, names: list[str]) -> str:
-        try:
-            value = json.loads(record.strip())
-        except json.JSONDecodeError as wrong:
-            return f"not valid JSON, {wrong.msg} at column {wrong.colno}: {_quote(record)}"
-        except UnicodeDecodeError:
-            return f"not UTF-8: {_quote(record)}"
-        if not isinstance(value, dict):
-            return f"not a JSON object: {_quote(record)}"
-        return re.sub(r"^JSON parse error: | in row \d+$", "", str(error))[:_MAX_REASON]
-
-
-def _text(
-    stream: BinaryIO, file: str, form: _TextFormat, batch_rows: int
-) -> Iterator[pa.RecordBatch]:
+def _text(stream: BinaryIO, file: str, form: TextFormat, batch_rows: int) -> Iterator[Rows]:
     """Rows of a text format: chunk by chunk, cut into batches."""
     schema: pa.Schema | None = None
     for chunk in chunks(stream, file, quoted=form.quoted):
@@ -133,15 +65,26 @@ def _text(
         table, malformed = _parse_chunk(chunk, file, form, schema)
         if table is not None:
             schema = table.schema
-            yield from table.combine_chunks().to_batches(max_chunksize=batch_rows)
+            keys, unfit = form.keys(table, chunk, file)
+            yield from _cut(table, keys, batch_rows)
+            malformed = unfit or malformed
         if malformed is not None:
             raise malformed
     if schema is None:
         raise MalformedInput(file, None, "there is nothing in it")
 
 
+def _cut(table: pa.Table, keys: pa.Array | None, batch_rows: int) -> Iterator[Rows]:
+    """The rows that have a key, if there are keys at all."""
+    usable = table if keys is None else table.slice(0, len(keys))
+    at = 0
+    for batch in usable.combine_chunks().to_batches(max_chunksize=batch_rows):
+        yield Rows(batch, None if keys is None else keys.slice(at, batch.num_rows))
+        at += batch.num_rows
+
+
 def _parse_chunk(
-    chunk: Chunk, file: str, form: _TextFormat, schema: pa.Schema | None
+    chunk: Chunk, file: str, form: TextFormat, schema: pa.Schema | None
 ) -> tuple[pa.Table | None, MalformedInput | None]:
     """The rows before the first malformed record, and the error that this one is."""
     try:
@@ -163,7 +106,7 @@ def _parse_chunk(
     return table, MalformedInput(file, line, form.reason(parts[good], failure, names))
 
 
-def _parse(data: bytes, form: _TextFormat, schema: pa.Schema | None) -> pa.Table:
+def _parse(data: bytes, form: TextFormat, schema: pa.Schema | None) -> pa.Table:
     """Rows under the types so far, or under wider ones when that is enough.
 
     Raises:
@@ -184,21 +127,12 @@ def _parse(data: bytes, form: _TextFormat, schema: pa.Schema | None) -> pa.Table
         return form.parse(data, wider)
 
 
-def _known(schema: pa.Schema | None) -> pa.Schema | None:
-    """The columns whose type is known; one that has held nothing so far may become anything."""
-    if schema is None:
-        return None
-    return pa.schema([field for field in schema if not pa.types.is_null(field.type)])
-
-
-def _parquet(stream: BinaryIO, file: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _parquet(stream: BinaryIO, file: str, batch_rows: int, key: str | None) -> Iterator[Rows]:
     """Rows of a Parquet file, which tells its own types."""
+    if not stream.seekable():
+        raise CommandError(f"{file}: a Parquet file cannot come from a pipe", WRONG_USE)
     try:
-        yield from pa_parquet.ParquetFile(stream).iter_batches(batch_rows, use_threads=False)
+        for batch in pa_parquet.ParquetFile(stream).iter_batches(batch_rows, use_threads=False):
+            yield Rows(batch, None if key is None else typed_keys(batch, key))
     except (pa.ArrowException, OSError) as error:
         raise MalformedInput(file, None, f"not a whole Parquet file: {error}") from error
-
-
-def _quote(record: bytes) -> str:
-    text = " ".join(record.decode(errors="replace").split())
-    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}…"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from walplane.channel import is_vchannel
+from walplane.channel import is_cchannel, is_vchannel
 from walplane.cli.completion import collection_names
 from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.options import (
@@ -93,8 +94,12 @@ def tail(
                 )
             printer = StreamPrinter(output, _WIDTHS)
             async with asyncio.TaskGroup() as tasks:
-                for channel in channels:
+                prints = [
                     tasks.create_task(_print(wal, channel, start, follow, printer))
+                    for channel in channels
+                ]
+        if follow and all(each.result() for each in prints):
+            print(f"walplane: {target} was dropped: nothing more comes", file=sys.stderr)
 
     run(settings, command)
 
@@ -116,7 +121,9 @@ async def _channels(wal: StreamingClient, target: str) -> list[str]:
 
 async def _print(
     wal: StreamingClient, channel: str, start: str, follow: bool, printer: StreamPrinter
-) -> None:
+) -> bool:
+    """Prints a channel to its end; gives whether that is the end for ever, since it was dropped."""
+    may_end = not is_cchannel(channel) and is_vchannel(channel)
     reader = wal.reader(channel, start=start, follow=follow)
     async with reader:
         async for batch in reader.batches():
@@ -128,6 +135,9 @@ async def _print(
                     rows = []
             if rows:
                 await printer.write(rows)
+            if may_end and batch.type is MessageType.DROP_COLLECTION:
+                return True
+    return False
 
 
 def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
@@ -150,9 +160,17 @@ def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
 
 
 def _rows(message: ImmutableMessage) -> int:
+    """Rows of one message: those of an entry add up to what the entry says, which is all it says.
+
+    Where its payloads cannot have one row each, the first message stands for all.
+    """
     if message.type not in _ROWS:
         return 0
-    return getattr(message.batch.header, "rows", 0) or 1
+    count = message.batch.envelope.count
+    rows: int = getattr(message.batch.header, "rows", 0) or count
+    if rows == count:
+        return 1
+    return rows if message.message_index == 0 else 0
 
 
 def _text(payload: bytes) -> tuple[str, str]:

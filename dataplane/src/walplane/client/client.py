@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 from walplane.channel import InvalidChannelName, is_pchannel, pchannel_of
@@ -20,15 +21,17 @@ from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
-from walplane.client.outgoing import Kinds, Packed, pack
+from walplane.client.outgoing import Kinds, Packed, by_vchannel, pack
 from walplane.client.producer import ChannelProducer
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import (
+    Answers,
     AppendResult,
     AppendResults,
     Part,
-    PartialAppendError,
     Written,
+    joined,
+    refused,
 )
 from walplane.client.transport import LocalNodes, Transport
 from walplane.client.turns import Turn, Turns
@@ -202,31 +205,62 @@ class StreamingClient:
 
         Raises:
             PartialAppendError: some were not acknowledged; it tells which, and why.
+            WalError: nothing was sent: INVALID_ARGUMENT for what no client may append,
+                CHANNEL_NOT_EXIST for an unknown PChannel, ON_SHUTDOWN for a closed client.
         """
         limit = self._config.append_timeout_s if timeout is None else timeout
-        began = time.monotonic()
         messages = list(messages)
         vchannels = {message.vchannel for message in messages}
+        rooms = [self._producer(vchannel).entry_limit for vchannel in vchannels]
+        known = [room for room in rooms if room is not None]
+        if len(known) < len(rooms):
+            return (await self._append_apart(messages, limit)).results()
+        packed = self._pack(messages, known)
         with self._turns.take(vchannels) as turn:
-            size = await self._entry_bytes(vchannels, limit)
-            packed = pack(messages, self._config.entry_messages, size)
-            parts = await self._append(packed, limit - (time.monotonic() - began), turn)
-        done = [(outcome, n) for outcome, n in parts if not isinstance(outcome, WalError)]
-        if len(done) < len(parts):
-            raise PartialAppendError(parts, packed.slots, packed.counts)
-        return AppendResults(done, packed.slots, packed.counts)
+            parts = await self._append(packed, limit, turn)
+        return Answers(parts, packed.slots, packed.counts).results()
 
-    async def _entry_bytes(self, vchannels: set[str], seconds: float) -> int:
-        """How much the entries of all of `vchannels` may hold."""
-        limits = [self._config.entry_bytes]
+    def _pack(self, messages: Sequence[MutableMessage], rooms: Iterable[int]) -> Packed:
+        """The parcels of `messages`, for owners whose entries have `rooms` bytes."""
+        config = self._config
+        sizes = MESSAGE_OVERHEAD_BYTES * config.entry_messages
+        room = min([config.entry_bytes, *(each - sizes for each in rooms)])
+        return pack(messages, config.entry_messages, room)
+
+    async def _append_apart(self, messages: Sequence[MutableMessage], seconds: float) -> Answers:
+        """Each VChannel by itself, for the first contact: owners come when they come.
+
+        One that is never reached keeps nothing from the others, and has an answer like them.
+        """
+        self._pack(messages, [])  # refuses what no client may append, before anything is sent
+        lanes = by_vchannel(messages)
+        with ExitStack() as stack:
+            # every turn is taken before anything waits: calls go in the order they were made
+            turns = [stack.enter_context(self._turns.take([vchannel])) for vchannel in lanes]
+            async with asyncio.TaskGroup() as tasks:
+                answers = [
+                    tasks.create_task(self._append_lane([messages[i] for i in lane], seconds, turn))
+                    for lane, turn in zip(lanes.values(), turns, strict=True)
+                ]
+        results = [answer.result() for answer in answers]
+        return joined(zip(lanes.values(), results, strict=True))
+
+    async def _append_lane(
+        self, messages: Sequence[MutableMessage], seconds: float, turn: Turn
+    ) -> Answers:
+        """Messages of one VChannel, once its owner has said how much an entry may hold."""
+        began = time.monotonic()
+        vchannel = messages[0].vchannel
         try:
             async with asyncio.timeout(seconds):
-                for vchannel in vchannels:
-                    limit = await self._producer(vchannel).entry_limit()
-                    limits.append(limit - MESSAGE_OVERHEAD_BYTES * self._config.entry_messages)
+                room = await self._producer(vchannel).first_entry_limit()
         except TimeoutError:
-            raise self._unanswered(vchannel, seconds, sent=False) from None
-        return min(limits)
+            return refused(messages, self._unanswered(vchannel, seconds, sent=False))
+        except WalError as error:  # the client is closed
+            return refused(messages, error)
+        packed = self._pack(messages, [room])
+        parts = await self._append(packed, seconds - (time.monotonic() - began), turn)
+        return Answers(parts, packed.slots, packed.counts)
 
     async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:
         offered = 0
@@ -248,10 +282,13 @@ class StreamingClient:
         return [(parcel.outcome(), len(parcel.payloads)) for _, parcel in packed.parcels]
 
     async def _offer(self, vchannel: str, parcel: Parcel) -> None:
-        if not self._offer_at_once(vchannel, parcel):
-            await self._pending.acquire(parcel.size)
-            parcel.budget = self._pending
-            self._producer(vchannel).offer(vchannel, parcel)
+        try:
+            if not self._offer_at_once(vchannel, parcel):
+                await self._pending.acquire(parcel.size)
+                parcel.budget = self._pending
+                self._producer(vchannel).offer(vchannel, parcel)
+        except WalError as error:  # the client is closed: those before it keep their own outcome
+            parcel.fail(error)
 
     def _offer_at_once(self, vchannel: str, parcel: Parcel) -> bool:
         """Offers `parcel` if the byte budget has room for it."""
@@ -289,8 +326,8 @@ class StreamingClient:
                 parcel.given_up = self._unanswered(vchannel, seconds, sent=number < offered)
 
     def _unanswered(self, vchannel: str, seconds: float, *, sent: bool) -> WalError:
-        trouble = self._producer(vchannel).trouble
-        why = f": {trouble}" if trouble else ""
+        producer = self._producers.get(pchannel_of(vchannel))
+        why = f": {producer.trouble}" if producer is not None and producer.trouble else ""
         if sent:
             return WalError(
                 ErrorCode.OUTCOME_UNKNOWN,

@@ -71,6 +71,14 @@ def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Pack
     return Packed([(run.vchannel, run.parcel()) for run in runs], slots, counts)
 
 
+def by_vchannel(messages: Iterable[MutableMessage]) -> dict[str, list[int]]:
+    """The places in `messages` of those of each VChannel, in order."""
+    places: dict[str, list[int]] = {}
+    for place, message in enumerate(messages):
+        places.setdefault(message.vchannel, []).append(place)
+    return places
+
+
 class _Run:
     """Consecutive messages of one VChannel that share a parcel."""
 

@@ -72,13 +72,21 @@ class ChannelProducer:
             return self._discovery.why_unserved(self._pchannel)
         return ""
 
-    async def entry_limit(self) -> int:
-        """Bytes an entry may have here; waits for an owner to say so, the first time."""
+    @property
+    def entry_limit(self) -> int | None:
+        """Bytes an entry may have here; None until an owner has said so."""
+        return self._limit.result() if self._limit.done() else None
+
+    async def first_entry_limit(self) -> int:
+        """As `entry_limit`; waits for an owner to say so.
+
+        Raises:
+            WalError: the client was closed, or the PChannel is gone.
+        """
         if not self._limit.done():
             self._start()
             self._work.set()
-            await asyncio.shield(self._limit)
-        return self._limit.result()
+        return await asyncio.shield(self._limit)
 
     def offer(self, vchannel: str, parcel: Parcel) -> None:
         """Appends `parcel` behind all that `vchannel` has; returns at once."""
@@ -95,6 +103,7 @@ class ChannelProducer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self._fail_limit(error)
         for pipeline in self._pipelines.values():
             pipeline.fail(error)
 
@@ -111,11 +120,20 @@ class ChannelProducer:
         if not isinstance(error, WalError):
             _log.error("producer failed", pchannel=self._pchannel, exc_info=error)
             error = WalError(ErrorCode.OUTCOME_UNKNOWN, f"{self._pchannel}: {error!r}")
+        self._fail_limit(error)
         for pipeline in self._pipelines.values():
             pipeline.fail(error)
         self._pipelines.clear()
         self._may_send.clear()
         self._queued.clear()
+
+    def _fail_limit(self, error: WalError) -> None:
+        """Tells those who wait for an owner that none will come."""
+        if self._limit.done():
+            return
+        limit, self._limit = self._limit, asyncio.get_running_loop().create_future()
+        limit.set_exception(error)
+        limit.exception()  # perhaps nobody waits
 
     async def _run(self) -> None:
         failed: Assignment | None = None

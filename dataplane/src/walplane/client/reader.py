@@ -255,6 +255,7 @@ def start_position(start: str | ResumeToken | MessageID, *, after: bool = False)
         return ScanStart(StartKind.EARLIEST if start == "earliest" else StartKind.LATEST)
     try:
         place = ResumeToken.parse(start) if "@" in start else MessageID.parse(start)
+        place.to_proto()  # refuses numbers that no place has
     except ValueError:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,

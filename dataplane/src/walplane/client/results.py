@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple, overload
 
+from walplane.message.builder import MutableMessage
 from walplane.message.ids import MessageID
 from walplane.rpc.errors import WalError
 
@@ -116,6 +117,54 @@ class PartialAppendError(WalError):
             f"{len(failed)} of {len(self.outcomes)} messages failed, the first: {error.message}",
             retry_after_ms=error.retry_after_ms,
         )
+
+
+class Answers(NamedTuple):
+    """What became of the messages of one call.
+
+    Attributes:
+        parts: of all payloads, laid end to end.
+        slots: per message, where its first payload is among these.
+        counts: per message, how many payloads it has.
+    """
+
+    parts: Sequence[Part]
+    slots: Sequence[int]
+    counts: Sequence[int]
+
+    def results(self) -> AppendResults:
+        """The result of every message.
+
+        Raises:
+            PartialAppendError: some have none.
+        """
+        done = [(outcome, n) for outcome, n in self.parts if not isinstance(outcome, WalError)]
+        if len(done) < len(self.parts):
+            raise PartialAppendError(self.parts, self.slots, self.counts)
+        return AppendResults(done, self.slots, self.counts)
+
+
+def refused(messages: Sequence[MutableMessage], error: WalError) -> Answers:
+    """The answers when `error` is that of every one of `messages`."""
+    counts = [len(message.payloads) for message in messages]
+    return Answers([(error, sum(counts))], _starts([(error, count) for count in counts]), counts)
+
+
+def joined(lanes: Iterable[tuple[Sequence[int], Answers]]) -> Answers:
+    """The answers of one call from those of its lanes, each with its messages' places in the call.
+
+    Together the places are 0 .. n-1, each once.
+    """
+    parts: list[Part] = []
+    found: list[tuple[int, int, int]] = []
+    base = 0
+    for places, answers in lanes:
+        parts += answers.parts
+        slots = (base + slot for slot in answers.slots)
+        found += zip(places, slots, answers.counts, strict=True)
+        base += sum(answers.counts)
+    found.sort()
+    return Answers(parts, [slot for _, slot, _ in found], [count for _, _, count in found])
 
 
 def _starts(parts: Sequence[tuple[object, int]]) -> list[int]:
