@@ -8,38 +8,27 @@ the log once, however often it had to be sent. Layer: client.
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 
-from walplane.channel import InvalidChannelName, is_pchannel, pchannel_of
-from walplane.client.batcher import MESSAGE_OVERHEAD_BYTES, Parcel
+from walplane.channel import is_pchannel
+from walplane.client.appends import Appends
 from walplane.client.catalog import CatalogClient, CollectionInfo
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
-from walplane.client.outgoing import Kinds, Packed, by_vchannel, pack
-from walplane.client.producer import ChannelProducer
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import (
-    Answers,
     AppendResult,
     AppendResults,
-    Part,
-    Written,
-    joined,
-    refused,
 )
 from walplane.client.transport import LocalNodes, Transport
-from walplane.client.turns import Turn, Turns
 from walplane.message.builder import MutableMessage
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
 from walplane.wal.scan.request import ScanRequest
@@ -73,18 +62,14 @@ class StreamingClient:
         self._address = address
         self._timeout = timeout
         self._config = config
-        self._runtime = runtime
         self._grpc = GrpcTransport(config)
         self._local = {name: LocalTransport(node) for name, node in local_nodes.items()}
         self._discovery = Discovery(self._grpc.channel(address), address, config)
         self._catalog = CatalogClient(self._grpc.channel(address), address, config)
-        self._producers: dict[str, ChannelProducer] = {}
-        self._by_vchannel: dict[str, ChannelProducer] = {}
-        self._kinds = Kinds()
-        self._turns = Turns()
-        self._pending = ByteBudget(config.pending_bytes)
+        self._appends = Appends(
+            f"the client of {address}", self._discovery, self._transport, runtime.new_id, config
+        )
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
-        self._closed = False
 
     @classmethod
     def connect(
@@ -140,14 +125,9 @@ class StreamingClient:
 
         To lose no answer, await the appends first.
         """
-        self._closed = True
-        error = WalError(
-            ErrorCode.OUTCOME_UNKNOWN,
-            f"the client of {self._address} was closed before the append was answered: it may or "
-            "may not be written",
-        )
+        self._appends.stop()
         await asyncio.gather(*(reader.close() for reader in list(self._readers)))
-        await asyncio.gather(*(producer.close(error) for producer in self._producers.values()))
+        await self._appends.close()
         await self._discovery.close()
         await self._grpc.close()
 
@@ -172,18 +152,7 @@ class StreamingClient:
                 VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
                 OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
         """
-        limit = self._config.append_timeout_s if timeout is None else timeout
-        vchannel, count = message.vchannel, len(message.payloads)
-        parcel = self._kinds.parcel(message)
-        if self._turns.free(vchannel) and self._offer_at_once(vchannel, parcel):
-            written = await self._answer(vchannel, parcel, limit)
-            return written.result(0, count)
-        with self._turns.take([vchannel]) as turn:
-            packed = Packed([(vchannel, parcel)], [0], [count])
-            [(outcome, _)] = await self._append(packed, limit, turn)
-        if isinstance(outcome, WalError):
-            raise outcome
-        return outcome.result(0, count)
+        return await self._appends.one(message, self._seconds(timeout))
 
     async def append_many(
         self,
@@ -208,147 +177,7 @@ class StreamingClient:
             WalError: nothing was sent: INVALID_ARGUMENT for what no client may append,
                 CHANNEL_NOT_EXIST for an unknown PChannel, ON_SHUTDOWN for a closed client.
         """
-        limit = self._config.append_timeout_s if timeout is None else timeout
-        messages = list(messages)
-        vchannels = {message.vchannel for message in messages}
-        rooms = [self._producer(vchannel).entry_limit for vchannel in vchannels]
-        known = [room for room in rooms if room is not None]
-        if len(known) < len(rooms):
-            return (await self._append_apart(messages, limit)).results()
-        packed = self._pack(messages, known)
-        with self._turns.take(vchannels) as turn:
-            parts = await self._append(packed, limit, turn)
-        return Answers(parts, packed.slots, packed.counts).results()
-
-    def _pack(self, messages: Sequence[MutableMessage], rooms: Iterable[int]) -> Packed:
-        """The parcels of `messages`, for owners whose entries have `rooms` bytes."""
-        config = self._config
-        sizes = MESSAGE_OVERHEAD_BYTES * config.entry_messages
-        room = min([config.entry_bytes, *(each - sizes for each in rooms)])
-        return pack(messages, config.entry_messages, room)
-
-    async def _append_apart(self, messages: Sequence[MutableMessage], seconds: float) -> Answers:
-        """Each VChannel by itself, for the first contact: owners come when they come.
-
-        One that is never reached keeps nothing from the others, and has an answer like them.
-        """
-        self._pack(messages, [])  # refuses what no client may append, before anything is sent
-        lanes = by_vchannel(messages)
-        with ExitStack() as stack:
-            # every turn is taken before anything waits: calls go in the order they were made
-            turns = [stack.enter_context(self._turns.take([vchannel])) for vchannel in lanes]
-            async with asyncio.TaskGroup() as tasks:
-                answers = [
-                    tasks.create_task(self._append_lane([messages[i] for i in lane], seconds, turn))
-                    for lane, turn in zip(lanes.values(), turns, strict=True)
-                ]
-        results = [answer.result() for answer in answers]
-        return joined(zip(lanes.values(), results, strict=True))
-
-    async def _append_lane(
-        self, messages: Sequence[MutableMessage], seconds: float, turn: Turn
-    ) -> Answers:
-        """Messages of one VChannel, once its owner has said how much an entry may hold."""
-        began = time.monotonic()
-        vchannel = messages[0].vchannel
-        try:
-            async with asyncio.timeout(seconds):
-                room = await self._producer(vchannel).first_entry_limit()
-        except TimeoutError:
-            return refused(messages, self._unanswered(vchannel, seconds, sent=False))
-        except WalError as error:  # the client is closed
-            return refused(messages, error)
-        packed = self._pack(messages, [room])
-        parts = await self._append(packed, seconds - (time.monotonic() - began), turn)
-        return Answers(parts, packed.slots, packed.counts)
-
-    async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:
-        offered = 0
-        try:
-            async with asyncio.timeout(seconds):
-                await turn.come()
-                for vchannel, parcel in packed.parcels:
-                    await self._offer(vchannel, parcel)
-                    offered += 1
-                turn.end()
-                if offered:
-                    await asyncio.wait([parcel.done for _, parcel in packed.parcels])
-        except TimeoutError:
-            self._give_up(packed, offered, seconds)
-        except BaseException:
-            for _, parcel in packed.parcels:
-                parcel.given_up = parcel.given_up or _GONE
-            raise
-        return [(parcel.outcome(), len(parcel.payloads)) for _, parcel in packed.parcels]
-
-    async def _offer(self, vchannel: str, parcel: Parcel) -> None:
-        try:
-            if not self._offer_at_once(vchannel, parcel):
-                await self._pending.acquire(parcel.size)
-                parcel.budget = self._pending
-                self._producer(vchannel).offer(vchannel, parcel)
-        except WalError as error:  # the client is closed: those before it keep their own outcome
-            parcel.fail(error)
-
-    def _offer_at_once(self, vchannel: str, parcel: Parcel) -> bool:
-        """Offers `parcel` if the byte budget has room for it."""
-        producer = self._by_vchannel.get(vchannel)
-        if producer is None or self._closed:
-            producer = self._by_vchannel[vchannel] = self._producer(vchannel)
-        if not self._pending.try_acquire(parcel.size):
-            return False
-        parcel.budget = self._pending
-        producer.offer(vchannel, parcel)
-        return True
-
-    async def _answer(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:
-        """Waits for one parcel; without the two tasks' worth of `asyncio.wait` and `timeout`."""
-        timer = asyncio.get_running_loop().call_later(
-            seconds, self._expire, vchannel, parcel, seconds
-        )
-        try:
-            return await parcel.done
-        except asyncio.CancelledError:
-            parcel.given_up = parcel.given_up or _GONE
-            raise
-        finally:
-            timer.cancel()
-
-    def _expire(self, vchannel: str, parcel: Parcel, seconds: float) -> None:
-        if not parcel.done.done():
-            parcel.given_up = self._unanswered(vchannel, seconds, sent=True)
-            parcel.done.set_exception(parcel.given_up)
-
-    def _give_up(self, packed: Packed, offered: int, seconds: float) -> None:
-        """Gives every parcel without an answer its error."""
-        for number, (vchannel, parcel) in enumerate(packed.parcels):
-            if not parcel.done.done():
-                parcel.given_up = self._unanswered(vchannel, seconds, sent=number < offered)
-
-    def _unanswered(self, vchannel: str, seconds: float, *, sent: bool) -> WalError:
-        producer = self._producers.get(pchannel_of(vchannel))
-        why = f": {producer.trouble}" if producer is not None and producer.trouble else ""
-        if sent:
-            return WalError(
-                ErrorCode.OUTCOME_UNKNOWN,
-                f"append to {vchannel} was not answered within {seconds:g} s{why}; it may or may "
-                "not be written: read the channel to find out",
-            )
-        return WalError(
-            ErrorCode.RESOURCE_ACQUIRED,
-            f"append to {vchannel} could not be sent within {seconds:g} s{why}; nothing of it is "
-            "written: try again later",
-        )
-
-    def _producer(self, vchannel: str) -> ChannelProducer:
-        self._check_open()
-        pchannel = self._pchannel_of(vchannel)
-        producer = self._producers.get(pchannel)
-        if producer is None:
-            producer = self._producers[pchannel] = ChannelProducer(
-                pchannel, self._discovery, self._transport, self._runtime.new_id, self._config
-            )
-        return producer
+        return await self._appends.many(list(messages), self._seconds(timeout))
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -374,8 +203,8 @@ class StreamingClient:
         Raises:
             WalError: INVALID_ARGUMENT or CHANNEL_NOT_EXIST for a wrong start or channel.
         """
-        self._check_open()
-        pchannel = channel if is_pchannel(channel) else self._pchannel_of(channel)
+        self._appends.check_open()
+        pchannel = channel if is_pchannel(channel) else self._appends.pchannel_of(channel)
         self._discovery.known(pchannel)
         if patience is None and not follow:
             patience = self._config.append_timeout_s
@@ -450,14 +279,5 @@ class StreamingClient:
     def _transport(self, assignment: Assignment) -> Transport:
         return self._local.get(assignment.node_id, self._grpc)
 
-    def _pchannel_of(self, vchannel: str) -> str:
-        try:
-            pchannel = pchannel_of(vchannel)
-        except InvalidChannelName as error:
-            raise WalError(ErrorCode.INVALID_ARGUMENT, str(error)) from error
-        self._discovery.known(pchannel)
-        return pchannel
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise WalError(ErrorCode.ON_SHUTDOWN, f"the client of {self._address} is closed")
+    def _seconds(self, timeout: float | None) -> float:
+        return self._config.append_timeout_s if timeout is None else timeout

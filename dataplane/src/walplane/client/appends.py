@@ -1,0 +1,259 @@
+"""The appends of one client: whose turn it is, what fits, and what becomes of each message.
+
+Contract: appends to one VChannel keep the order of the calls; every message has exactly one
+outcome, within the caller's time. Bytes of what is not answered are bounded. Layer: client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+
+from walplane.channel import InvalidChannelName, pchannel_of
+from walplane.client.batcher import MESSAGE_OVERHEAD_BYTES, Parcel
+from walplane.client.config import ClientConfig
+from walplane.client.discovery import Assignment, Discovery
+from walplane.client.outgoing import Kinds, Packed, by_vchannel, pack
+from walplane.client.producer import ChannelProducer
+from walplane.client.results import (
+    Answers,
+    AppendResult,
+    AppendResults,
+    Part,
+    Written,
+    joined,
+    refused,
+)
+from walplane.client.transport import Transport
+from walplane.client.turns import Turn, Turns
+from walplane.message.builder import MutableMessage
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.flow import ByteBudget
+
+_GONE = WalError(ErrorCode.UNKNOWN, "the caller has gone")
+
+
+class Appends:
+    """Everything that one client appends."""
+
+    def __init__(
+        self,
+        name: str,
+        discovery: Discovery,
+        transport: Callable[[Assignment], Transport],
+        new_id: Callable[[], bytes],
+        config: ClientConfig,
+    ) -> None:
+        """Sends nothing yet.
+
+        Args:
+            name: the client, for errors.
+            discovery: says who owns a PChannel.
+            transport: the way to an owner.
+            new_id: gives producer ids.
+            config: limits.
+        """
+        self._name = name
+        self._discovery = discovery
+        self._transport = transport
+        self._new_id = new_id
+        self._config = config
+        self._producers: dict[str, ChannelProducer] = {}
+        self._by_vchannel: dict[str, ChannelProducer] = {}
+        self._kinds = Kinds()
+        self._turns = Turns()
+        self._pending = ByteBudget(config.pending_bytes)
+        self._closed = False
+
+    def stop(self) -> None:
+        """Takes no more."""
+        self._closed = True
+
+    async def close(self) -> None:
+        """Takes no more, and fails what has no answer."""
+        self.stop()
+        error = WalError(
+            ErrorCode.OUTCOME_UNKNOWN,
+            f"{self._name} was closed before the append was answered: it may or may not be written",
+        )
+        await asyncio.gather(*(producer.close(error) for producer in self._producers.values()))
+
+    def check_open(self) -> None:
+        """Raises ON_SHUTDOWN once it is closed."""
+        if self._closed:
+            raise WalError(ErrorCode.ON_SHUTDOWN, f"{self._name} is closed")
+
+    def pchannel_of(self, vchannel: str) -> str:
+        """The PChannel of `vchannel`.
+
+        Raises:
+            WalError: INVALID_ARGUMENT or CHANNEL_NOT_EXIST when there is none.
+        """
+        try:
+            pchannel = pchannel_of(vchannel)
+        except InvalidChannelName as error:
+            raise WalError(ErrorCode.INVALID_ARGUMENT, str(error)) from error
+        self._discovery.known(pchannel)
+        return pchannel
+
+    async def one(self, message: MutableMessage, seconds: float) -> AppendResult:
+        """See `StreamingClient.append`."""
+        vchannel, count = message.vchannel, len(message.payloads)
+        parcel = self._kinds.parcel(message)
+        if self._turns.free(vchannel) and self._offer_at_once(vchannel, parcel):
+            written = await self._answer(vchannel, parcel, seconds)
+        else:
+            written = await self._in_turn(vchannel, parcel, seconds)
+        return written.result(0, count)
+
+    async def many(self, messages: Sequence[MutableMessage], seconds: float) -> AppendResults:
+        """See `StreamingClient.append_many`."""
+        vchannels = {message.vchannel for message in messages}
+        rooms = [self._producer(vchannel).entry_limit for vchannel in vchannels]
+        known = [room for room in rooms if room is not None]
+        if len(known) < len(rooms):
+            return (await self._append_apart(messages, seconds)).results()
+        packed = self._pack(messages, known)
+        with self._turns.take(vchannels) as turn:
+            parts = await self._append(packed, seconds, turn)
+        return Answers(parts, packed.slots, packed.counts).results()
+
+    async def _in_turn(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:
+        with self._turns.take([vchannel]) as turn:
+            packed = Packed([(vchannel, parcel)], [0], [len(parcel.payloads)])
+            [(outcome, _)] = await self._append(packed, seconds, turn)
+        if isinstance(outcome, WalError):
+            raise outcome
+        return outcome
+
+    def _pack(self, messages: Sequence[MutableMessage], rooms: Iterable[int]) -> Packed:
+        """The parcels of `messages`, for owners whose entries have `rooms` bytes."""
+        config = self._config
+        sizes = MESSAGE_OVERHEAD_BYTES * config.entry_messages
+        room = min([config.entry_bytes, *(each - sizes for each in rooms)])
+        return pack(messages, config.entry_messages, room)
+
+    async def _append_apart(self, messages: Sequence[MutableMessage], seconds: float) -> Answers:
+        """Each VChannel by itself, for the first contact: owners come when they come.
+
+        One that is never reached keeps nothing from the others, and has an answer like them.
+        """
+        self._pack(messages, [])  # refuses what no client may append, before anything is sent
+        lanes = by_vchannel(messages)
+        with ExitStack() as stack:
+            # every turn is taken before anything waits: calls go in the order they were made
+            turns = [stack.enter_context(self._turns.take([vchannel])) for vchannel in lanes]
+            async with asyncio.TaskGroup() as tasks:
+                answers = [
+                    tasks.create_task(self._append_lane([messages[i] for i in lane], seconds, turn))
+                    for lane, turn in zip(lanes.values(), turns, strict=True)
+                ]
+        results = [answer.result() for answer in answers]
+        return joined(zip(lanes.values(), results, strict=True))
+
+    async def _append_lane(
+        self, messages: Sequence[MutableMessage], seconds: float, turn: Turn
+    ) -> Answers:
+        """Messages of one VChannel, once its owner has said how much an entry may hold."""
+        began = time.monotonic()
+        vchannel = messages[0].vchannel
+        try:
+            async with asyncio.timeout(seconds):
+                room = await self._producer(vchannel).first_entry_limit()
+        except TimeoutError:
+            return refused(messages, self._unanswered(vchannel, seconds, sent=False))
+        except WalError as error:  # the client is closed
+            return refused(messages, error)
+        packed = self._pack(messages, [room])
+        parts = await self._append(packed, seconds - (time.monotonic() - began), turn)
+        return Answers(parts, packed.slots, packed.counts)
+
+    async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:
+        offered = 0
+        try:
+            async with asyncio.timeout(seconds):
+                await turn.come()
+                for vchannel, parcel in packed.parcels:
+                    await self._offer(vchannel, parcel)
+                    offered += 1
+                turn.end()
+                if offered:
+                    await asyncio.wait([parcel.done for _, parcel in packed.parcels])
+        except TimeoutError:
+            self._give_up(packed, offered, seconds)
+        except BaseException:
+            for _, parcel in packed.parcels:
+                parcel.given_up = parcel.given_up or _GONE
+            raise
+        return [(parcel.outcome(), len(parcel.payloads)) for _, parcel in packed.parcels]
+
+    async def _offer(self, vchannel: str, parcel: Parcel) -> None:
+        try:
+            if not self._offer_at_once(vchannel, parcel):
+                await self._pending.acquire(parcel.size)
+                parcel.budget = self._pending
+                self._producer(vchannel).offer(vchannel, parcel)
+        except WalError as error:  # the client is closed: those before it keep their own outcome
+            parcel.fail(error)
+
+    def _offer_at_once(self, vchannel: str, parcel: Parcel) -> bool:
+        """Offers `parcel` if the byte budget has room for it."""
+        producer = self._by_vchannel.get(vchannel)
+        if producer is None or self._closed:
+            producer = self._by_vchannel[vchannel] = self._producer(vchannel)
+        if not self._pending.try_acquire(parcel.size):
+            return False
+        parcel.budget = self._pending
+        producer.offer(vchannel, parcel)
+        return True
+
+    async def _answer(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:
+        """Waits for one parcel; without the two tasks' worth of `asyncio.wait` and `timeout`."""
+        timer = asyncio.get_running_loop().call_later(
+            seconds, self._expire, vchannel, parcel, seconds
+        )
+        try:
+            return await parcel.done
+        except asyncio.CancelledError:
+            parcel.given_up = parcel.given_up or _GONE
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, vchannel: str, parcel: Parcel, seconds: float) -> None:
+        if not parcel.done.done():
+            parcel.given_up = self._unanswered(vchannel, seconds, sent=True)
+            parcel.done.set_exception(parcel.given_up)
+
+    def _give_up(self, packed: Packed, offered: int, seconds: float) -> None:
+        """Gives every parcel without an answer its error."""
+        for number, (vchannel, parcel) in enumerate(packed.parcels):
+            if not parcel.done.done():
+                parcel.given_up = self._unanswered(vchannel, seconds, sent=number < offered)
+
+    def _unanswered(self, vchannel: str, seconds: float, *, sent: bool) -> WalError:
+        producer = self._producers.get(pchannel_of(vchannel))
+        why = f": {producer.trouble}" if producer is not None and producer.trouble else ""
+        if sent:
+            return WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"append to {vchannel} was not answered within {seconds:g} s{why}; it may or may "
+                "not be written: read the channel to find out",
+            )
+        return WalError(
+            ErrorCode.RESOURCE_ACQUIRED,
+            f"append to {vchannel} could not be sent within {seconds:g} s{why}; nothing of it is "
+            "written: try again later",
+        )
+
+    def _producer(self, vchannel: str) -> ChannelProducer:
+        self.check_open()
+        pchannel = self.pchannel_of(vchannel)
+        producer = self._producers.get(pchannel)
+        if producer is None:
+            producer = self._producers[pchannel] = ChannelProducer(
+                pchannel, self._discovery, self._transport, self._new_id, self._config
+            )
+        return producer
