@@ -59,8 +59,8 @@ class Watch:
         async with wal.reader(vchannel, follow=True) as reader:
             async for batch in reader.batches():
                 self.rows += getattr(batch.header, "rows", 0)
-                self._term = self._term or batch.envelope.term
-                if batch.envelope.term > self._term and not self.first_new:
+                self._term = self._term or batch.term
+                if batch.term > self._term and not self.first_new:
                     self.first_new = time.monotonic()
                 if self.rows >= ROWS * KILL_AT:
                     self.reached.set()

@@ -6,7 +6,7 @@ import pytest
 
 from walplane.channel import cchannel_name
 from walplane.message.builder import BroadcastMutableMessage, MutableMessage, insert
-from walplane.message.registry import MessageType
+from walplane.message.registry import MessageType, spec_of
 from walplane.node.checks import check_append, check_vchannel
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
@@ -83,17 +83,51 @@ def test_a_dropped_vchannel_may_still_be_looked_at_only_when_asked_so() -> None:
     check_vchannel("test_0_2v0", Known(), must_exist=False)
 
 
-@pytest.mark.parametrize("kind", ["begin", "body"])
-def test_a_transaction_is_refused_rather_than_written_without_its_meaning(kind: str) -> None:
-    entry = insert(VCHANNEL, b"payload").to_entry()
-    if kind == "begin":
-        header = headers_pb2.BeginTxnHeader()
-        entry = MutableMessage(MessageType.BEGIN_TXN, VCHANNEL, header).to_entry()
-    else:
-        entry.envelope.txn.txn_id = 7
-    error = refused(entry)
-    assert error.code is ErrorCode.INVALID_ARGUMENT
-    assert "transactions" in error.message
+def in_txn(
+    type_: MessageType, kind: log_pb2.TxnKind, txn_id: int = 0, keepalive_ms: int = 0
+) -> log_pb2.Entry:
+    header = spec_of(type_).header()
+    entry = MutableMessage(type_, VCHANNEL, header).to_entry()
+    entry.envelope.txn.kind = kind
+    entry.envelope.txn.txn_id = txn_id
+    entry.envelope.txn.keepalive_ms = keepalive_ms
+    return entry
+
+
+PART, WHOLE, NONE = log_pb2.TXN_KIND_PART, log_pb2.TXN_KIND_WHOLE, log_pb2.TXN_KIND_NONE
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        in_txn(MessageType.BEGIN_TXN, PART, keepalive_ms=1),
+        in_txn(MessageType.INSERT, PART, 7),
+        in_txn(MessageType.DELETE, WHOLE),
+        in_txn(MessageType.COMMIT_TXN, PART, 7),
+        in_txn(MessageType.ROLLBACK_TXN, PART, 7),
+    ],
+)
+def test_the_parts_of_a_transaction_are_taken(entry: log_pb2.Entry) -> None:
+    check_append(entry, Known())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        MutableMessage(MessageType.BEGIN_TXN, VCHANNEL, headers_pb2.BeginTxnHeader()).to_entry(),
+        in_txn(MessageType.BEGIN_TXN, PART),
+        in_txn(MessageType.BEGIN_TXN, PART, keepalive_ms=1 << 40),
+        in_txn(MessageType.BEGIN_TXN, PART, 7, keepalive_ms=1),
+        in_txn(MessageType.COMMIT_TXN, PART),
+        in_txn(MessageType.COMMIT_TXN, WHOLE, 7),
+        in_txn(MessageType.INSERT, PART),
+        in_txn(MessageType.INSERT, WHOLE, 7),
+        in_txn(MessageType.INSERT, NONE, 7),
+        in_txn(MessageType.MANUAL_FLUSH, PART, 7),
+    ],
+)
+def test_what_is_no_part_of_a_transaction_is_refused(entry: log_pb2.Entry) -> None:
+    assert refused(entry).code is ErrorCode.INVALID_ARGUMENT
 
 
 def test_a_replicated_entry_is_refused_here() -> None:

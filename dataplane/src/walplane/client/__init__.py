@@ -19,6 +19,7 @@ from walplane.client.discovery import Assignment, Topology
 from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, AppendResults, PartialAppendError
 from walplane.client.sync import SyncStreamingClient
+from walplane.client.txn import Txn
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -32,4 +33,5 @@ __all__ = [
     "StreamingClient",
     "SyncStreamingClient",
     "Topology",
+    "Txn",
 ]

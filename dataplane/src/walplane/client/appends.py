@@ -28,6 +28,7 @@ from walplane.client.results import (
 )
 from walplane.client.transport import Transport
 from walplane.client.turns import Turn, Turns
+from walplane.client.txn import Outlet, Txn
 from walplane.message.builder import MutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
@@ -66,6 +67,16 @@ class Appends:
         self._turns = Turns()
         self._pending = ByteBudget(config.pending_bytes)
         self._closed = False
+        self._outlet = Outlet(
+            kinds=self._kinds,
+            entry_bytes=self._entry_bytes,
+            entry_messages=config.entry_messages,
+            offer=self._offer,
+            offer_at_once=self._offer_at_once,
+            append_alone=self._in_turn,
+            forget=lambda vchannel, lane: self._producer(vchannel).forget(lane),
+            unanswered=lambda vchannel, s: self._unanswered(vchannel, s, sent=True),
+        )
 
     def stop(self) -> None:
         """Takes no more."""
@@ -120,6 +131,20 @@ class Appends:
             parts = await self._append(packed, seconds, turn)
         return Answers(parts, packed.slots, packed.counts).results()
 
+    def txn(self, vchannel: str, keepalive: float, seconds: float) -> Txn:
+        """See `StreamingClient.txn`."""
+        self._producer(vchannel)
+        return Txn(self._outlet, vchannel, keepalive, seconds)
+
+    async def _entry_bytes(self, vchannel: str, seconds: float) -> int:
+        """What an entry for `vchannel` may hold, once its owner has said so."""
+        try:
+            async with asyncio.timeout(seconds):
+                room = await self._producer(vchannel).first_entry_limit()
+        except TimeoutError:
+            raise self._unanswered(vchannel, seconds, sent=False) from None
+        return self._room([room])
+
     async def _in_turn(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:
         with self._turns.take([vchannel]) as turn:
             packed = Packed([(vchannel, parcel)], [0], [len(parcel.payloads)])
@@ -130,10 +155,12 @@ class Appends:
 
     def _pack(self, messages: Sequence[MutableMessage], rooms: Iterable[int]) -> Packed:
         """The parcels of `messages`, for owners whose entries have `rooms` bytes."""
-        config = self._config
-        sizes = MESSAGE_OVERHEAD_BYTES * config.entry_messages
-        room = min([config.entry_bytes, *(each - sizes for each in rooms)])
-        return pack(messages, config.entry_messages, room)
+        return pack(messages, self._config.entry_messages, self._room(rooms))
+
+    def _room(self, rooms: Iterable[int]) -> int:
+        """Bytes of an entry besides the sizes of its messages, for owners that take `rooms`."""
+        sizes = MESSAGE_OVERHEAD_BYTES * self._config.entry_messages
+        return min([self._config.entry_bytes, *(room - sizes for room in rooms)])
 
     async def _append_apart(self, messages: Sequence[MutableMessage], seconds: float) -> Answers:
         """Each VChannel by itself, for the first contact: owners come when they come.
@@ -189,24 +216,24 @@ class Appends:
             raise
         return [(parcel.outcome(), len(parcel.payloads)) for _, parcel in packed.parcels]
 
-    async def _offer(self, vchannel: str, parcel: Parcel) -> None:
+    async def _offer(self, vchannel: str, parcel: Parcel, lane: str = "") -> None:
         try:
-            if not self._offer_at_once(vchannel, parcel):
+            if not self._offer_at_once(vchannel, parcel, lane):
                 await self._pending.acquire(parcel.size)
                 parcel.budget = self._pending
-                self._producer(vchannel).offer(vchannel, parcel)
+                self._producer(vchannel).offer(lane or vchannel, parcel)
         except WalError as error:  # the client is closed: those before it keep their own outcome
             parcel.fail(error)
 
-    def _offer_at_once(self, vchannel: str, parcel: Parcel) -> bool:
-        """Offers `parcel` if the byte budget has room for it."""
+    def _offer_at_once(self, vchannel: str, parcel: Parcel, lane: str = "") -> bool:
+        """Offers `parcel` if the byte budget has room for it; see `ChannelProducer.offer`."""
         producer = self._by_vchannel.get(vchannel)
         if producer is None or self._closed:
             producer = self._by_vchannel[vchannel] = self._producer(vchannel)
         if not self._pending.try_acquire(parcel.size):
             return False
         parcel.budget = self._pending
-        producer.offer(vchannel, parcel)
+        producer.offer(lane or vchannel, parcel)
         return True
 
     async def _answer(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:

@@ -59,17 +59,19 @@ class Parcel:
         kind: what they share.
         payloads: one each.
         size: bytes they add to an entry's body.
+        payload_bytes: bytes of the payloads alone.
         budget: gets `size` back once they are settled, whether or not somebody still listens.
         done: what became of them; cancelled when they were dropped before they were sent.
         given_up: what the caller was told when it stopped waiting: not worth sending any more.
     """
 
-    __slots__ = ("budget", "done", "given_up", "kind", "payloads", "size")
+    __slots__ = ("budget", "done", "given_up", "kind", "payload_bytes", "payloads", "size")
 
     def __init__(self, kind: Kind, payloads: Sequence[bytes], payload_bytes: int) -> None:
         """Takes `payloads`, of `payload_bytes` together."""
         self.kind = kind
         self.payloads = payloads
+        self.payload_bytes = payload_bytes
         self.size = payload_bytes + MESSAGE_OVERHEAD_BYTES * len(payloads)
         self.budget: ByteBudget | None = None
         self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 from walplane.channel import is_pchannel
 from walplane.client.appends import Appends
@@ -25,6 +27,8 @@ from walplane.client.results import (
     AppendResults,
 )
 from walplane.client.transport import LocalNodes, Transport
+from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
+from walplane.client.txn_retry import run_txn
 from walplane.message.builder import MutableMessage
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
@@ -34,6 +38,8 @@ from walplane.runtime import Runtime
 from walplane.wal.scan.request import ScanRequest
 
 _GONE = WalError(ErrorCode.UNKNOWN, "the caller has gone")
+
+_Value = TypeVar("_Value")
 
 StartAt = str | ResumeToken | MessageID
 """`earliest`, `latest`, a resume token, a message id, or the text of one of these."""
@@ -178,6 +184,51 @@ class StreamingClient:
                 CHANNEL_NOT_EXIST for an unknown PChannel, ON_SHUTDOWN for a closed client.
         """
         return await self._appends.many(list(messages), self._seconds(timeout))
+
+    # --- transactions --------------------------------------------------------------------------
+
+    def txn(
+        self,
+        vchannel: str,
+        *,
+        keepalive: float = DEFAULT_KEEPALIVE_S,
+        timeout: float | None = None,
+    ) -> Txn:
+        """A transaction on `vchannel`: committed when the block ends, rolled back when it raises.
+
+        Args:
+            vchannel: where all of it goes.
+            keepalive: seconds after which the node rolls back what it has not heard of.
+            timeout: seconds to wait for each answer; `append_timeout_s` by default.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a wrong VChannel or keepalive.
+        """
+        return self._appends.txn(vchannel, keepalive, self._seconds(timeout))
+
+    async def run_txn(
+        self,
+        vchannel: str,
+        fill: Callable[[Txn], Awaitable[_Value]],
+        *,
+        keepalive: float = DEFAULT_KEEPALIVE_S,
+        timeout: float | None = None,  # noqa: ASYNC109 - of all attempts together
+    ) -> _Value:
+        """Runs `fill` in a `txn`, from its beginning again when that was ended from elsewhere.
+
+        Args:
+            vchannel: where all of it goes.
+            fill: appends to the transaction it is given; its value is returned after the commit.
+                What else it does is done once an attempt.
+            keepalive: see `txn`.
+            timeout: seconds for all attempts together; `append_timeout_s` by default.
+
+        Raises:
+            WalError: TRANSACTION_EXPIRED when time ran out; all else as `Txn.commit`, at once.
+        """
+        begin = partial(self.txn, vchannel, keepalive=keepalive)
+        backoff_s = (self._config.backoff_min_s, self._config.backoff_max_s)
+        return await run_txn(begin, fill, self._seconds(timeout), backoff_s)
 
     # --- reading -------------------------------------------------------------------------------
 

@@ -32,5 +32,7 @@ class ClientConfig(BaseModel):
     """Bytes of appended and unanswered messages of the whole client; above it, append waits."""
     read_ahead_bytes: PositiveInt = 16 << 20
     """Credit of a reader: what may be on its way before the program has taken it."""
+    open_txn_bytes: PositiveInt = 256 << 20
+    """What a reader keeps of transactions until they end; above it, the read fails."""
     backoff_min_s: PositiveFloat = 0.05
     backoff_max_s: PositiveFloat = 2.0

@@ -53,6 +53,7 @@ class ChannelProducer:
         self._pipelines: dict[str, Pipeline] = {}
         self._may_send: deque[Pipeline] = deque()
         self._queued: set[str] = set()
+        self._leaving: set[str] = set()
         self._delays: dict[str, float] = {}
         self._work = asyncio.Event()
         self._awaited: dict[int, tuple[Pipeline, SendBatch]] = {}
@@ -88,15 +89,25 @@ class ChannelProducer:
             self._work.set()
         return await asyncio.shield(self._limit)
 
-    def offer(self, vchannel: str, parcel: Parcel) -> None:
-        """Appends `parcel` behind all that `vchannel` has; returns at once."""
-        pipeline = self._pipelines.get(vchannel)
+    def offer(self, lane: str, parcel: Parcel) -> None:
+        """Appends `parcel` behind all that `lane` has; returns at once.
+
+        A lane is a VChannel, or what has an order and numbers of its own within one.
+        """
+        pipeline = self._pipelines.get(lane)
         if pipeline is None:
-            pipeline = Pipeline(vchannel, self._new_id, self._config)
-            self._pipelines[vchannel] = pipeline
+            pipeline = self._pipelines[lane] = Pipeline(lane, self._new_id, self._config)
         pipeline.offer(parcel)
         self._enqueue(pipeline)
         self._start()
+
+    def forget(self, lane: str) -> None:
+        """Nothing more is offered to `lane`: it is dropped once all of it is settled."""
+        pipeline = self._pipelines.get(lane)
+        if pipeline is not None and pipeline.idle:
+            del self._pipelines[lane]
+        elif pipeline is not None:
+            self._leaving.add(lane)
 
     async def close(self, error: WalError) -> None:
         """Fails what is unanswered with `error` and lets go of the stream."""
@@ -230,6 +241,9 @@ class ChannelProducer:
             self._back_off(pipeline, verdict.error.retry_after_ms / 1000)
         elif not pipeline.idle:
             self._enqueue(pipeline)
+        elif pipeline.vchannel in self._leaving:
+            self._leaving.discard(pipeline.vchannel)
+            self._pipelines.pop(pipeline.vchannel, None)
 
     def _back_off(self, pipeline: Pipeline, hint_s: float) -> None:
         most = self._config.backoff_max_s

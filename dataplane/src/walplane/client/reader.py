@@ -1,7 +1,8 @@
 """One reader of a VChannel or PChannel that survives its owners.
 
-Contract: messages come in tick order, each once, none is left out; after any failure the reader
-goes on from its token, whoever owns the PChannel then. A read that does not follow ends at the
+Contract: messages come in tick order, each once, none is left out, and a transaction whole at its
+Commit's tick or not at all; after any failure the reader goes on from its token, whoever owns the
+PChannel then. A read that does not follow ends at the
 present end and gives up when nobody answers for `patience_s`. Layer: client.
 """
 
@@ -15,10 +16,13 @@ from typing import Any
 
 import structlog
 
+from walplane.client.assembly import TxnAssembler
 from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.transport import ConsumeStream, Delivery, Transport
 from walplane.message.ids import MessageID, ResumeToken
+from walplane.message.txn import is_part, is_whole
+from walplane.message.txn_view import AnyBatch
 from walplane.message.view import Batch, ImmutableMessage
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.wal.ports import LogEntry
@@ -67,6 +71,7 @@ class Reader:
         self._delay = 0.0
         self._trouble = "it is not served"
         self._ungranted = 0
+        self._txns = TxnAssembler(config.open_txn_bytes)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -94,15 +99,19 @@ class Reader:
         await self._let_go()
 
     async def __aiter__(self) -> AsyncIterator[ImmutableMessage]:
-        """The messages, one by one."""
+        """The messages, one by one; those of a transaction follow each other."""
         async for batch in self.batches():
             for message in batch:
                 yield message
 
-    async def batches(self) -> AsyncIterator[Batch]:
-        """The messages as they lie in the log: by entry.
+    async def batches(self) -> AsyncIterator[AnyBatch]:
+        """The messages as they lie in the log: by entry, or by transaction.
+
+        Both have a length, `payloads`, and messages to iterate over. An entry that is a transaction
+        by itself comes as a transaction too.
 
         Raises:
+            WalError: RESOURCE_ACQUIRED when open transactions exceed `open_txn_bytes`.
             WalError: DATA_TRUNCATED, UNRECOVERABLE or INVALID_ARGUMENT when reading on is
                 impossible; CHANNEL_NOT_EXIST for an unknown channel; INNER when nobody answered
                 for `patience_s`.
@@ -152,6 +161,7 @@ class Reader:
             request = replace(request, start=ScanStart(StartKind.TOKEN, self._token))
         stream = await self._transport(assignment).open_consume(assignment, request)
         self._ungranted = 0
+        self._txns.clear()  # whatever is still needed comes again
         self._owner = _Owner(stream, asyncio.create_task(self._discovery.moved(assignment)))
         return self._owner
 
@@ -182,20 +192,42 @@ class Reader:
             except WalError as error:
                 await self._recover(error)
 
-    def _take(self, delivery: Delivery) -> Iterator[Batch]:
+    def _take(self, delivery: Delivery) -> Iterator[AnyBatch]:
         """The new messages of a delivery; the position moves with each batch."""
         self._delay = 0.0
         for item in delivery.entries:
-            skip = self._known(item)
-            if skip < item.entry.envelope.count:
+            batch = self._batch_of(item)
+            if batch is not None:
                 self._tick = item.last_tick
                 self._token = item.token()
-                yield Batch(item.entry, item.message_id, item.open_number, skip)
+                yield batch
         if delivery.position is not None and delivery.position.time_tick >= self._tick:
             self._token = delivery.position
+            self._tick = self._token.time_tick
         self.watermark = max(self.watermark, delivery.watermark)
         if self._token is not None and self._token.time_tick < self.watermark:
             self._token = self._token._replace(time_tick=self.watermark)
+
+    def _batch_of(self, item: LogEntry) -> AnyBatch | None:
+        """What is new with an entry, if anything is."""
+        envelope = item.entry.envelope
+        if is_part(envelope) and self._before_start(item):
+            return None  # of a transaction that begins before the asked place: no part of the read
+        txn = self._txns.take(item)
+        if is_part(envelope):
+            return txn if item.last_tick > self._tick else None
+        skip = self._known(item)
+        if skip >= envelope.count:
+            return None
+        if is_whole(envelope):
+            return txn
+        return Batch(item.entry, item.message_id, item.open_number, skip)
+
+    def _before_start(self, item: LogEntry) -> bool:
+        start = self._request.start
+        if start.message_id is None:
+            return False
+        return item.message_id[:3] < start.message_id[:3]
 
     def _known(self, item: LogEntry) -> int:
         """How many messages at the head of an entry the reader has, or did not ask for."""

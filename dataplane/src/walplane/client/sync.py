@@ -18,7 +18,8 @@ from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Topology
 from walplane.client.results import AppendResult, AppendResults
 from walplane.message.builder import MutableMessage
-from walplane.message.view import Batch, ImmutableMessage
+from walplane.message.txn_view import AnyBatch
+from walplane.message.view import ImmutableMessage
 
 _Result = TypeVar("_Result")
 
@@ -92,7 +93,7 @@ class SyncStreamingClient:
 
     def batches(
         self, channel: str, *, start: StartAt = "earliest", follow: bool = False
-    ) -> Iterator[Batch]:
+    ) -> Iterator[AnyBatch]:
         """The batches of a channel; as `StreamingClient.reader`, but ends by default."""
         batches = self._wait(self._batches(channel, start, follow))
         try:
@@ -138,7 +139,7 @@ class SyncStreamingClient:
         client = StreamingClient.connect(self._address, timeout=self._timeout, config=self._config)
         return await client.__aenter__()
 
-    async def _batches(self, channel: str, start: StartAt, follow: bool) -> AsyncIterator[Batch]:
+    async def _batches(self, channel: str, start: StartAt, follow: bool) -> AsyncIterator[AnyBatch]:
         return self._connected.reader(channel, start=start, follow=follow).batches()
 
     def _wait(self, call: Coroutine[Any, Any, _Result]) -> _Result:
@@ -160,11 +161,11 @@ class SyncStreamingClient:
         self._thread.join()
 
 
-async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
+async def _next(batches: AsyncIterator[AnyBatch]) -> AnyBatch | None:
     return await anext(batches, None)
 
 
-async def _close(batches: AsyncIterator[Batch]) -> None:
+async def _close(batches: AsyncIterator[AnyBatch]) -> None:
     closing = getattr(batches, "aclose", None)
     if closing is not None:
         await closing()

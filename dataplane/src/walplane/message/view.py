@@ -33,8 +33,13 @@ class ImmutableMessage(NamedTuple):
 
     @property
     def time_tick(self) -> int:
-        """Its log sequence number within the PChannel."""
-        return self.batch.first_tick + self.message_index
+        """Its log sequence number within the PChannel; in a transaction, its Commit's."""
+        return self.batch.tick_of(self.message_index)
+
+    @property
+    def txn_id(self) -> int:
+        """The transaction it is in; 0 outside one."""
+        return self.batch.txn_id
 
     @property
     def last_confirmed_message_id(self) -> MessageID | None:
@@ -43,11 +48,8 @@ class ImmutableMessage(NamedTuple):
 
     @property
     def resume_token(self) -> ResumeToken:
-        """Where a reader that has taken this message goes on."""
-        envelope = self.batch.envelope
-        return ResumeToken(
-            self.batch.last_confirmed, self.time_tick, envelope.term, self.batch.open_number
-        )
+        """Where a reader that has taken this message goes on; see `txn_view` for transactions."""
+        return self.batch.token_of(self.message_index)
 
     @property
     def type(self) -> MessageType:
@@ -84,7 +86,10 @@ class Batch:
         open_number: number of the writer's open.
         first: index of the first message of the batch.
         last: index after the last one.
+        txn_id: the transaction they are in; 0 outside one.
     """
+
+    txn_id = 0
 
     def __init__(
         self, entry: log_pb2.Entry, message_id: MessageID, open_number: int, first: int = 0
@@ -110,10 +115,24 @@ class Batch:
         first = max(self.first, tick + 1 - self.first_tick)
         return Batch(self.entry, self.message_id, self.open_number, min(first, self.last))
 
+    def tick_of(self, message_index: int) -> int:
+        """The tick of a message, by its index in the entry."""
+        return self.first_tick + message_index
+
+    def token_of(self, message_index: int) -> ResumeToken:
+        """Where a reader that has taken this message goes on."""
+        tick, term = self.tick_of(message_index), self.envelope.term
+        return ResumeToken(self.last_confirmed, tick, term, self.open_number)
+
     @property
     def envelope(self) -> log_pb2.Envelope:
         """The entry's envelope."""
         return self.entry.envelope
+
+    @property
+    def term(self) -> int:
+        """Term of the writer."""
+        return self.entry.envelope.term
 
     @property
     def first_tick(self) -> int:

@@ -10,11 +10,10 @@ from typing import Protocol
 from walplane.channel import InvalidChannelName, cchannel_name, is_vchannel, pchannel_of
 from walplane.message.codec import check_entry
 from walplane.message.registry import MessageType, check_client_entry
+from walplane.message.txn import check_txn
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.limits import too_large
-
-_TRANSACTIONAL = {MessageType.BEGIN_TXN, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN}
 
 
 class KnownChannels(Protocol):
@@ -51,6 +50,7 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
         raise too_large(envelope.vchannel, size, wal.max_entry_bytes, wal.pchannel)
     check_entry(entry)
     check_client_entry(envelope)
+    check_txn(envelope)
     _check_served(envelope)
     if envelope.vchannel:
         creates = envelope.type == MessageType.CREATE_COLLECTION
@@ -60,11 +60,6 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
 
 def _check_served(envelope: log_pb2.Envelope) -> None:
     """Refuses what this version would write down without giving it its meaning."""
-    if envelope.HasField("txn") or envelope.type in _TRANSACTIONAL:
-        raise WalError(
-            ErrorCode.INVALID_ARGUMENT,
-            "this version serves no transactions yet: append the messages one by one",
-        )
     if envelope.HasField("replicate"):
         raise WalError(
             ErrorCode.REPLICATE_VIOLATION,

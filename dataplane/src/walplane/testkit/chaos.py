@@ -20,7 +20,7 @@ from walplane.client import AppendResult, PartialAppendError, StreamingClient
 from walplane.message.builder import MutableMessage, insert
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
-from walplane.message.view import Batch
+from walplane.message.txn_view import AnyBatch
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading, check
 from walplane.testkit.standalone import StandaloneProcess
@@ -281,7 +281,7 @@ async def _read_all(wal: StreamingClient, vchannels: Sequence[str], history: His
             _record(reading, batch)
 
 
-def _record(reading: Reading, batch: Batch) -> None:
+def _record(reading: Reading, batch: AnyBatch) -> None:
     if batch.type is not MessageType.INSERT:
         return
     reading.messages.extend(

@@ -37,3 +37,7 @@ class WALConfig(BaseModel):
     producer_results: PositiveInt = 256
     """Results kept per producer and VChannel: how far back a repeat is answered."""
     producers: PositiveInt = 10_000
+    open_txns: PositiveInt = 10_000
+    """Transactions open at once; a Begin above that is refused with a hint to try again."""
+    txn_results: PositiveInt = 10_000
+    """Ended transactions whose end is remembered: how far back a Commit is answered again."""

@@ -63,6 +63,7 @@ class Upkeep:
                 self._watch_acknowledgements()
             if self._wal.state == "serving":
                 self._owe_time_tick()
+                self._wal.expire_transactions()
                 self._move_idle_watermark()
                 self._save_if_due()
 

@@ -22,6 +22,7 @@ from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
 from walplane.wal.interceptors.base import AppendOp, append_op, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
+from walplane.wal.interceptors.lock import LockInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
 from walplane.wal.limits import RecordLimits, too_large
 from walplane.wal.metalog import MetaState
@@ -33,6 +34,8 @@ from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
 from walplane.wal.timetick.acks import AckManager
+from walplane.wal.txn.expiry import rollback_of
+from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.upkeep import Upkeep
 
 _log = structlog.get_logger(__name__)
@@ -82,9 +85,10 @@ class WAL:
         self._reader_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
-        idempotency = IdempotencyInterceptor(self.recovery.windows)
-        timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks)
-        self._chain = chain([idempotency, timetick], self._submit)
+        self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
+        idempotency = IdempotencyInterceptor(self.recovery.windows, self.recovery.txns)
+        timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks, self._sessions)
+        self._chain = chain([idempotency, LockInterceptor(), timetick], self._submit)
 
     @classmethod
     async def open(cls, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> WAL:
@@ -125,13 +129,20 @@ class WAL:
         """After how long a missing acknowledgement makes the log open itself again."""
         return self.config.ack_timeout_s or self._deps.backend.ack_timeout_s
 
-    async def append(self, entry: log_pb2.Entry) -> AppendResult:
-        """Appends one entry; entries are written in the order of the calls.
+    async def append(
+        self, entry: log_pb2.Entry, *, lock_wait_s: float | None = None
+    ) -> AppendResult:
+        """Appends one entry; entries of a VChannel are written in the order of the calls.
 
         Cancelling the call does not take the entry back.
 
+        Args:
+            entry: what is appended; it is the WAL's from now on.
+            lock_wait_s: seconds to wait while an exclusive append is under way, at most.
+
         Raises:
-            WalError: INVALID_ARGUMENT, INVALID_REQUEST_SEQ or OUTCOME_UNKNOWN from the chain;
+            WalError: INVALID_ARGUMENT, INVALID_REQUEST_SEQ, OUTCOME_UNKNOWN, TRANSACTION_EXPIRED,
+                INVALID_TRANSACTION_STATE or RESOURCE_ACQUIRED from the chain;
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
         self.check()
@@ -142,6 +153,8 @@ class WAL:
         op = append_op(entry)
         if op.stored > self.max_entry_bytes:
             raise self._too_large(op)
+        if lock_wait_s is not None:
+            op.deadline = asyncio.get_running_loop().time() + lock_wait_s
         return await asyncio.shield(self._start(self._chain(op)))
 
     def has_vchannel(self, vchannel: str) -> bool:
@@ -172,6 +185,24 @@ class WAL:
             self._acks.advance(tick)
             self.moved.notify()
 
+    def expire_transactions(self) -> None:
+        """Rolls back what was not heard of for its keepalive, by the node's own ticks."""
+        if not self.recovery.txns.open:
+            return
+        # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
+        tick = self._deps.reserve.take(1, self._acks.last_allocated)
+        for txn in [] if tick is None else list(self._sessions.expired(tick)):
+            _log.info("transaction expired", pchannel=self.pchannel, txn=txn.txn_id)
+            self._start(self._roll_back(rollback_of(txn)))
+
+    async def _roll_back(self, entry: log_pb2.Entry) -> None:
+        try:
+            await self._chain(append_op(entry))
+        except (
+            WalError
+        ) as error:  # it ended meanwhile; or this WAL did, then the next owner does it
+            _log.debug("no rollback", pchannel=self.pchannel, error=str(error))
+
     def check(self) -> None:
         """Raises what ended this WAL, if it is over."""
         if self.stopped.done():
@@ -199,6 +230,10 @@ class WAL:
     def settled_tick(self) -> int:
         """Up to here everything written is settled; idle ticks do not count."""
         return min(self.buffer.last_tick, self._acks.watermark)
+
+    def spans(self, tick: int) -> bool:
+        """Whether some transaction may begin at or below `tick` and end above it."""
+        return self.recovery.txns.spans(tick)
 
     def last_appended(self) -> int:
         """The highest tick given to an append so far."""
@@ -291,7 +326,11 @@ class WAL:
     def _serve(self, opened: OpenedLog) -> None:
         self._opened = opened
         self._last_record = opened.barrier_id.record
-        self._acks = AckManager(opened.barrier_tick, opened.last_confirmed, self.buffer.add)
+        txns = self.recovery.txns
+        txns.renew(opened.barrier_tick)
+        self._acks = AckManager(
+            opened.barrier_tick, opened.last_confirmed, self.buffer.add, lambda: txns.floor
+        )
         self._appender = Appender(
             opened.sender,
             self._ownership.key,

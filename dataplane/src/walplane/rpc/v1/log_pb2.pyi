@@ -26,6 +26,14 @@ class ResourceDomain(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESOURCE_DOMAIN_COLLECTION_NAME: _ClassVar[ResourceDomain]
     RESOURCE_DOMAIN_PRIVILEGE: _ClassVar[ResourceDomain]
     RESOURCE_DOMAIN_SNAPSHOT_NAME: _ClassVar[ResourceDomain]
+
+class TxnEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TXN_END_UNSPECIFIED: _ClassVar[TxnEnd]
+    TXN_END_COMMITTED: _ClassVar[TxnEnd]
+    TXN_END_ROLLED_BACK: _ClassVar[TxnEnd]
+    TXN_END_EXPIRED: _ClassVar[TxnEnd]
+    TXN_END_FORCED: _ClassVar[TxnEnd]
 PAYLOAD_FORMAT_RAW: PayloadFormat
 PAYLOAD_FORMAT_ARROW_STREAM: PayloadFormat
 TXN_KIND_NONE: TxnKind
@@ -37,6 +45,11 @@ RESOURCE_DOMAIN_DB_NAME: ResourceDomain
 RESOURCE_DOMAIN_COLLECTION_NAME: ResourceDomain
 RESOURCE_DOMAIN_PRIVILEGE: ResourceDomain
 RESOURCE_DOMAIN_SNAPSHOT_NAME: ResourceDomain
+TXN_END_UNSPECIFIED: TxnEnd
+TXN_END_COMMITTED: TxnEnd
+TXN_END_ROLLED_BACK: TxnEnd
+TXN_END_EXPIRED: TxnEnd
+TXN_END_FORCED: TxnEnd
 
 class MessageID(_message.Message):
     __slots__ = ("backend", "record", "entry_index", "message_index")
@@ -311,3 +324,23 @@ class ProducerWindow(_message.Message):
     vchannel: str
     results: _containers.RepeatedCompositeFieldContainer[ProducerWindow.Result]
     def __init__(self, producer_id: _Optional[bytes] = ..., vchannel: _Optional[str] = ..., results: _Optional[_Iterable[_Union[ProducerWindow.Result, _Mapping]]] = ...) -> None: ...
+
+class EndedTxn(_message.Message):
+    __slots__ = ("txn_id", "end", "time_tick", "result")
+    TXN_ID_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    TIME_TICK_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    txn_id: int
+    end: TxnEnd
+    time_tick: int
+    result: ProducerWindow.Result
+    def __init__(self, txn_id: _Optional[int] = ..., end: _Optional[_Union[TxnEnd, str]] = ..., time_tick: _Optional[int] = ..., result: _Optional[_Union[ProducerWindow.Result, _Mapping]] = ...) -> None: ...
+
+class EndedTxns(_message.Message):
+    __slots__ = ("txns", "forgotten_tick")
+    TXNS_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_TICK_FIELD_NUMBER: _ClassVar[int]
+    txns: _containers.RepeatedCompositeFieldContainer[EndedTxn]
+    forgotten_tick: int
+    def __init__(self, txns: _Optional[_Iterable[_Union[EndedTxn, _Mapping]]] = ..., forgotten_tick: _Optional[int] = ...) -> None: ...

@@ -6,11 +6,13 @@ does not wait keeps the order of the calls, and the log's order with it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
 from walplane.wal.timetick.acks import TickRange
@@ -25,12 +27,30 @@ class AppendOp:
         size: bytes of its body.
         stored: bytes of its envelope and body.
         ticks: there once the timetick link gave them.
+        before: the outcome of its producer's batch before it, when that was in flight too.
+        deadline: until when it may wait for a lock, in the loop's time; None = as long as it takes.
     """
 
     entry: log_pb2.Entry
     size: int
     stored: int
     ticks: TickRange | None = None
+    before: asyncio.Future[AppendResult] | None = None
+    deadline: float | None = None
+
+    def check_before(self) -> None:
+        """Makes sure that the batch before was not refused while both waited.
+
+        Raises:
+            WalError: INVALID_REQUEST_SEQ; the log must not hold batch n + 1 without n.
+        """
+        before = self.before
+        if before is not None and before.done() and before.exception() is not None:
+            raise WalError(
+                ErrorCode.INVALID_REQUEST_SEQ,
+                f"the batch before this one for {self.entry.envelope.vchannel} was refused: send "
+                "that again first",
+            )
 
 
 def append_op(entry: log_pb2.Entry, ticks: TickRange | None = None) -> AppendOp:

@@ -1,57 +1,96 @@
-"""A repeated batch of a producer gets the first result and is not written again. Layer: wal."""
+"""A repeated batch of a producer gets the first result and is not written again. Layer: wal.
+
+Inside a transaction the key includes the transaction: its batches are numbered for themselves, its
+windows go with it, and its Commit's result stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
+from walplane.message.registry import MessageType
+from walplane.message.txn import txn_of
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.ports import AppendResult
 from walplane.wal.recovery.windows import ProducerKey, ProducerWindows, different_payload
+from walplane.wal.txn.sessions import why_not_open
+from walplane.wal.txn.table import TxnTable
 
 _InFlight = dict[int, tuple[int, asyncio.Future[AppendResult]]]
+_FlyingKey = tuple[ProducerKey, int]
+
+_ANSWERED = {
+    MessageType.COMMIT_TXN: {log_pb2.TXN_END_COMMITTED},
+    MessageType.ROLLBACK_TXN: {log_pb2.TXN_END_ROLLED_BACK, log_pb2.TXN_END_EXPIRED},
+}
 
 
 class IdempotencyInterceptor:
     """Checks batch numbers against the windows and the batches in flight (architecture §6)."""
 
-    def __init__(self, windows: ProducerWindows) -> None:
-        """Reads `windows`; the WAL records results there as entries are written."""
+    def __init__(self, windows: ProducerWindows, txns: TxnTable) -> None:
+        """Reads `windows` and `txns`; the WAL records results there as entries are written."""
         self._windows = windows
-        self._in_flight: dict[ProducerKey, _InFlight] = {}
+        self._txns = txns
+        self._in_flight: dict[_FlyingKey, _InFlight] = {}
 
     async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
         """Forwards a new batch; answers a repeat with the first result.
 
         Raises:
             WalError: INVALID_REQUEST_SEQ for a gap, OUTCOME_UNKNOWN for a number nobody can
-                answer for, INVALID_ARGUMENT for a repeat with another payload.
+                answer for, INVALID_ARGUMENT for a repeat with another payload;
+                TRANSACTION_EXPIRED or INVALID_TRANSACTION_STATE for a transaction that ended.
         """
         envelope = op.entry.envelope
+        windows, txn_id = self._windows, txn_of(envelope)
+        if txn_id:
+            txn = self._txns.open.get(txn_id)
+            if txn is None:
+                return self._answer_ended(envelope)
+            windows = txn.windows
         if not envelope.HasField("producer"):
             return await forward(op)
         key = (envelope.producer.producer_id, envelope.vchannel)
         number, crc = envelope.producer.number, op.entry.body_crc32c
-        flying = self._in_flight.get(key, {})
+        flying = self._in_flight.get((key, txn_id), {})
         if number in flying:
             first_crc, first = flying[number]
             if first_crc != crc:
                 raise different_payload(key, number)
             return await asyncio.shield(first)
-        stored = None if number - 1 in flying else self._windows.find(key, number, crc)
+        before = flying.get(number - 1)
+        stored = None if before is not None else windows.find(key, number, crc)
         if stored is not None:
             return stored
-        expected = max(flying, default=self._windows.expected(key) - 1) + 1
+        expected = max(flying, default=windows.expected(key) - 1) + 1
         if number != expected:
             raise WalError(
                 ErrorCode.INVALID_REQUEST_SEQ,
                 f"batch {number} of producer {key[0].hex()} on {key[1]} came when {expected} was "
                 f"due: send {expected} first",
             )
-        return await self._first(key, number, crc, op, forward)
+        op.before = None if before is None else before[1]
+        return await self._first((key, txn_id), number, crc, op, forward)
+
+    def _answer_ended(self, envelope: log_pb2.Envelope) -> AppendResult:
+        """What a Commit or Rollback that came again gets; a body that comes late is refused."""
+        kind, txn_id = MessageType(envelope.type), envelope.txn.txn_id
+        ended = self._txns.ended(txn_id)
+        if ended is None and kind is MessageType.COMMIT_TXN and txn_id <= self._txns.forgotten_tick:
+            raise WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"transaction {txn_id} on {envelope.vchannel} ended so long ago that nobody knows "
+                "how: read the channel to find out",
+            )
+        if ended is not None and ended.result and ended.end in _ANSWERED.get(kind, ()):
+            return ended.result
+        raise why_not_open(self._txns, txn_id, envelope.vchannel)
 
     async def _first(
-        self, key: ProducerKey, number: int, crc: int, op: AppendOp, forward: Forward
+        self, key: _FlyingKey, number: int, crc: int, op: AppendOp, forward: Forward
     ) -> AppendResult:
         flying = self._in_flight.setdefault(key, {})
         done: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
@@ -59,7 +98,8 @@ class IdempotencyInterceptor:
         try:
             result = await forward(op)
         except BaseException as error:
-            stopped = WalError(ErrorCode.ON_SHUTDOWN, f"{key[1]} is being closed: try again")
+            vchannel = op.entry.envelope.vchannel
+            stopped = WalError(ErrorCode.ON_SHUTDOWN, f"{vchannel} is being closed: try again")
             done.set_exception(error if isinstance(error, Exception) else stopped)
             done.exception()  # repeats see it; nobody must
             raise

@@ -2,18 +2,21 @@
 
 Contract: startup and live appends run the same `observe`, in log order; replay is idempotent. A
 checkpoint {LastConfirmed, tick, ...} says: the components hold every entry up to the tick, and
-every entry above it lies at or after LastConfirmed. Layer: wal.
+every entry above it, and every part of a transaction that ends above it, lies at or after
+LastConfirmed. Layer: wal.
 """
 
 from __future__ import annotations
 
 from walplane.message.ids import MessageID
+from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.config import WALConfig
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.vchannels import VChannelTable
 from walplane.wal.recovery.windows import ProducerWindows
+from walplane.wal.txn.table import TxnTable
 
 _CHECKPOINT = "checkpoint"
 
@@ -25,19 +28,26 @@ class RecoveryState:
         """Empty: replay would begin at the earliest record."""
         self.windows = ProducerWindows(config.producer_results, config.producers)
         self.vchannels = VChannelTable()
+        self.txns = TxnTable(config.txn_results, config.producer_results, config.producers)
         self.checkpoint_id: MessageID | None = None
         self.checkpoint_tick = 0
 
     def observe(self, log_entry: LogEntry) -> None:
-        """Learns of a written entry, in log order; one the checkpoint covers changes nothing."""
+        """Learns of a written entry, in log order; one the checkpoint covers changes nothing.
+
+        Open transactions are no part of the checkpoint: they are found again from their Begins on.
+        """
+        self.txns.observe(log_entry)
         if log_entry.last_tick > self.checkpoint_tick:
-            self.windows.observe(log_entry)
+            if not txn_of(log_entry.entry.envelope):
+                self.windows.observe(log_entry)
             self.vchannels.observe(log_entry)
 
     def load(self, meta: MetaState) -> None:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
         self.vchannels.load(meta.snapshot.get(VChannelTable.component, ()))
+        self.txns.load(meta.snapshot.get(TxnTable.component, ()))
         for data in meta.snapshot.get(_CHECKPOINT, ()):
             checkpoint = log_pb2.WALCheckpoint.FromString(data)
             self.checkpoint_tick = checkpoint.time_tick
@@ -49,6 +59,7 @@ class RecoveryState:
         return {
             ProducerWindows.component: self.windows.save(),
             VChannelTable.component: self.vchannels.save(),
+            TxnTable.component: self.txns.save(),
             _CHECKPOINT: [checkpoint.SerializeToString()],
         }
 

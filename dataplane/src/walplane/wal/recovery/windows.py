@@ -90,7 +90,7 @@ class ProducerWindows:
             proto = log_pb2.ProducerWindow.FromString(part)
             key = (proto.producer_id, proto.vchannel)
             for stored in proto.results:
-                self._record(key, stored.number, stored.body_crc32c, _from_proto(stored))
+                self._record(key, stored.number, stored.body_crc32c, result_from_proto(stored))
 
     def _record(self, key: ProducerKey, number: int, crc: int, result: AppendResult) -> None:
         window = self._windows.get(key)
@@ -141,21 +141,28 @@ def _unknown(key: ProducerKey, number: int, why: str) -> WalError:
 def _to_proto(key: ProducerKey, window: Window) -> log_pb2.ProducerWindow:
     proto = log_pb2.ProducerWindow(producer_id=key[0], vchannel=key[1])
     for number, (crc, result) in window.results.items():
-        stored = proto.results.add(
-            number=number,
-            body_crc32c=crc,
-            message_id=result.message_id.to_proto(),
-            first_tick=result.first_tick,
-            count=result.count,
-            term=result.term,
-            open_number=result.open_number,
-        )
-        if result.last_confirmed is not None:
-            stored.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
+        stored = result_to_proto(result)
+        stored.number, stored.body_crc32c = number, crc
+        proto.results.append(stored)
     return proto
 
 
-def _from_proto(stored: log_pb2.ProducerWindow.Result) -> AppendResult:
+def result_to_proto(result: AppendResult) -> log_pb2.ProducerWindow.Result:
+    """A result as a snapshot keeps it, without number and checksum."""
+    stored = log_pb2.ProducerWindow.Result(
+        message_id=result.message_id.to_proto(),
+        first_tick=result.first_tick,
+        count=result.count,
+        term=result.term,
+        open_number=result.open_number,
+    )
+    if result.last_confirmed is not None:
+        stored.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
+    return stored
+
+
+def result_from_proto(stored: log_pb2.ProducerWindow.Result) -> AppendResult:
+    """The result that `result_to_proto` made."""
     confirmed = None
     if stored.HasField("last_confirmed"):
         confirmed = MessageID.from_proto(stored.last_confirmed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 
+from walplane.message.registry import Scope
+from walplane.message.txn import exclusive_scope, is_part
 from walplane.wal.ports import LogEntry
 
 
@@ -15,8 +17,15 @@ class ReorderBuffer:
         violations: entries that came at or below `released`; counted, never delivered.
     """
 
-    def __init__(self, released: int) -> None:
-        """Entries at or below `released` are known to the reader already."""
+    def __init__(self, released: int, *, parts: bool = False) -> None:
+        """Entries at or below `released` are known to the reader already.
+
+        Args:
+            released: the reader's tick.
+            parts: let parts of transactions through all the same, and what ended some: one whose
+                Commit lies above `released` needs those that lie below.
+        """
+        self._parts = parts
         self.released = released
         self.violations = 0
         self._start = released
@@ -25,7 +34,7 @@ class ReorderBuffer:
 
     def add(self, log_entry: LogEntry) -> None:
         """Takes an entry in log order; one that begins at or below the start is a re-read."""
-        if log_entry.last_tick <= self.released:
+        if log_entry.last_tick <= self.released and not self._early_part(log_entry):
             if log_entry.last_tick > self._start:
                 self.violations += 1
             return
@@ -39,3 +48,9 @@ class ReorderBuffer:
             ready.append(heapq.heappop(self._heap)[2])
         self.released = max(self.released, watermark)
         return ready
+
+    def _early_part(self, log_entry: LogEntry) -> bool:
+        if not self._parts or log_entry.last_tick > self._start:
+            return False
+        envelope = log_entry.entry.envelope
+        return is_part(envelope) or exclusive_scope(envelope.type) is not Scope.NONE

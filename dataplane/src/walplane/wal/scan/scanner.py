@@ -1,7 +1,9 @@
 """One reader of one WAL: catches up from the backend, then tails from memory.
 
 Contract: entries come in tick order, each once; after a batch with watermark T nothing at or below
-T comes. A reader that falls behind the write-ahead buffer reads from the backend again by itself;
+T comes, but for this: a read that resumes at a token is given the parts of transactions from the
+token's LastConfirmed on, before all else, since a Commit above the token's tick may need them. A
+reader that falls behind the write-ahead buffer reads from the backend again by itself;
 a slow one holds at most one batch and never slows a writer. Layer: wal.
 """
 
@@ -53,6 +55,10 @@ class LiveLog(Protocol):
         """How far the log is settled now."""
         ...
 
+    def spans(self, tick: int) -> bool:
+        """Whether some transaction may begin at or below `tick` and end above it."""
+        ...
+
     def last_appended(self) -> int:
         """The highest tick given to an append so far: the end of a read that does not follow."""
         ...
@@ -79,6 +85,7 @@ class WALScanner:
         self._catch_up: _CatchUp | None = None
         self._place: int | None = None
         self._last: LogEntry | None = None
+        self._placed = False
         self._token = _start_token(log, request)
         self.tick = 0 if self._token is None else self._token.time_tick
 
@@ -116,14 +123,17 @@ class WALScanner:
         if self._place is None and self._catch_up is None:
             self._place = self._place_in_memory()
             if self._place is None:
-                self._catch_up = await _CatchUp.open(self._log, self._request, self._token)
+                self._catch_up = await _CatchUp.open(
+                    self._log, self._request, self._token, parts=not self._placed
+                )
+            self._placed = True  # what is read from here on is read once
         if self._place is None and self._catch_up is not None:
             return await self._read_backend(self._catch_up)
         await self.close()  # of no use any more, and nothing taken from it waits here
         return await self._read_memory()
 
     def _place_in_memory(self) -> int | None:
-        if self._token is None:
+        if self._token is None or (not self._placed and self._log.spans(self.tick)):
             return None
         return self._log.buffer.place_after(self.tick)
 
@@ -183,17 +193,24 @@ class _CatchUp:
     """Reads the backend's records, keeps the valid frames, puts their entries in tick order."""
 
     def __init__(
-        self, scanner: RecordScanner, topic: str, floor: OpenKey, tick: int, first: MessageID | None
+        self,
+        scanner: RecordScanner,
+        topic: str,
+        floor: OpenKey,
+        reorder: ReorderBuffer,
+        first: MessageID | None,
     ) -> None:
         self.scanner = scanner
-        self.reorder = ReorderBuffer(tick)
+        self.reorder = reorder
         self._read_to: RecordID = ()
         self._frames = FrameFilter(topic, floor)
         self._topic = topic
         self._first = first
 
     @classmethod
-    async def open(cls, log: LiveLog, request: ScanRequest, token: ResumeToken | None) -> _CatchUp:
+    async def open(
+        cls, log: LiveLog, request: ScanRequest, token: ResumeToken | None, *, parts: bool
+    ) -> _CatchUp:
         first = request.start.message_id if token is None else None
         floor, tick = BEFORE_ANY_OPEN, 0
         start = EARLIEST
@@ -204,7 +221,7 @@ class _CatchUp:
         elif first is not None:
             start = Start(StartAt.FROM, _record_of(log, first))
         scanner = await log.open_scanner(start)
-        return cls(scanner, log.pchannel, floor, tick, first)
+        return cls(scanner, log.pchannel, floor, ReorderBuffer(tick, parts=parts), first)
 
     async def read(self, log: LiveLog) -> list[LogEntry]:
         """The entries that the next records let go."""

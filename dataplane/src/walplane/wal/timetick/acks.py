@@ -2,8 +2,9 @@
 
 Contract: the watermark passes a tick only when every lower allocated tick is settled; entries
 leave in tick order as it passes them. LastConfirmed passes a record only when every tick that was
-allocated before the record finished writing is settled (semantics §4), so at any moment every
-message above the watermark lies at or after LastConfirmed. Layer: wal.
+allocated before the record finished writing is settled, and never passes the Begin of a transaction
+that no record ended (semantics §4): so at any moment every message above the watermark, and every
+part of a transaction that ends above it, lies at or after LastConfirmed. Layer: wal.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class AckManager:
         watermark: every tick up to here is settled already.
         last_confirmed: the recovered LastConfirmed.
         on_confirmed: takes each written entry, in tick order, as the watermark passes it.
+        floor: the record of the oldest open Begin as of the watermark; None = none is open.
     """
 
     def __init__(
@@ -42,14 +44,22 @@ class AckManager:
         watermark: int,
         last_confirmed: MessageID | None,
         on_confirmed: Callable[[LogEntry], None],
+        floor: Callable[[], MessageID | None] = lambda: None,
     ) -> None:
         """Starts with nothing allocated."""
         self.watermark = watermark
-        self.last_confirmed = last_confirmed
         self.last_allocated = watermark
+        self._confirmed = last_confirmed
+        self._floor = floor
         self._on_confirmed = on_confirmed
         self._open: deque[TickRange] = deque()
         self._written: deque[tuple[MessageID, int]] = deque()
+
+    @property
+    def last_confirmed(self) -> MessageID | None:
+        """Where it is safe to read on from; None = the earliest record."""
+        confirmed, floor = self._confirmed, self._floor()
+        return confirmed if confirmed is None or floor is None else min(confirmed, floor)
 
     @property
     def idle(self) -> bool:
@@ -94,4 +104,4 @@ class AckManager:
 
     def _advance_confirmed(self) -> None:
         while self._written and self._written[0][1] <= self.watermark:
-            self.last_confirmed = self._written.popleft()[0]
+            self._confirmed = self._written.popleft()[0]

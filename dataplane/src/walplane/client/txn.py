@@ -1,0 +1,365 @@
+"""One transaction of a program: all of it becomes visible at its commit, or none. Layer: client.
+
+Contract: messages are kept back while one entry can hold them, and leave as that entry at the
+commit: such a transaction costs one append and never expires. One that outgrows an entry is begun
+then; from there on its messages leave as they come, under numbers of their own, so that a retry
+doubles nothing, whoever owns the channel. After a message that failed, the transaction can only be
+rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import structlog
+
+from walplane.client.batcher import Kind, Parcel
+from walplane.client.outgoing import Kinds
+from walplane.client.results import AppendResult, Written
+from walplane.message.builder import VERSION, MutableMessage
+from walplane.message.registry import MessageType
+from walplane.message.txn import BODY_TYPES, MAX_KEEPALIVE_MS
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+
+_log = structlog.get_logger(__name__)
+
+DEFAULT_KEEPALIVE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """What a transaction needs of its client.
+
+    Attributes:
+        kinds: makes parcels.
+        entry_bytes: what an entry for a VChannel may hold; waits so many seconds for an owner.
+        entry_messages: messages an entry may hold.
+        offer: appends a parcel to a VChannel's lane; waits for room in the byte budget.
+        offer_at_once: the same without waiting; False when there is no room.
+        append_alone: appends a parcel to the VChannel itself and waits so many seconds for it.
+        forget: drops a lane that has served its purpose.
+        unanswered: the error of an append that was not answered in so many seconds.
+    """
+
+    kinds: Kinds
+    entry_bytes: Callable[[str, float], Awaitable[int]]
+    entry_messages: int
+    offer: Callable[[str, Parcel, str], Awaitable[None]]
+    offer_at_once: Callable[[str, Parcel, str], bool]
+    append_alone: Callable[[str, Parcel, float], Awaitable[Written]]
+    forget: Callable[[str, str], None]
+    unanswered: Callable[[str, float], WalError]
+
+
+class TxnState(enum.Enum):
+    """Where a transaction stands, as its program knows."""
+
+    OPEN = "open"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
+    UNKNOWN = "ended, but how is not known"
+
+
+class Txn:
+    """Made by `StreamingClient.txn`; an async context manager that commits, or rolls back.
+
+    ```python
+    async with wal.txn(vchannel) as txn:
+        await txn.append(delete(vchannel, b"old"))
+        await txn.append(insert(vchannel, b"new"))
+    ```
+
+    Attributes:
+        vchannel: where it is.
+        txn_id: tick of its Begin; 0 while it is kept back.
+        state: whether it can still be appended to.
+        result: what the commit gave; None before, and of an empty transaction.
+    """
+
+    def __init__(self, outlet: Outlet, vchannel: str, keepalive: float, seconds: float) -> None:
+        """Nothing is begun yet.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a keepalive out of range.
+        """
+        keepalive_ms = round(keepalive * 1000)
+        if not 0 < keepalive_ms <= MAX_KEEPALIVE_MS:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"a keepalive of {keepalive:g} s: ask for 0.001 to {MAX_KEEPALIVE_MS // 1000}",
+            )
+        self.vchannel = vchannel
+        self.txn_id = 0
+        self.state = TxnState.OPEN
+        self.result: AppendResult | None = None
+        self._outlet = outlet
+        self._keepalive_ms = keepalive_ms
+        self._seconds = seconds
+        self._turn = asyncio.Lock()
+        self._kept: list[Parcel] = []
+        self._kept_bytes = self._messages = 0
+        self._limit = 0
+        self._sent: set[asyncio.Future[Written]] = set()
+        self._failure: BaseException | None = None
+        self._kinds: tuple[Kind, Kind] | None = None
+
+    async def __aenter__(self) -> Txn:
+        """The transaction itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commits, or rolls back when the block raised; see `commit`.
+
+        A cancelled block asks for the rollback without waiting for it.
+        """
+        if self.state is not TxnState.OPEN:
+            return
+        if error is None:
+            await self.commit()
+        elif isinstance(error, Exception):
+            await self._roll_back_quietly()
+        else:
+            self._offer_rollback()
+
+    async def append(self, message: MutableMessage) -> None:
+        """Adds a message; returns once it is handed over, not when it is durable.
+
+        Cancelling it dooms the transaction when the message was being sent already.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a message that cannot be in this transaction, which then
+                goes on without it; TRANSACTION_EXPIRED when it was ended from elsewhere: do the
+                whole of it again; INVALID_TRANSACTION_STATE when it has ended; otherwise as
+                `StreamingClient.append`.
+        """
+        parcel = self._parcel(message)
+        async with self._turn:
+            self._check()
+            if not self.txn_id and await self._keep(parcel):
+                return
+            await self._flush()
+            await self._send(parcel)
+
+    async def append_many(self, messages: Iterable[MutableMessage]) -> None:
+        """Adds messages in their order; as `append`."""
+        for message in messages:
+            await self.append(message)
+
+    async def flush(self) -> None:
+        """Begins, and sends what was kept back; it is not durable when this returns.
+
+        Raises:
+            WalError: as `append`.
+        """
+        async with self._turn:
+            self._check()
+            await self._flush()
+
+    async def commit(self) -> AppendResult | None:
+        """Makes all of it visible at once; returns its place, None when it is empty.
+
+        Raises:
+            WalError: what a message failed with, then it is rolled back; TRANSACTION_EXPIRED when
+                it was ended from elsewhere; OUTCOME_UNKNOWN when nobody answered: it may or may
+                not be committed; INVALID_TRANSACTION_STATE when it has ended.
+        """
+        async with self._turn:
+            self._check()
+            if self.txn_id:
+                written = await self._commit()
+            elif self._kept:
+                written = await self._append_whole()
+            else:
+                self.state = TxnState.COMMITTED
+                return None
+            self.state = TxnState.COMMITTED
+            self.result = written.result(0, self._messages)
+            return self.result
+
+    async def rollback(self) -> None:
+        """Makes nothing of it visible; returns once that is durable. Idempotent.
+
+        Raises:
+            WalError: INVALID_TRANSACTION_STATE when it is committed; OUTCOME_UNKNOWN when nobody
+                answered: its keepalive ends it then.
+        """
+        async with self._turn:
+            if self.state is TxnState.ROLLED_BACK:
+                return
+            self._check(failed=True)
+            rollback = self._offer_rollback()
+            if rollback is not None:
+                await self._answer(rollback)
+
+    @property
+    def _lane(self) -> str:
+        return f"{self.vchannel} txn {self.txn_id}"
+
+    def _parcel(self, message: MutableMessage) -> Parcel:
+        if message.vchannel != self.vchannel or message.type not in BODY_TYPES:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"a {message.type.name} for {message.vchannel!r} in a transaction on "
+                f"{self.vchannel}: a transaction holds Inserts and Deletes of one VChannel",
+            )
+        return self._outlet.kinds.parcel(message)
+
+    def _check(self, *, failed: bool = False) -> None:
+        if self.state is not TxnState.OPEN:
+            raise WalError(
+                ErrorCode.INVALID_TRANSACTION_STATE,
+                f"this transaction on {self.vchannel} is {self.state.value}: begin another",
+            )
+        if self._failure is not None and not failed:
+            raise self._failure
+
+    async def _keep(self, parcel: Parcel) -> bool:
+        """Keeps `parcel` back if it and all before it fit one entry."""
+        if not self._limit:
+            self._limit = await self._outlet.entry_bytes(self.vchannel, self._seconds)
+        size = parcel.size + (0 if self._kept else parcel.kind.overhead)
+        count = self._messages + len(parcel.payloads)
+        joins = not self._kept or parcel.kind.joins(self._kept[0].kind)
+        fits = self._kept_bytes + size <= self._limit and count <= self._outlet.entry_messages
+        if not joins or (not fits and self._kept):
+            return False
+        self._kept.append(parcel)
+        self._kept_bytes += size
+        self._messages = count
+        return True
+
+    async def _append_whole(self) -> Written:
+        kept, self._kept = self._kept, []
+        context = log_pb2.TxnContext(kind=log_pb2.TXN_KIND_WHOLE)
+        parcel = _merged(kept, _in_txn(kept[0].kind, context, merges=False))
+        self.state = TxnState.UNKNOWN
+        try:
+            written = await self._outlet.append_alone(self.vchannel, parcel, self._seconds)
+        except WalError as error:
+            if error.code is not ErrorCode.OUTCOME_UNKNOWN:
+                self.state = TxnState.ROLLED_BACK
+            raise
+        last = self._messages - 1
+        place = written.result(last, 1)
+        return Written(place.message_id, place.time_tick, written.last_confirmed)
+
+    async def _flush(self) -> None:
+        if not self.txn_id:
+            begin = self._control(MessageType.BEGIN_TXN)
+            try:
+                await self._outlet.offer(self.vchannel, begin, f"{self.vchannel} begins")
+                self.txn_id = (await self._answer(begin)).first_tick
+            except BaseException as error:
+                self._failure = error if isinstance(error, WalError) else _broken(self.vchannel)
+                raise
+        if self._kept:
+            kept, self._kept = self._kept, []
+            self._messages = 0
+            await self._send(_merged(kept, kept[0].kind))
+
+    async def _send(self, parcel: Parcel) -> None:
+        sent = Parcel(self._kind_of_body(parcel.kind), parcel.payloads, parcel.payload_bytes)
+        try:
+            await self._outlet.offer(self.vchannel, sent, self._lane)
+        except BaseException:
+            self._failure = self._failure or _broken(self.vchannel)
+            raise
+        self._messages += len(parcel.payloads)
+        self._sent.add(sent.done)
+        sent.done.add_done_callback(self._note)
+
+    def _note(self, done: asyncio.Future[Written]) -> None:
+        self._sent.discard(done)
+        error = None if done.cancelled() else done.exception()
+        if error is not None and self._failure is None:
+            self._failure = error
+
+    async def _commit(self) -> Written:
+        if self._sent:
+            await asyncio.wait(list(self._sent), timeout=self._seconds)
+        if self._sent and self._failure is None:
+            self._failure = self._outlet.unanswered(self.vchannel, self._seconds)
+        if self._failure is not None:
+            await self._roll_back_quietly()
+            raise self._failure
+        commit = self._control(MessageType.COMMIT_TXN)
+        await self._outlet.offer(self.vchannel, commit, self._lane)
+        self.state = TxnState.UNKNOWN
+        try:
+            return await self._answer(commit)
+        except WalError as error:
+            if error.code is not ErrorCode.OUTCOME_UNKNOWN:
+                self.state = TxnState.ROLLED_BACK
+            raise
+        finally:
+            self._outlet.forget(self.vchannel, self._lane)
+
+    async def _roll_back_quietly(self) -> None:
+        rollback = self._offer_rollback()
+        if rollback is not None:
+            try:
+                await self._answer(rollback)
+            except WalError as error:  # its keepalive ends it then, if nothing has
+                _log.debug("rollback", vchannel=self.vchannel, txn=self.txn_id, error=str(error))
+
+    def _offer_rollback(self) -> Parcel | None:
+        """Ends it here, and there when something of it is there."""
+        self.state = TxnState.ROLLED_BACK
+        self._kept.clear()
+        if not self.txn_id:
+            return None
+        rollback = self._control(MessageType.ROLLBACK_TXN)
+        offered = self._outlet.offer_at_once(self.vchannel, rollback, self._lane)
+        self._outlet.forget(self.vchannel, self._lane)
+        return rollback if offered else None
+
+    async def _answer(self, parcel: Parcel) -> Written:
+        done, _ = await asyncio.wait([parcel.done], timeout=self._seconds)
+        if not done:
+            parcel.given_up = self._outlet.unanswered(self.vchannel, self._seconds)
+            raise parcel.given_up
+        return parcel.done.result()
+
+    def _control(self, kind: MessageType) -> Parcel:
+        envelope = log_pb2.Envelope(version=VERSION, type=kind, vchannel=self.vchannel)
+        envelope.txn.kind = log_pb2.TXN_KIND_PART
+        envelope.txn.txn_id = self.txn_id
+        if kind is MessageType.BEGIN_TXN:
+            envelope.txn.keepalive_ms = self._keepalive_ms
+        return Parcel(Kind(envelope, b"", merges=False), (b"",), 0)
+
+    def _kind_of_body(self, kind: Kind) -> Kind:
+        if self._kinds is None or self._kinds[0] is not kind:
+            context = log_pb2.TxnContext(txn_id=self.txn_id, kind=log_pb2.TXN_KIND_PART)
+            self._kinds = (kind, _in_txn(kind, context, merges=kind.merges))
+        return self._kinds[1]
+
+
+def _in_txn(kind: Kind, context: log_pb2.TxnContext, *, merges: bool) -> Kind:
+    envelope = log_pb2.Envelope()
+    envelope.CopyFrom(kind.envelope)
+    envelope.txn.CopyFrom(context)
+    return Kind(envelope, kind.header, merges=merges)
+
+
+def _merged(parcels: Sequence[Parcel], kind: Kind) -> Parcel:
+    """One parcel of all that `parcels`, of one kind, hold."""
+    payloads = [payload for parcel in parcels for payload in parcel.payloads]
+    return Parcel(kind, payloads, sum(parcel.payload_bytes for parcel in parcels))
+
+
+def _broken(vchannel: str) -> WalError:
+    return WalError(
+        ErrorCode.INVALID_TRANSACTION_STATE,
+        f"an append of this transaction on {vchannel} was cancelled: it can only be rolled back",
+    )

@@ -1,0 +1,74 @@
+"""Exclusive messages have their VChannel or PChannel to themselves (semantics §6). Layer: wal.
+
+Contract: every append holds the PChannel's and its VChannel's lock, shared unless the registry says
+otherwise, from before its tick is allocated until it is settled. Appends to one VChannel go on in
+the order in which they came. A free lock costs no suspension.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from walplane.message.registry import Scope
+from walplane.message.txn import exclusive_scope
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.interceptors.base import AppendOp, Forward
+from walplane.wal.lock import RWLock
+from walplane.wal.ports import AppendResult
+
+_KEPT_LOCKS = 1024
+_RETRY_AFTER_MS = 100
+
+
+class LockInterceptor:
+    """The locks of one PChannel."""
+
+    def __init__(self) -> None:
+        """All free."""
+        self._pchannel = RWLock()
+        self._vchannels: dict[str, RWLock] = {}
+
+    async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
+        """Forwards under the locks that the type asks for.
+
+        Raises:
+            WalError: RESOURCE_ACQUIRED when `op.deadline` passed before; nothing was written.
+        """
+        scope = exclusive_scope(op.entry.envelope.type)
+        whole = scope is Scope.PCHANNEL
+        if not self._pchannel.try_acquire(exclusive=whole):
+            await self._wait(self._pchannel, whole, op)
+        try:
+            vchannel = op.entry.envelope.vchannel
+            if whole or not vchannel:
+                return await forward(op)
+            return await self._in_vchannel(vchannel, scope is Scope.VCHANNEL, op, forward)
+        finally:
+            self._pchannel.release(exclusive=whole)
+
+    async def _in_vchannel(
+        self, vchannel: str, exclusive: bool, op: AppendOp, forward: Forward
+    ) -> AppendResult:
+        lock = self._vchannels.get(vchannel)
+        if lock is None:
+            lock = self._vchannels[vchannel] = RWLock()
+        if not lock.try_acquire(exclusive=exclusive):
+            await self._wait(lock, exclusive, op)
+        try:
+            return await forward(op)
+        finally:
+            lock.release(exclusive=exclusive)
+            if len(self._vchannels) > _KEPT_LOCKS and lock.idle:
+                self._vchannels.pop(vchannel, None)  # those that nobody uses do not pile up
+
+    async def _wait(self, lock: RWLock, exclusive: bool, op: AppendOp) -> None:
+        try:
+            async with asyncio.timeout_at(op.deadline):
+                await lock.acquire(exclusive=exclusive)
+        except TimeoutError:
+            raise WalError(
+                ErrorCode.RESOURCE_ACQUIRED,
+                f"an append to {op.entry.envelope.vchannel or 'the PChannel'} waited too long for "
+                "an exclusive one before it, or for those that it excludes: nothing is written",
+                retry_after_ms=_RETRY_AFTER_MS,
+            ) from None

@@ -1,0 +1,195 @@
+"""The transactions of one PChannel as its log tells them: those open, and how the latest ended.
+
+Contract: pure; fed with every entry in log order, at startup from LastConfirmed on and live. An
+open transaction ends by a record and by nothing else (semantics §5). Open ones are never saved:
+LastConfirmed does not pass the oldest Begin, so replay meets all of them whole; what ended is saved
+with the checkpoint. Observing an entry twice changes nothing. Layer: wal.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from walplane.message import codec
+from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType, Scope
+from walplane.message.txn import exclusive_scope, is_part
+from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.windows import (
+    ProducerWindows,
+    result_from_proto,
+    result_of,
+    result_to_proto,
+)
+
+_MS = 18  # a tick is milliseconds << 18
+
+
+@dataclass(slots=True)
+class OpenTxn:
+    """A transaction that no record ended yet.
+
+    Attributes:
+        txn_id: tick of its Begin.
+        vchannel: where it is.
+        keepalive_ms: how long it lives without a body, in milliseconds of tick time.
+        begin: position of its Begin.
+        renewed: tick up to which it was heard of.
+        windows: its producers' batches.
+    """
+
+    txn_id: int
+    vchannel: str
+    keepalive_ms: int
+    begin: MessageID
+    renewed: int
+    windows: ProducerWindows
+
+    def expired(self, tick: int) -> bool:
+        """Whether its keepalive has run out at `tick`."""
+        return tick > self.renewed + (self.keepalive_ms << _MS)
+
+
+class EndedTxn(NamedTuple):
+    """What became of a transaction; `result` is what its Commit or Rollback answers."""
+
+    end: log_pb2.TxnEnd
+    tick: int
+    result: AppendResult | None
+
+
+class TxnTable:
+    """Open transactions in the order of their Begins, ended ones in the order of their ends.
+
+    Attributes:
+        open: by transaction id.
+        forgotten_tick: what ended up to here may be known no more.
+    """
+
+    component = "transactions"
+
+    def __init__(self, results: int, batches: int, producers: int) -> None:
+        """Empty.
+
+        Args:
+            results: ended transactions to remember.
+            batches: results to keep per producer of an open one.
+            producers: producers to keep per open one.
+        """
+        self.open: dict[int, OpenTxn] = {}
+        self.forgotten_tick = 0
+        self._ended: OrderedDict[int, EndedTxn] = OrderedDict()
+        self._results = results
+        self._windows = (batches, producers)
+
+    @property
+    def floor(self) -> MessageID | None:
+        """The record that holds the oldest open Begin: LastConfirmed must not pass it."""
+        for txn in self.open.values():
+            return MessageID(txn.begin.backend, txn.begin.record)
+        return None
+
+    def ended(self, txn_id: int) -> EndedTxn | None:
+        """How `txn_id` ended, if it did and is remembered."""
+        return self._ended.get(txn_id)
+
+    def spans(self, tick: int) -> bool:
+        """Whether some transaction may begin at or below `tick` and end above it."""
+        if tick < self.forgotten_tick:
+            return True
+        if next(iter(self.open), tick + 1) <= tick:
+            return True
+        for txn_id, ended in reversed(self._ended.items()):
+            if ended.tick <= tick:
+                return False
+            if txn_id <= tick:
+                return True
+        return False
+
+    def expired(self, tick: int) -> Iterator[OpenTxn]:
+        """The open ones whose keepalive has run out at `tick`."""
+        return (txn for txn in self.open.values() if txn.expired(tick))
+
+    def renew(self, tick: int) -> None:
+        """Everything open was heard of at `tick`: a new owner has come."""
+        for txn in self.open.values():
+            txn.renewed = max(txn.renewed, tick)
+
+    def observe(self, log_entry: LogEntry) -> None:
+        """Learns of a written entry, in log order."""
+        envelope = log_entry.entry.envelope
+        if is_part(envelope):
+            self._observe_part(log_entry, envelope)
+        elif self.open and (scope := exclusive_scope(envelope.type)) is not Scope.NONE:
+            self._end_all(log_entry, None if scope is Scope.PCHANNEL else envelope.vchannel)
+        elif envelope.type == MessageType.RECOVERY_BARRIER:
+            self.renew(log_entry.last_tick)
+
+    def save(self) -> list[bytes]:
+        """The component's snapshot."""
+        saved = log_pb2.EndedTxns(forgotten_tick=self.forgotten_tick)
+        for txn_id, ended in self._ended.items():
+            proto = saved.txns.add(txn_id=txn_id, end=ended.end, time_tick=ended.tick)
+            if ended.result is not None:
+                proto.result.CopyFrom(result_to_proto(ended.result))
+        return [saved.SerializeToString()]
+
+    def load(self, parts: Iterable[bytes]) -> None:
+        """Takes over what `save` made."""
+        for part in parts:
+            saved = log_pb2.EndedTxns.FromString(part)
+            self.forgotten_tick = saved.forgotten_tick
+            for proto in saved.txns:
+                result = result_from_proto(proto.result) if proto.HasField("result") else None
+                self._ended[proto.txn_id] = EndedTxn(proto.end, proto.time_tick, result)
+
+    def _observe_part(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
+        if envelope.type == MessageType.BEGIN_TXN:
+            self._begin(log_entry, envelope)
+            return
+        txn = self.open.get(envelope.txn.txn_id)
+        if txn is None:
+            return  # ended before, or it began below where the replay did
+        if envelope.type == MessageType.COMMIT_TXN:
+            self._end(txn, log_entry, log_pb2.TXN_END_COMMITTED)
+        elif envelope.type == MessageType.ROLLBACK_TXN:
+            self._end(txn, log_entry, _kind_of_rollback(log_entry))
+        else:
+            txn.renewed = max(txn.renewed, log_entry.last_tick)
+            txn.windows.observe(log_entry)
+
+    def _begin(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
+        txn_id = log_entry.first_tick
+        if txn_id in self.open:
+            return
+        self.open[txn_id] = OpenTxn(
+            txn_id,
+            envelope.vchannel,
+            envelope.txn.keepalive_ms,
+            log_entry.message_id,
+            log_entry.last_tick,
+            ProducerWindows(*self._windows),
+        )
+
+    def _end_all(self, log_entry: LogEntry, vchannel: str | None) -> None:
+        for txn in list(self.open.values()):
+            if vchannel in (None, txn.vchannel):
+                self._end(txn, log_entry, log_pb2.TXN_END_FORCED)
+
+    def _end(self, txn: OpenTxn, log_entry: LogEntry, end: log_pb2.TxnEnd) -> None:
+        del self.open[txn.txn_id]
+        result = None if end == log_pb2.TXN_END_FORCED else result_of(log_entry)
+        self._ended[txn.txn_id] = EndedTxn(end, log_entry.last_tick, result)
+        while len(self._ended) > self._results:
+            _, oldest = self._ended.popitem(last=False)
+            self.forgotten_tick = max(self.forgotten_tick, oldest.tick)
+
+
+def _kind_of_rollback(log_entry: LogEntry) -> log_pb2.TxnEnd:
+    header, _ = codec.decode_body(log_entry.entry.body)
+    expired = headers_pb2.RollbackTxnHeader.FromString(header).expired
+    return log_pb2.TXN_END_EXPIRED if expired else log_pb2.TXN_END_ROLLED_BACK
