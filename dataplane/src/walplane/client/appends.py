@@ -75,7 +75,7 @@ class Appends:
             offer_at_once=self._offer_at_once,
             append_alone=self._in_turn,
             forget=lambda vchannel, lane: self._producer(vchannel).forget(lane),
-            unanswered=lambda vchannel, s: self._unanswered(vchannel, s, sent=True),
+            late=self._unanswered,
         )
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ import enum
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import structlog
 
@@ -31,6 +32,14 @@ _log = structlog.get_logger(__name__)
 DEFAULT_KEEPALIVE_S = 10.0
 
 
+class Late(Protocol):
+    """Makes the error of an append that took too long."""
+
+    def __call__(self, vchannel: str, seconds: float, *, sent: bool) -> WalError:
+        """See `Outlet.late`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outlet:
     """What a transaction needs of its client.
@@ -43,7 +52,8 @@ class Outlet:
         offer_at_once: the same without waiting; False when there is no room.
         append_alone: appends a parcel to the VChannel itself and waits so many seconds for it.
         forget: drops a lane that has served its purpose.
-        unanswered: the error of an append that was not answered in so many seconds.
+        late: the error of an append that was not answered in so many seconds; `sent` tells
+            whether it was handed over at all.
     """
 
     kinds: Kinds
@@ -53,7 +63,7 @@ class Outlet:
     offer_at_once: Callable[[str, Parcel, str], bool]
     append_alone: Callable[[str, Parcel, float], Awaitable[Written]]
     forget: Callable[[str, str], None]
-    unanswered: Callable[[str, float], WalError]
+    late: Late
 
 
 class TxnState(enum.Enum):
@@ -105,7 +115,7 @@ class Txn:
         self._kept_bytes = self._messages = 0
         self._limit = 0
         self._sent: set[asyncio.Future[Written]] = set()
-        self._failure: BaseException | None = None
+        self._failure: WalError | None = None
         self._kinds: tuple[Kind, Kind] | None = None
 
     async def __aenter__(self) -> Txn:
@@ -175,13 +185,15 @@ class Txn:
         """
         async with self._turn:
             self._check()
-            if self.txn_id:
-                written = await self._commit()
-            elif self._kept:
-                written = await self._append_whole()
-            else:
+            if not self.txn_id and not self._kept:
                 self.state = TxnState.COMMITTED
                 return None
+            try:
+                written = await (self._commit() if self.txn_id else self._append_whole())
+            except BaseException:
+                if self.state is TxnState.OPEN:  # cancelled before the Commit was sent
+                    self._offer_rollback()
+                raise
             self.state = TxnState.COMMITTED
             self.result = written.result(0, self._messages)
             return self.result
@@ -198,8 +210,12 @@ class Txn:
                 return
             self._check(failed=True)
             rollback = self._offer_rollback()
-            if rollback is not None:
-                await self._answer(rollback)
+            try:
+                if rollback is not None:
+                    await self._answer(rollback)
+            except WalError as error:
+                if error.code is not ErrorCode.TRANSACTION_EXPIRED:  # then it is rolled back too
+                    raise
 
     @property
     def _lane(self) -> str:
@@ -257,10 +273,10 @@ class Txn:
         if not self.txn_id:
             begin = self._control(MessageType.BEGIN_TXN)
             try:
-                await self._outlet.offer(self.vchannel, begin, f"{self.vchannel} begins")
+                await self._offer(begin, f"{self.vchannel} begins")
                 self.txn_id = (await self._answer(begin)).first_tick
             except BaseException as error:
-                self._failure = error if isinstance(error, WalError) else _broken(self.vchannel)
+                self._fail(error)
                 raise
         if self._kept:
             kept, self._kept = self._kept, []
@@ -270,30 +286,34 @@ class Txn:
     async def _send(self, parcel: Parcel) -> None:
         sent = Parcel(self._kind_of_body(parcel.kind), parcel.payloads, parcel.payload_bytes)
         try:
-            await self._outlet.offer(self.vchannel, sent, self._lane)
-        except BaseException:
-            self._failure = self._failure or _broken(self.vchannel)
+            await self._offer(sent, self._lane)
+        except BaseException as error:
+            self._fail(error)
             raise
         self._messages += len(parcel.payloads)
         self._sent.add(sent.done)
         sent.done.add_done_callback(self._note)
 
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error if isinstance(error, WalError) else _broken(self.vchannel)
+
     def _note(self, done: asyncio.Future[Written]) -> None:
         self._sent.discard(done)
         error = None if done.cancelled() else done.exception()
-        if error is not None and self._failure is None:
-            self._failure = error
+        if error is not None:
+            self._fail(error)
 
     async def _commit(self) -> Written:
         if self._sent:
             await asyncio.wait(list(self._sent), timeout=self._seconds)
         if self._sent and self._failure is None:
-            self._failure = self._outlet.unanswered(self.vchannel, self._seconds)
+            self._failure = self._outlet.late(self.vchannel, self._seconds, sent=True)
         if self._failure is not None:
             await self._roll_back_quietly()
             raise self._failure
         commit = self._control(MessageType.COMMIT_TXN)
-        await self._outlet.offer(self.vchannel, commit, self._lane)
+        await self._offer(commit, self._lane)
         self.state = TxnState.UNKNOWN
         try:
             return await self._answer(commit)
@@ -324,11 +344,22 @@ class Txn:
         return rollback if offered else None
 
     async def _answer(self, parcel: Parcel) -> Written:
-        done, _ = await asyncio.wait([parcel.done], timeout=self._seconds)
+        try:
+            done, _ = await asyncio.wait([parcel.done], timeout=self._seconds)
+        except asyncio.CancelledError:
+            parcel.given_up = _broken(self.vchannel)
+            raise
         if not done:
-            parcel.given_up = self._outlet.unanswered(self.vchannel, self._seconds)
+            parcel.given_up = self._outlet.late(self.vchannel, self._seconds, sent=True)
             raise parcel.given_up
         return parcel.done.result()
+
+    async def _offer(self, parcel: Parcel, lane: str) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._outlet.offer(self.vchannel, parcel, lane)
+        except TimeoutError:
+            raise self._outlet.late(self.vchannel, self._seconds, sent=False) from None
 
     def _control(self, kind: MessageType) -> Parcel:
         envelope = log_pb2.Envelope(version=VERSION, type=kind, vchannel=self.vchannel)

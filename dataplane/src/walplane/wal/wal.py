@@ -34,7 +34,7 @@ from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
 from walplane.wal.timetick.acks import AckManager
-from walplane.wal.txn.expiry import rollback_of
+from walplane.wal.txn.expiry import TxnExpiry, rollback_of
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.upkeep import Upkeep
 
@@ -86,6 +86,7 @@ class WAL:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
+        self._expiry = TxnExpiry(self.recovery.txns, self._sessions, deps.runtime.monotonic)
         idempotency = IdempotencyInterceptor(self.recovery.windows, self.recovery.txns)
         timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks, self._sessions)
         self._chain = chain([idempotency, LockInterceptor(), timetick], self._submit)
@@ -191,7 +192,7 @@ class WAL:
             return
         # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
-        for txn in [] if tick is None else list(self._sessions.expired(tick)):
+        for txn in [] if tick is None else self._expiry.due(tick):
             _log.info("transaction expired", pchannel=self.pchannel, txn=txn.txn_id)
             self._start(self._roll_back(rollback_of(txn)))
 

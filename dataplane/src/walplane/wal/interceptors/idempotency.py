@@ -35,6 +35,7 @@ class IdempotencyInterceptor:
         self._windows = windows
         self._txns = txns
         self._in_flight: dict[_FlyingKey, _InFlight] = {}
+        self._ends: dict[tuple[int, int], asyncio.Future[AppendResult]] = {}
 
     async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
         """Forwards a new batch; answers a repeat with the first result.
@@ -50,6 +51,9 @@ class IdempotencyInterceptor:
             txn = self._txns.open.get(txn_id)
             if txn is None:
                 return self._answer_ended(envelope)
+            ending = self._ends.get((txn_id, envelope.type))
+            if ending is not None:  # whoever asks: a transaction has one Commit
+                return await asyncio.shield(ending)
             windows = txn.windows
         if not envelope.HasField("producer"):
             return await forward(op)
@@ -95,6 +99,9 @@ class IdempotencyInterceptor:
         flying = self._in_flight.setdefault(key, {})
         done: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
         flying[number] = (crc, done)
+        txn_id, kind = key[1], op.entry.envelope.type
+        if txn_id and kind in _ANSWERED:
+            self._ends[txn_id, kind] = done
         try:
             result = await forward(op)
         except BaseException as error:
@@ -108,5 +115,6 @@ class IdempotencyInterceptor:
             return result
         finally:
             del flying[number]
+            self._ends.pop((txn_id, kind), None)
             if not flying:
                 self._in_flight.pop(key, None)

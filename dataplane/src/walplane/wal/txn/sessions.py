@@ -8,12 +8,11 @@ the append's locks, so an exclusive message never meets a body in flight. Layer:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.wal.txn.table import OpenTxn, TxnTable
+from walplane.wal.txn.table import TxnTable
 
 _RETRY_AFTER_MS = 200
 
@@ -98,9 +97,9 @@ class TxnSessions:
         session.ending, session.idle = False, None
         self._forget(txn_id, session)
 
-    def expired(self, tick: int) -> Iterator[OpenTxn]:
-        """Those whose keepalive has run out at `tick`, and that nobody appends to or ends."""
-        return (txn for txn in self._table.expired(tick) if txn.txn_id not in self._sessions)
+    def busy(self, txn_id: int) -> bool:
+        """Whether a body or an end of it is in flight."""
+        return txn_id in self._sessions
 
     def _open(self, envelope: log_pb2.Envelope) -> _Session:
         txn_id, vchannel = envelope.txn.txn_id, envelope.vchannel

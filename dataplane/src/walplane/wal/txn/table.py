@@ -9,7 +9,7 @@ with the checkpoint. Observing an entry twice changes nothing. Layer: wal.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,10 +109,6 @@ class TxnTable:
             if txn_id <= tick:
                 return True
         return False
-
-    def expired(self, tick: int) -> Iterator[OpenTxn]:
-        """The open ones whose keepalive has run out at `tick`."""
-        return (txn for txn in self.open.values() if txn.expired(tick))
 
     def renew(self, tick: int) -> None:
         """Everything open was heard of at `tick`: a new owner has come."""
