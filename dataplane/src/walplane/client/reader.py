@@ -79,6 +79,11 @@ class Reader:
         """Where a reader that has taken all delivered batches goes on; None before anything."""
         return self._token
 
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps of transactions that did not end yet."""
+        return self._txns.held_bytes
+
     async def __aenter__(self) -> Reader:
         """The reader itself."""
         return self

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from walplane.message.codec import ENTRY_ROOM_BYTES
 from walplane.message.ids import MessageID, RecordID
-from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import FrameSender, OpenKey
@@ -150,8 +149,6 @@ class Appender:
             envelope.watermark = watermark
             if pending.op.ticks is not None:
                 envelope.first_tick = pending.op.ticks.first
-                if envelope.type == MessageType.BEGIN_TXN:
-                    envelope.txn.txn_id = envelope.first_tick
             if proto is not None:
                 envelope.last_confirmed.CopyFrom(proto)
 

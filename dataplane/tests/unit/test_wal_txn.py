@@ -1,0 +1,459 @@
+"""Transactions on one log: sessions, ends, exclusive messages, recovery, LastConfirmed, reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from walplane.backends.registry import open_backend
+from walplane.client.config import ClientConfig
+from walplane.message.ids import ResumeToken
+from walplane.message.registry import MessageType
+from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.testkit.faulty import Fault, FaultyBackend
+from walplane.testkit.txns import begin, client_reader, exclusive_entry, read_batches, txn_entry
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import CH, V, World, entry
+from walplane.wal.config import WALConfig
+from walplane.wal.ports import AppendResult
+from walplane.wal.wal import WAL
+
+V1 = "test_0_2v0"
+INSERT, COMMIT, ROLLBACK = MessageType.INSERT, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World(FaultyBackend(await open_backend("memory:")))
+    yield made
+    async with asyncio.timeout(30):
+        await made.close()
+
+
+async def body(wal: WAL, txn: int, *payloads: bytes, vchannel: str = V) -> AppendResult:
+    return await wal.append(txn_entry(INSERT, vchannel, txn, *payloads))
+
+
+async def end(wal: WAL, txn: int, kind: MessageType = COMMIT, vchannel: str = V) -> AppendResult:
+    return await wal.append(txn_entry(kind, vchannel, txn))
+
+
+def shape(batches: list[AnyBatch]) -> list[list[bytes] | bytes]:
+    """Transactions as lists, other payloads by themselves."""
+    found: list[list[bytes] | bytes] = []
+    for batch in batches:
+        if isinstance(batch, ImmutableTxnMessage):
+            found.append(batch.payloads)
+        else:
+            found.extend(batch.payloads)
+    return found
+
+
+async def refused(work: object) -> ErrorCode:
+    with pytest.raises(WalError) as caught:
+        await work  # type: ignore[misc]
+    return caught.value.code
+
+
+# --- what a transaction is ---------------------------------------------------------------------
+
+
+async def test_the_id_is_begins_tick_and_the_whole_has_commits_tick(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V)
+    await body(wal, txn, b"a", b"b")
+    between = await wal.append(entry(b"between"))
+    await body(wal, txn, b"c")
+    commit = await end(wal, txn)
+    batches = await read_batches(wal)
+    assert shape(batches) == [b"between", [b"a", b"b", b"c"]]
+    assert batches[0].last_tick == between.first_tick
+    whole = batches[1]
+    assert isinstance(whole, ImmutableTxnMessage)
+    assert (whole.txn_id, whole.time_tick) == (txn, commit.first_tick)
+    assert whole.message_id == commit.message_id
+    assert whole.last_confirmed == commit.last_confirmed
+    assert whole.header.entries == 2
+
+
+async def test_a_rolled_back_and_an_open_transaction_are_not_read(world: World) -> None:
+    wal = await world.open(1)
+    gone, still = await begin(wal, V), await begin(wal, V)
+    await body(wal, gone, b"gone")
+    await body(wal, still, b"open")
+    await end(wal, gone, ROLLBACK)
+    await wal.append(entry(b"plain"))
+    assert shape(await read_batches(wal)) == [b"plain"]
+
+
+async def test_one_entry_can_be_a_transaction(world: World) -> None:
+    wal = await world.open(1)
+    await wal.append(txn_entry(INSERT, V, 0, b"a", b"b", whole=True))
+    [whole] = await read_batches(wal)
+    assert isinstance(whole, ImmutableTxnMessage)
+    assert whole.payloads == [b"a", b"b"]
+    first, second = whole
+    assert first.time_tick == second.time_tick == whole.time_tick
+    assert shape(await read_batches(wal, first.resume_token)) == [[b"a", b"b"]]
+    assert shape(await read_batches(wal, second.resume_token)) == []
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+
+async def test_commit_and_rollback_are_idempotent_and_exclude_each_other(world: World) -> None:
+    wal = await world.open(1)
+    done, gone = await begin(wal, V), await begin(wal, V)
+    first = await end(wal, done)
+    assert await end(wal, done) == first
+    rolled = await end(wal, gone, ROLLBACK)
+    assert await end(wal, gone, ROLLBACK) == rolled
+    invalid = ErrorCode.INVALID_TRANSACTION_STATE
+    assert await refused(end(wal, done, ROLLBACK)) is invalid
+    assert await refused(end(wal, gone)) is invalid
+    assert await refused(body(wal, done, b"late")) is invalid
+
+
+async def test_commits_at_the_same_time_are_one(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V)
+    results = await asyncio.gather(
+        *(
+            wal.append(txn_entry(COMMIT, V, txn, producer=(name, 0)))
+            for name in (b"one", b"two", b"three")
+        )
+    )
+    assert len(set(results)) == 1
+
+
+async def test_a_transaction_that_never_was(world: World) -> None:
+    wal = await world.open(1)
+    assert await refused(body(wal, 77, b"x")) is ErrorCode.INVALID_TRANSACTION_STATE
+    assert await refused(end(wal, 77)) is ErrorCode.INVALID_TRANSACTION_STATE
+
+
+async def test_a_body_on_another_vchannel_is_refused(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V)
+    wrong = body(wal, txn, b"x", vchannel=V1)
+    assert await refused(wrong) is ErrorCode.INVALID_TRANSACTION_STATE
+
+
+async def test_commit_waits_for_the_bodies_in_flight(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V)
+    acknowledge = asyncio.Event()
+    world.backend.before_ack = acknowledge.wait
+    bodies = [asyncio.create_task(body(wal, txn, b"%d" % i)) for i in range(5)]
+    await asyncio.sleep(0.01)
+    commit = asyncio.create_task(end(wal, txn))
+    await asyncio.sleep(0.01)
+    flying, queued = wal.appender.unsettled()
+    assert sum(len(frame.entries) for frame in flying) + len(queued) == 5
+    late = asyncio.create_task(body(wal, txn, b"late"))
+    assert await refused(late) is ErrorCode.INVALID_TRANSACTION_STATE
+    acknowledge.set()
+    results = await asyncio.gather(*bodies)
+    assert (await commit).first_tick > max(result.first_tick for result in results)
+    assert shape(await read_batches(wal)) == [[b"0", b"1", b"2", b"3", b"4"]]
+
+
+async def test_too_many_open_transactions_are_refused_for_now(world: World) -> None:
+    wal = await world.open(1, WALConfig(open_txns=2, idle_tick_s=0.02))
+    first = await begin(wal, V)
+    await begin(wal, V)
+    assert await refused(begin(wal, V)) is ErrorCode.RESOURCE_ACQUIRED
+    await end(wal, first)
+    await begin(wal, V)
+
+
+# --- exclusive messages ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", [V, ""])
+async def test_an_exclusive_message_ends_the_open_ones_in_its_scope(
+    world: World, scope: str
+) -> None:
+    wal = await world.open(1)
+    here, there = await begin(wal, V), await begin(wal, V1)
+    await body(wal, here, b"here")
+    await body(wal, there, b"there", vchannel=V1)
+    await wal.append(exclusive_entry(scope))
+    assert await refused(body(wal, here, b"x")) is ErrorCode.TRANSACTION_EXPIRED
+    assert await refused(end(wal, here)) is ErrorCode.TRANSACTION_EXPIRED
+    if scope:
+        await end(wal, there, vchannel=V1)
+    else:
+        ended = end(wal, there, vchannel=V1)
+        assert await refused(ended) is ErrorCode.TRANSACTION_EXPIRED
+    expected: list[list[bytes] | bytes] = [b"", [b"there"]] if scope else [b""]
+    assert shape(await read_batches(wal)) == expected
+
+
+async def test_an_exclusive_message_has_its_vchannel_to_itself(world: World) -> None:
+    wal = await world.open(1)
+    acknowledge = asyncio.Event()
+    world.backend.before_ack = acknowledge.wait
+    before = asyncio.create_task(wal.append(entry(b"before")))
+    await asyncio.sleep(0)
+    alone = asyncio.create_task(wal.append(exclusive_entry(V)))
+    await asyncio.sleep(0)
+    after = asyncio.create_task(wal.append(entry(b"after")))
+    other = asyncio.create_task(wal.append(entry(b"other", vchannel=V1)))
+    await asyncio.sleep(0.02)
+    flying, _ = wal.appender.unsettled()
+    sent = [pending.op.entry.envelope for frame in flying for pending in frame.entries]
+    assert [envelope.vchannel for envelope in sent] == [V, V1]
+    acknowledge.set()
+    assert (await before).first_tick < (await alone).first_tick < (await after).first_tick
+    await other
+
+
+async def test_waiting_for_a_lock_ends_at_the_deadline_and_leaves_no_gap(world: World) -> None:
+    wal = await world.open(1)
+    acknowledge = asyncio.Event()
+    world.backend.before_ack = acknowledge.wait
+    alone = asyncio.create_task(wal.append(exclusive_entry(V)))
+    await asyncio.sleep(0)
+    first = asyncio.create_task(wal.append(entry(b"0", number=0), lock_wait_s=0.05))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(wal.append(entry(b"1", number=1)))
+    assert await refused(first) is ErrorCode.RESOURCE_ACQUIRED
+    acknowledge.set()
+    await alone
+    assert await refused(second) is ErrorCode.INVALID_REQUEST_SEQ
+    for number in range(2):
+        await wal.append(entry(b"%d" % number, number=number))
+    assert shape(await read_batches(wal)) == [b"", b"0", b"1"]
+
+
+# --- expiry ------------------------------------------------------------------------------------
+
+
+async def skip(world: World, milliseconds: int) -> None:
+    """Tick time goes on."""
+    reserve = world.opened[-1][0].reserve
+    while reserve.take(milliseconds << 18, 0) is None:
+        await reserve.ready(milliseconds << 18, 0)
+
+
+async def test_what_nobody_hears_of_is_rolled_back(world: World) -> None:
+    wal = await world.open(1)
+    txn, other = await begin(wal, V, keepalive_ms=10), await begin(wal, V)
+    await body(wal, txn, b"a")
+    await skip(world, 20)
+    await until(lambda: txn not in wal.recovery.txns.open)
+    assert other in wal.recovery.txns.open
+    ended = wal.recovery.txns.ended(txn)
+    assert ended is not None
+    assert ended.end == log_pb2.TXN_END_EXPIRED
+    assert await refused(end(wal, txn)) is ErrorCode.TRANSACTION_EXPIRED
+    assert shape(await read_batches(wal)) == []
+
+
+async def test_neither_tick_time_nor_the_owners_clock_alone_expires(world: World) -> None:
+    wal = await world.open(1)
+    leap, slow = await begin(wal, V, keepalive_ms=30), await begin(wal, V, keepalive_ms=50_000)
+    await skip(world, 40)
+    wal.expire_transactions()
+    wal.expire_transactions()
+    await asyncio.sleep(0)
+    assert leap in wal.recovery.txns.open  # the node heard of it a moment ago
+    await until(lambda: leap not in wal.recovery.txns.open)
+    assert slow in wal.recovery.txns.open
+
+
+async def test_a_body_renews(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V, keepalive_ms=40)
+    renewed = wal.recovery.txns.open[txn].renewed
+    written = await body(wal, txn, b"a", b"b")
+    assert wal.recovery.txns.open[txn].renewed == written.first_tick + 1 > renewed
+
+
+# --- recovery ----------------------------------------------------------------------------------
+
+
+async def test_open_transactions_survive_owners_and_a_barrier_renews_them(world: World) -> None:
+    wal = await world.open(1)
+    txn, gone = await begin(wal, V), await begin(wal, V)
+    await body(wal, txn, b"a")
+    await end(wal, gone)
+    for term in range(2, 5):
+        if term == 3:
+            await wal.close()
+        wal = await world.open(term)
+        assert list(wal.recovery.txns.open) == [txn]
+        assert wal.recovery.txns.open[txn].renewed == wal.buffer.floor
+        await body(wal, txn, b"%d" % term)
+    commit = await end(wal, txn)
+    wal = await world.open(5)
+    assert await end(wal, txn) == commit
+    assert shape(await read_batches(wal)) == [[b"a", b"2", b"3", b"4"]]
+
+
+async def test_a_repeated_body_is_answered_by_the_next_owner(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V)
+
+    def numbered(number: int) -> log_pb2.Entry:
+        return txn_entry(INSERT, V, txn, b"%d" % number, producer=(b"p", number))
+
+    first = [await wal.append(numbered(number)) for number in range(3)]
+    await wal.checkpoint()
+    wal = await world.open(2)
+    assert [await wal.append(numbered(number)) for number in range(3)] == first
+    gap = wal.append(numbered(4))
+    assert await refused(gap) is ErrorCode.INVALID_REQUEST_SEQ
+    await wal.append(numbered(3))
+    await end(wal, txn)
+    assert shape(await read_batches(wal)) == [[b"0", b"1", b"2", b"3"]]
+
+
+async def test_numbers_inside_a_transaction_are_its_own(world: World) -> None:
+    wal = await world.open(1)
+    await wal.append(entry(b"plain", number=0))
+    for content in (b"a", b"b"):
+        txn = await begin(wal, V)
+        await wal.append(txn_entry(INSERT, V, txn, content, producer=(b"producer", 0)))
+        await wal.append(txn_entry(COMMIT, V, txn, producer=(b"producer", 1)))
+    await wal.append(entry(b"plain too", number=1))
+    assert shape(await read_batches(wal)) == [b"plain", [b"a"], [b"b"], b"plain too"]
+
+
+async def test_a_begin_whose_frame_was_lost_has_the_tick_it_got_at_last(world: World) -> None:
+    wal = await world.open(1, WALConfig(idle_tick_s=0.02, ack_timeout_s=0.1))
+    faults = iter([Fault.FAIL_BEFORE])
+    world.backend.faults = lambda topic: next(faults, Fault.NONE) if topic == CH else Fault.NONE
+    txn = await begin(wal, V)
+    assert wal.open_number == 1
+    assert list(wal.recovery.txns.open) == [txn]
+    await body(wal, txn, b"a")
+    await end(wal, txn)
+    assert shape(await read_batches(wal)) == [[b"a"]]
+
+
+async def test_an_end_that_is_remembered_no_more_is_unknown(world: World) -> None:
+    wal = await world.open(1, WALConfig(txn_results=1, idle_tick_s=0.02))
+    old, new = await begin(wal, V), await begin(wal, V)
+    await end(wal, old)
+    result = await end(wal, new)
+    assert await refused(end(wal, old)) is ErrorCode.OUTCOME_UNKNOWN
+    assert await refused(body(wal, old, b"x")) is ErrorCode.TRANSACTION_EXPIRED
+    await wal.close()
+    wal = await world.open(2, WALConfig(txn_results=1, idle_tick_s=0.02))
+    assert await refused(end(wal, old)) is ErrorCode.OUTCOME_UNKNOWN
+    assert await end(wal, new) == result
+
+
+# --- LastConfirmed and resuming ----------------------------------------------------------------
+
+
+async def test_last_confirmed_reaches_the_oldest_open_begin_and_no_further(world: World) -> None:
+    wal = await world.open(1)
+    await wal.append(entry(b"before"))
+    txn = await begin(wal, V)
+    begun = wal.recovery.txns.open[txn].begin
+    for number in range(5):
+        await wal.append(entry(b"%d" % number))
+    assert wal.acks.last_confirmed == begun
+    await wal.checkpoint()
+    assert wal.recovery.checkpoint_id == begun
+    second = await begin(wal, V)
+    await end(wal, txn)
+    await wal.append(entry(b"after"))
+    assert wal.acks.last_confirmed == wal.recovery.txns.open[second].begin
+    await end(wal, second)
+    await wal.append(entry(b"last"))
+    last = await wal.append(entry(b"tail"))
+    confirmed = wal.acks.last_confirmed
+    assert confirmed is not None
+    assert confirmed.record == last.message_id.record
+
+
+async def history(wal: WAL) -> list[list[bytes] | bytes]:
+    """Plain messages and transactions that begin, end and are ended across each other."""
+    a = await begin(wal, V)
+    await body(wal, a, b"a0")
+    await wal.append(entry(b"0"))
+    b, c = await begin(wal, V), await begin(wal, V1)
+    await body(wal, b, b"b0", b"b1")
+    await body(wal, c, b"c0", vchannel=V1)
+    await end(wal, a)
+    await wal.append(entry(b"1", b"2"))
+    d = await begin(wal, V)
+    await body(wal, d, b"d0")
+    await end(wal, b, ROLLBACK)
+    await wal.append(txn_entry(INSERT, V, 0, b"w0", b"w1", whole=True))
+    await body(wal, c, b"c1", vchannel=V1)
+    await wal.append(exclusive_entry(V))
+    await end(wal, c, vchannel=V1)
+    await wal.append(entry(b"3"))
+    return [b"0", [b"a0"], b"1", b"2", [b"w0", b"w1"], b"", [b"c0", b"c1"], b"3"]
+
+
+@pytest.mark.parametrize("write_ahead_bytes", [1, 1 << 20])
+async def test_every_token_gives_exactly_the_rest(world: World, write_ahead_bytes: int) -> None:
+    config = WALConfig(write_ahead_bytes=write_ahead_bytes, idle_tick_s=0.02)
+    wal = await world.open(1, config)
+    expected = await history(wal)
+    batches = await read_batches(wal)
+    assert shape(batches) == expected
+    for owner in (wal, await world.open(2, config)):
+        for place, batch in enumerate(batches):
+            messages = list(batch)
+            rest = shape(await read_batches(owner, messages[-1].resume_token))
+            assert rest == shape(batches[place + 1 :])
+            if isinstance(batch, ImmutableTxnMessage):
+                assert batch.resume_token == messages[-1].resume_token
+                for message in messages[:-1]:
+                    again = shape(await read_batches(owner, message.resume_token))
+                    assert again == shape(batches[place:])
+
+
+async def test_a_reader_that_is_interrupted_anywhere_misses_and_doubles_nothing(
+    world: World,
+) -> None:
+    wal = await world.open(1)
+    expected = await history(wal)
+    token: ResumeToken | None = None
+    got: list[list[bytes] | bytes] = []
+    for _ in range(len(expected) + 1):
+        reader = client_reader(wal, token, follow=False)
+        async for batch in reader.batches():
+            got += shape([batch])
+            break
+        token = reader.token
+        await reader.close()
+    assert got == expected
+
+
+async def test_a_resumed_reader_keeps_nothing_of_what_was_ended_below_its_token(
+    world: World,
+) -> None:
+    wal = await world.open(1)
+    forced, still = await begin(wal, V), await begin(wal, V1)
+    await body(wal, forced, b"forced")
+    await wal.append(exclusive_entry(V))
+    await wal.append(entry(b"0"))
+    *_, last = await read_batches(wal)
+    await body(wal, still, b"still", vchannel=V1)
+    await end(wal, still, vchannel=V1)
+    reader = client_reader(wal, [*last][-1].resume_token, follow=False)
+    assert shape([batch async for batch in reader.batches()]) == [[b"still"]]
+    assert reader.held_bytes == 0
+
+
+async def test_a_reader_with_too_small_a_budget_says_so(world: World) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V)
+    for _ in range(5):
+        await body(wal, txn, b"x" * 1000)
+    await end(wal, txn)
+    small = read_batches(wal, config=ClientConfig(open_txn_bytes=3000))
+    assert await refused(small) is ErrorCode.RESOURCE_ACQUIRED
+    assert len(await read_batches(wal, config=ClientConfig(open_txn_bytes=9000))) == 1
