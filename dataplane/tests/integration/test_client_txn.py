@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
-from walplane.client import StreamingClient, Txn
+from walplane.cli.tail import as_row
+from walplane.client import StreamingClient, SyncStreamingClient, Txn
 from walplane.message.builder import MutableMessage, delete, insert
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2
+from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.reading import tailing
 from walplane.testkit.waiting import until
 
@@ -172,6 +174,115 @@ async def test_run_txn_does_all_of_it_again(
 
     assert await wal.run_txn(vchannel, fill, timeout=10) == 2
     assert (await contents(wal, vchannel))[1:] == [b"a2"]
+
+
+async def test_transactions_go_on_under_the_next_owner(
+    cluster: MiniCluster, wal: StreamingClient, vchannel: str
+) -> None:
+    txns = [wal.txn(vchannel) for _ in range(10)]
+    contents: list[list[bytes]] = [[] for _ in txns]
+
+    async def append(index: int, part: int) -> None:
+        contents[index].append(b"%d/%d" % (index, part))
+        make = delete if part % 2 else insert
+        await txns[index].append(make(vchannel, contents[index][-1]))
+
+    for part in range(8):
+        await asyncio.gather(*(append(index, part) for index in range(len(txns))))
+        if part in (3, 5):
+            await cluster.move("test_0", "n1" if part == 5 else "n2")
+    await asyncio.gather(*(txn.commit() for txn in txns))
+    assert sorted(unit for unit in await units(wal, vchannel) if unit) == sorted(contents)
+
+
+async def test_a_commit_that_nobody_answers_is_unknown(vchannel: str, cluster: MiniCluster) -> None:
+    async with StreamingClient.connect(cluster.address) as wal:
+        txn = wal.txn(vchannel, timeout=0.5)
+        await txn.append(insert(vchannel, b"a"))
+        await txn.flush()
+        await asyncio.sleep(0.1)
+        await cluster.owner("test_0").release("test_0", 99)
+        with pytest.raises(WalError) as unknown:
+            await txn.commit()
+        assert unknown.value.code is ErrorCode.OUTCOME_UNKNOWN
+        with pytest.raises(WalError) as over:
+            await txn.rollback()
+        assert over.value.code is ErrorCode.INVALID_TRANSACTION_STATE
+
+
+async def test_a_cancelled_block_is_rolled_back(wal: StreamingClient, vchannel: str) -> None:
+    begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def block() -> None:
+        async with wal.txn(vchannel) as txn:
+            await txn.append(insert(vchannel, b"a"))
+            await txn.flush()
+            begun.set_result(txn.txn_id)
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(block())
+    await begun
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with wal.txn(vchannel) as txn:
+        await txn.append(insert(vchannel, b"next"))
+        await txn.flush()
+    assert await units(wal, vchannel) == [[b"next"]]
+
+
+async def test_wrong_messages_are_refused_and_the_rest_commits(
+    wal: StreamingClient, vchannel: str, manual_flush: MutableMessage
+) -> None:
+    async with wal.txn(vchannel) as txn:
+        await txn.append(insert(vchannel, b"a"))
+        for wrong in (manual_flush, insert("test_0_9v0", b"elsewhere")):
+            with pytest.raises(WalError) as refused:
+                await txn.append(wrong)
+            assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    assert await units(wal, vchannel) == [[b"a"]]
+    with pytest.raises(WalError) as over:
+        await txn.append(insert(vchannel, b"late"))
+    assert over.value.code is ErrorCode.INVALID_TRANSACTION_STATE
+    with pytest.raises(WalError):
+        wal.txn(vchannel, keepalive=0)
+
+
+async def test_a_large_transaction_leaves_in_many_entries(
+    wal: StreamingClient, vchannel: str
+) -> None:
+    contents = [b"%d" % number * 2000 for number in range(100, 300)]
+    async with wal.txn(vchannel) as txn:
+        await txn.append_many(insert(vchannel, content) for content in contents)
+    assert txn.txn_id > 0
+    assert await units(wal, vchannel) == [contents]
+
+
+async def test_blocking_programs_have_transactions(cluster: MiniCluster, vchannel: str) -> None:
+    def program() -> list[bytes]:
+        with SyncStreamingClient.connect(cluster.address) as wal:
+            with wal.txn(vchannel) as txn:
+                txn.append(insert(vchannel, b"a"))
+                txn.append(delete(vchannel, b"b"))
+            assert txn.result is not None
+            gone = wal.txn(vchannel)
+            gone.append(insert(vchannel, b"gone"))
+            gone.rollback()
+            return [message.payload for message in wal.read(vchannel) if message.txn_id]
+
+    assert await asyncio.to_thread(program) == [b"a", b"b"]
+
+
+async def test_tail_tells_which_messages_are_of_one_transaction(
+    wal: StreamingClient, vchannel: str
+) -> None:
+    await wal.append(insert(vchannel, b"plain"))
+    async with wal.txn(vchannel) as txn:
+        await txn.append(insert(vchannel, b"a"))
+        await txn.append(delete(vchannel, b"b"))
+    rows = [as_row(message) async for message in wal.read(vchannel, follow=False)][-3:]
+    assert [row.get("txn_id") for row in rows] == [None, txn.txn_id, txn.txn_id]
+    assert [row["type"] for row in rows] == ["INSERT", "INSERT", "DELETE"]
 
 
 @pytest.fixture

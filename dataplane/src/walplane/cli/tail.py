@@ -1,8 +1,10 @@
 """`walplane tail`: what lies in a channel, one object a message. Layer: cli.
 
 Contract: messages of one channel come in tick order, each once. Those of several channels come as
-they are read: ticks can be compared within one PChannel only. A resume token or a message id names
-a place in one channel, so a collection of several shards takes neither.
+they are read: ticks can be compared within one PChannel only. The messages of a transaction follow
+each other, with its Commit's tick and its number as `txn_id`; what is rolled back or open is not
+printed. A resume token or a message id names a place in one channel, so a collection of several
+shards takes neither.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ def tail(
     """Prints the messages of a collection, a VChannel or a PChannel.
 
     Ends at the present end unless --follow is given. With -o json, a payload is text when it is
-    UTF-8, else base64; payload_encoding says which.
+    UTF-8, else base64; payload_encoding says which. Messages of a transaction carry its txn_id; to
+    go on behind one, use the token of its last message.
     """
     settings = settings_of(context, address, debug)
 
@@ -146,7 +149,7 @@ def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
     payload, encoding = _text(message.payload)
     if short and len(payload) > _TEXT_COLUMNS:
         payload = f"{payload[:_TEXT_COLUMNS]}…"
-    return {
+    row = {
         "time_tick": message.time_tick,
         "message_id": str(message.message_id),
         "last_confirmed_message_id": "earliest" if last_confirmed is None else str(last_confirmed),
@@ -157,6 +160,9 @@ def as_row(message: ImmutableMessage, short: bool = False) -> dict[str, Any]:
         "payload": payload,
         "payload_encoding": encoding,
     }
+    if message.txn_id:
+        row["txn_id"] = message.txn_id
+    return row
 
 
 def _rows(message: ImmutableMessage) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from walplane.client.client import StartAt, StreamingClient
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Topology
 from walplane.client.results import AppendResult, AppendResults
+from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
 from walplane.message.builder import MutableMessage
 from walplane.message.txn_view import AnyBatch
 from walplane.message.view import ImmutableMessage
@@ -91,6 +92,16 @@ class SyncStreamingClient:
         """As `StreamingClient.append_many`."""
         return self._wait(self._connected.append_many(messages, timeout=timeout))
 
+    def txn(
+        self,
+        vchannel: str,
+        *,
+        keepalive: float = DEFAULT_KEEPALIVE_S,
+        timeout: float | None = None,
+    ) -> SyncTxn:
+        """As `StreamingClient.txn`; a context manager."""
+        return SyncTxn(self._wait(self._begin(vchannel, keepalive, timeout)), self._wait)
+
     def batches(
         self, channel: str, *, start: StartAt = "earliest", follow: bool = False
     ) -> Iterator[AnyBatch]:
@@ -139,6 +150,9 @@ class SyncStreamingClient:
         client = StreamingClient.connect(self._address, timeout=self._timeout, config=self._config)
         return await client.__aenter__()
 
+    async def _begin(self, vchannel: str, keepalive: float, timeout_s: float | None) -> Txn:
+        return self._connected.txn(vchannel, keepalive=keepalive, timeout=timeout_s)
+
     async def _batches(self, channel: str, start: StartAt, follow: bool) -> AsyncIterator[AnyBatch]:
         return self._connected.reader(channel, start=start, follow=follow).batches()
 
@@ -159,6 +173,46 @@ class SyncStreamingClient:
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+class SyncTxn:
+    """A `Txn` for blocking code: commits when its block ends, rolls back when that raised."""
+
+    def __init__(self, txn: Txn, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        """Use `SyncStreamingClient.txn`."""
+        self._txn = txn
+        self._wait = wait
+
+    def __enter__(self) -> SyncTxn:
+        """The transaction itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """As `Txn`."""
+        self._wait(self._txn.__aexit__(kind, error, trace))
+
+    @property
+    def result(self) -> AppendResult | None:
+        """As `Txn.result`."""
+        return self._txn.result
+
+    def append(self, message: MutableMessage) -> None:
+        """As `Txn.append`."""
+        self._wait(self._txn.append(message))
+
+    def commit(self) -> AppendResult | None:
+        """As `Txn.commit`."""
+        result: AppendResult | None = self._wait(self._txn.commit())
+        return result
+
+    def rollback(self) -> None:
+        """As `Txn.rollback`."""
+        self._wait(self._txn.rollback())
 
 
 async def _next(batches: AsyncIterator[AnyBatch]) -> AnyBatch | None:

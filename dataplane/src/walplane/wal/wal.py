@@ -34,7 +34,7 @@ from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
 from walplane.wal.timetick.acks import AckManager
-from walplane.wal.txn.expiry import TxnExpiry, rollback_of
+from walplane.wal.txn.expiry import TxnExpiry, roll_back
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.upkeep import Upkeep
 
@@ -193,16 +193,7 @@ class WAL:
         # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
         for txn in [] if tick is None else self._expiry.due(tick):
-            _log.info("transaction expired", pchannel=self.pchannel, txn=txn.txn_id)
-            self._start(self._roll_back(rollback_of(txn)))
-
-    async def _roll_back(self, entry: log_pb2.Entry) -> None:
-        try:
-            await self._chain(append_op(entry))
-        except (
-            WalError
-        ) as error:  # it ended meanwhile; or this WAL did, then the next owner does it
-            _log.debug("no rollback", pchannel=self.pchannel, error=str(error))
+            self._start(roll_back(txn, self._chain))
 
     def check(self) -> None:
         """Raises what ended this WAL, if it is over."""

@@ -39,14 +39,12 @@ class TimeTickInterceptor:
             WalError: INVALID_REQUEST_SEQ when the batch before it was refused while both waited;
                 for a part of a transaction as `TxnSessions` says.
         """
-        op.check_before()
         envelope = op.entry.envelope
         if not is_part(envelope):
             return await self._write(op, forward)
         if envelope.type in _ENDS:
             await self._sessions.begin_end(envelope)
             try:
-                op.check_before()
                 return await self._write(op, forward)
             finally:
                 self._sessions.end_over(envelope)
@@ -58,11 +56,14 @@ class TimeTickInterceptor:
 
     async def _write(self, op: AppendOp, forward: Forward) -> AppendResult:
         async with self._turn:
-            op.ticks = await self._allocate(op.entry.envelope.count)
+            op.ticks = await self._allocate(op)
         # Nothing runs between the allocation and the next link: the log keeps tick order.
         return await forward(op)
 
-    async def _allocate(self, count: int) -> TickRange:
+    async def _allocate(self, op: AppendOp) -> TickRange:
+        count = op.entry.envelope.count
+        op.check_before()
         while (first := self._reserve.take(count, self._acks().last_allocated)) is None:
             await self._reserve.ready(count, self._acks().last_allocated)
+            op.check_before()
         return self._acks().allocate(first, count)

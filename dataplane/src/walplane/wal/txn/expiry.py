@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from walplane.message import codec
 from walplane.message.registry import MessageType
+from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.wal.interceptors.base import Forward, append_op
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import OpenTxn, TxnTable
+
+_log = structlog.get_logger(__name__)
 
 _BODY = codec.encode_body(headers_pb2.RollbackTxnHeader(expired=True).SerializeToString(), [b""])
 
@@ -47,11 +53,16 @@ class TxnExpiry:
         return due
 
 
-def rollback_of(txn: OpenTxn) -> log_pb2.Entry:
-    """The entry that ends `txn`, for the WAL to append."""
+async def roll_back(txn: OpenTxn, append: Forward) -> None:
+    """Ends `txn` by a record, unless something else does first."""
     envelope = log_pb2.Envelope(
         version=1, type=MessageType.ROLLBACK_TXN, vchannel=txn.vchannel, count=1
     )
     envelope.txn.txn_id = txn.txn_id
     envelope.txn.kind = log_pb2.TXN_KIND_PART
-    return codec.seal_entry(envelope, _BODY)
+    try:
+        await append(append_op(codec.seal_entry(envelope, _BODY)))
+    except WalError as error:  # if this WAL is over, the next owner sees to it
+        _log.debug("no rollback", vchannel=txn.vchannel, txn=txn.txn_id, error=str(error))
+    else:
+        _log.info("transaction expired", vchannel=txn.vchannel, txn=txn.txn_id)
