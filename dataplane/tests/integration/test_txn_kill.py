@@ -1,4 +1,7 @@
-"""kill -9 of a standalone cluster on RocksDB with 50 transactions open: they survive, whole."""
+"""kill -9 of a standalone cluster on RocksDB with 50 transactions open: they survive, whole.
+
+`WALPLANE_TXN_WAVES` sets the number of kills (4), `WALPLANE_TXN_OPEN` how many are open at each.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from walplane.message.builder import delete, insert
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.testkit.standalone import StandaloneProcess
 
-OPEN = 50
+OPEN = int(os.environ.get("WALPLANE_TXN_OPEN", "50"))
 WAVES = int(os.environ.get("WALPLANE_TXN_WAVES", "4"))
 BODIES = 6
 
@@ -100,7 +103,7 @@ async def following(wal: StreamingClient, vchannel: str) -> AsyncIterator[dict[i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 30 * WAVES)
+@pytest.mark.timeout(120 + (30 + OPEN // 10) * WAVES)
 async def test_transactions_open_at_a_kill_survive_it(tmp_path: Path) -> None:
     server = StandaloneProcess(tmp_path / "data", pchannels=2)
     await server.start()

@@ -20,6 +20,7 @@ from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, V, World, entry
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult
+from walplane.wal.scan.request import ScanStart, StartKind
 from walplane.wal.wal import WAL
 
 V1 = "test_0_2v0"
@@ -413,6 +414,18 @@ async def test_every_token_gives_exactly_the_rest(world: World, write_ahead_byte
                 for message in messages[:-1]:
                     again = shape(await read_batches(owner, message.resume_token))
                     assert again == shape(batches[place:])
+
+
+async def test_a_read_from_a_message_id_has_the_transactions_that_begin_behind_it(
+    world: World,
+) -> None:
+    wal = await world.open(1)
+    await history(wal)
+    [one] = [b for b in await read_batches(wal) if b.payloads == [b"1", b"2"]]
+    start = ScanStart(StartKind.FROM_ID, message_id=one.message_id)
+    reader = client_reader(wal, start=start, follow=False)
+    batches = [batch async for batch in reader.batches()]
+    assert shape(batches) == [b"1", b"2", [b"w0", b"w1"], b"", b"3"]
 
 
 async def test_a_reader_that_is_interrupted_anywhere_misses_and_doubles_nothing(

@@ -163,6 +163,7 @@ class Reader:
         self._tried = assignment
         request = self._request
         if self._token is not None:
+            self._tick = max(self._tick, self._token.time_tick)
             request = replace(request, start=ScanStart(StartKind.TOKEN, self._token))
         stream = await self._transport(assignment).open_consume(assignment, request)
         self._ungranted = 0

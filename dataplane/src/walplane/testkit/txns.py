@@ -79,17 +79,17 @@ def client_reader(
     token: ResumeToken | None = None,
     vchannel: str = "",
     *,
+    start: ScanStart | None = None,
     follow: bool = True,
     config: ClientConfig | None = None,
 ) -> Reader:
-    """A client's reader of `wal`, without a client."""
-    start = ScanStart(StartKind.EARLIEST)
+    """A client's reader of `wal`, without a client; from a token, or from `start` on."""
     if token is not None:
         start = ScanStart(StartKind.TOKEN, token)
     transport = LocalTransport(_OneLog(wal))
     return Reader(
         wal.pchannel,
-        ScanRequest(start, vchannel, follow),
+        ScanRequest(start or ScanStart(StartKind.EARLIEST), vchannel, follow),
         cast(Discovery, _NoDiscovery(wal)),
         lambda _: transport,
         config or ClientConfig(),

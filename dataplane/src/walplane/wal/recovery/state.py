@@ -28,7 +28,7 @@ class RecoveryState:
         """Empty: replay would begin at the earliest record."""
         self.windows = ProducerWindows(config.producer_results, config.producers)
         self.vchannels = VChannelTable()
-        self.txns = TxnTable(config.txn_results, config.producer_results, config.producers)
+        self.txns = TxnTable(config.txn_results, config.producer_results)
         self.checkpoint_id: MessageID | None = None
         self.checkpoint_tick = 0
 

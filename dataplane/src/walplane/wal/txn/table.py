@@ -27,6 +27,7 @@ from walplane.wal.recovery.windows import (
 )
 
 _MS = 18  # a tick is milliseconds << 18
+_PRODUCERS = 16  # of one transaction: a client has one, and another after each refusal
 
 
 @dataclass(slots=True)
@@ -72,19 +73,13 @@ class TxnTable:
 
     component = "transactions"
 
-    def __init__(self, results: int, batches: int, producers: int) -> None:
-        """Empty.
-
-        Args:
-            results: ended transactions to remember.
-            batches: results to keep per producer of an open one.
-            producers: producers to keep per open one.
-        """
+    def __init__(self, results: int, batches: int) -> None:
+        """Empty; remembers `results` ends, and `batches` results per producer of an open one."""
         self.open: dict[int, OpenTxn] = {}
         self.forgotten_tick = 0
         self._ended: OrderedDict[int, EndedTxn] = OrderedDict()
         self._results = results
-        self._windows = (batches, producers)
+        self._batches = batches
 
     @property
     def floor(self) -> MessageID | None:
@@ -168,7 +163,7 @@ class TxnTable:
             envelope.txn.keepalive_ms,
             log_entry.message_id,
             log_entry.last_tick,
-            ProducerWindows(*self._windows),
+            ProducerWindows(self._batches, _PRODUCERS),
         )
 
     def _end_all(self, log_entry: LogEntry, vchannel: str | None) -> None:
