@@ -268,6 +268,20 @@ async def test_neither_tick_time_nor_the_owners_clock_alone_expires(world: World
     assert slow in wal.recovery.txns.open
 
 
+async def test_what_comes_while_the_rollback_is_in_flight_is_told_that_it_expired(
+    world: World,
+) -> None:
+    wal = await world.open(1)
+    txn = await begin(wal, V, keepalive_ms=10)
+    acknowledge = asyncio.Event()
+    world.backend.before_ack = acknowledge.wait
+    await skip(world, 20)
+    await until(lambda: not wal.appender.idle)
+    for late in (body(wal, txn, b"late"), end(wal, txn)):
+        assert await refused(late) is ErrorCode.TRANSACTION_EXPIRED
+    acknowledge.set()
+
+
 async def test_a_body_renews(world: World) -> None:
     wal = await world.open(1)
     txn = await begin(wal, V, keepalive_ms=40)

@@ -74,7 +74,7 @@ class Appends:
             offer=self._offer,
             offer_at_once=self._offer_at_once,
             append_alone=self._in_turn,
-            forget=lambda vchannel, lane: self._producer(vchannel).forget(lane),
+            forget=self._forget,
             late=self._unanswered,
         )
 
@@ -135,6 +135,11 @@ class Appends:
         """See `StreamingClient.txn`."""
         self._producer(vchannel)
         return Txn(self._outlet, vchannel, keepalive, seconds)
+
+    def _forget(self, vchannel: str, lane: str) -> None:
+        producer = self._by_vchannel.get(vchannel)
+        if producer is not None:
+            producer.forget(lane)
 
     async def _entry_bytes(self, vchannel: str, seconds: float) -> int:
         """What an entry for `vchannel` may hold, once its owner has said so."""

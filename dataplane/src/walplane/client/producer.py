@@ -137,6 +137,7 @@ class ChannelProducer:
         self._pipelines.clear()
         self._may_send.clear()
         self._queued.clear()
+        self._leaving.clear()
 
     def _fail_limit(self, error: WalError) -> None:
         """Tells those who wait for an owner that none will come."""

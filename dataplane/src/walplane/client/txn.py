@@ -306,9 +306,11 @@ class Txn:
 
     async def _commit(self) -> Written:
         if self._sent:
-            await asyncio.wait(list(self._sent), timeout=self._seconds)
-        if self._sent and self._failure is None:
-            self._failure = self._outlet.late(self.vchannel, self._seconds, sent=True)
+            answered, late = await asyncio.wait(list(self._sent), timeout=self._seconds)
+            for done in answered:
+                self._note(done)
+            if late:
+                self._fail(self._outlet.late(self.vchannel, self._seconds, sent=True))
         if self._failure is not None:
             await self._roll_back_quietly()
             raise self._failure
@@ -339,7 +341,10 @@ class Txn:
         if not self.txn_id:
             return None
         rollback = self._control(MessageType.ROLLBACK_TXN)
-        offered = self._outlet.offer_at_once(self.vchannel, rollback, self._lane)
+        try:
+            offered = self._outlet.offer_at_once(self.vchannel, rollback, self._lane)
+        except WalError:  # the client is closed: the keepalive ends it
+            offered = False
         self._outlet.forget(self.vchannel, self._lane)
         return rollback if offered else None
 

@@ -28,6 +28,7 @@ class AppendOp:
         stored: bytes of its envelope and body.
         ticks: there once the timetick link gave them.
         before: the outcome of its producer's batch before it, when that was in flight too.
+        own: whether the WAL made it, and no client.
         deadline: until when it may wait for a lock, in the loop's time; None = as long as it takes.
     """
 
@@ -36,6 +37,7 @@ class AppendOp:
     stored: int
     ticks: TickRange | None = None
     before: asyncio.Future[AppendResult] | None = None
+    own: bool = False
     deadline: float | None = None
 
     def check_before(self) -> None:

@@ -43,7 +43,7 @@ class TimeTickInterceptor:
         if not is_part(envelope):
             return await self._write(op, forward)
         if envelope.type in _ENDS:
-            await self._sessions.begin_end(envelope)
+            await self._sessions.begin_end(envelope, expired=op.own)
             try:
                 return await self._write(op, forward)
             finally:

@@ -60,8 +60,10 @@ async def roll_back(txn: OpenTxn, append: Forward) -> None:
     )
     envelope.txn.txn_id = txn.txn_id
     envelope.txn.kind = log_pb2.TXN_KIND_PART
+    op = append_op(codec.seal_entry(envelope, _BODY))
+    op.own = True
     try:
-        await append(append_op(codec.seal_entry(envelope, _BODY)))
+        await append(op)
     except WalError as error:  # if this WAL is over, the next owner sees to it
         _log.debug("no rollback", vchannel=txn.vchannel, txn=txn.txn_id, error=str(error))
     else:

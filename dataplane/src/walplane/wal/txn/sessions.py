@@ -15,14 +15,16 @@ from walplane.rpc.v1 import log_pb2
 from walplane.wal.txn.table import TxnTable
 
 _RETRY_AFTER_MS = 200
+_SILENT = "its keepalive ran out: append more often, or ask for a longer one"
 
 
 class _Session:
-    __slots__ = ("ending", "idle", "in_flight")
+    __slots__ = ("ending", "expired", "idle", "in_flight")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.ending = False
+        self.expired = False
         self.idle: asyncio.Future[None] | None = None
 
 
@@ -72,16 +74,20 @@ class TxnSessions:
                 session.idle.set_result(None)
         self._forget(txn_id, session)
 
-    async def begin_end(self, envelope: log_pb2.Envelope) -> None:
+    async def begin_end(self, envelope: log_pb2.Envelope, *, expired: bool) -> None:
         """A Commit or Rollback is about to be written: returns when no body is in flight.
 
         From the call on no body is taken. `end_over` follows, whatever comes of it.
+
+        Args:
+            envelope: of the Commit or Rollback.
+            expired: whether it is the Rollback of a transaction whose keepalive has run out.
 
         Raises:
             WalError: as `enter`; then nothing follows.
         """
         session = self._open(envelope)
-        session.ending = True
+        session.ending, session.expired = True, expired
         try:
             while session.in_flight:
                 session.idle = asyncio.get_running_loop().create_future()
@@ -112,6 +118,8 @@ class TxnSessions:
         if session is None:
             session = self._sessions[txn_id] = _Session()
         elif session.ending:
+            if session.expired:
+                raise _expired(f"transaction {txn_id} on {vchannel}", _SILENT)
             raise _state(f"transaction {txn_id} on {vchannel} is being ended: it takes no more")
         return session
 
@@ -129,12 +137,16 @@ def why_not_open(table: TxnTable, txn_id: int, vchannel: str) -> WalError:
             return WalError(ErrorCode.TRANSACTION_EXPIRED, f"{name} ended long ago: begin another")
         return _state(f"there is no {name}: begin one")
     if ended.end == log_pb2.TXN_END_EXPIRED:
-        why = "its keepalive ran out: append more often, or ask for a longer one"
+        why = _SILENT
     elif ended.end == log_pb2.TXN_END_FORCED:
         why = f"the exclusive message at tick {ended.tick} ended it"
     else:
         how = "committed" if ended.end == log_pb2.TXN_END_COMMITTED else "rolled back"
         return _state(f"{name} is {how} already")
+    return _expired(name, why)
+
+
+def _expired(name: str, why: str) -> WalError:
     return WalError(
         ErrorCode.TRANSACTION_EXPIRED, f"{name} is rolled back, {why}; do the whole of it again"
     )
