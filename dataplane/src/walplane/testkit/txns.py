@@ -6,6 +6,7 @@ Layer: testkit; for tests only.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Iterable
 from typing import cast
 
 from walplane.client.config import ClientConfig
@@ -15,10 +16,12 @@ from walplane.client.reader import Reader
 from walplane.message import codec
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType, spec_of
-from walplane.message.txn_view import AnyBatch
+from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.node.edge import Edge
-from walplane.rpc.errors import WalError
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.testkit.wal_world import V
+from walplane.wal.ports import AppendResult
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.wal import WAL
@@ -60,6 +63,38 @@ async def begin(wal: WAL, vchannel: str, keepalive_ms: int = HOUR_MS) -> int:
     """Begins a transaction; its id."""
     entry = txn_entry(MessageType.BEGIN_TXN, vchannel, keepalive_ms=keepalive_ms)
     return (await wal.append(entry)).first_tick
+
+
+async def body(wal: WAL, txn: int, *payloads: bytes, vchannel: str = V) -> AppendResult:
+    """Appends an Insert to a transaction."""
+    return await wal.append(txn_entry(MessageType.INSERT, vchannel, txn, *payloads))
+
+
+async def end(
+    wal: WAL, txn: int, kind: MessageType = MessageType.COMMIT_TXN, vchannel: str = V
+) -> AppendResult:
+    """Commits a transaction, or rolls it back."""
+    return await wal.append(txn_entry(kind, vchannel, txn))
+
+
+def shape(batches: Iterable[AnyBatch]) -> list[list[bytes] | bytes]:
+    """The payloads: those of a transaction as a list, others by themselves."""
+    found: list[list[bytes] | bytes] = []
+    for batch in batches:
+        if isinstance(batch, ImmutableTxnMessage):
+            found.append(batch.payloads)
+        else:
+            found.extend(batch.payloads)
+    return found
+
+
+async def refused(work: Awaitable[object]) -> ErrorCode:
+    """Why an append is refused; fails when it is not."""
+    try:
+        await work
+    except WalError as error:
+        return error.code
+    raise AssertionError("it was not refused")
 
 
 async def read_batches(
