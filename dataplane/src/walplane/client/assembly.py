@@ -36,7 +36,7 @@ class TxnAssembler:
         self.held_bytes = 0
 
     def take(self, item: LogEntry) -> ImmutableTxnMessage | None:
-        """The next entry, of any kind; gives the transaction that is complete with it.
+        """The next entry of a transaction; gives the transaction that is complete with it.
 
         Raises:
             WalError: RESOURCE_ACQUIRED when open transactions exceed the budget.
@@ -47,11 +47,17 @@ class TxnAssembler:
         if is_whole(envelope):
             last = item.message_id._replace(message_index=envelope.count - 1)
             return _assembled(item.first_tick, [item], item, last)
-        if self._open and (scope := exclusive_scope(envelope.type)) is not Scope.NONE:
-            for txn_id, (vchannel, _) in list(self._open.items()):
-                if scope is Scope.PCHANNEL or vchannel == envelope.vchannel:
-                    self._drop(txn_id)
         return None
+
+    def pass_by(self, item: LogEntry) -> None:
+        """The next entry, of no transaction: it ends those that it excludes."""
+        if not self._open:
+            return
+        envelope = item.entry.envelope
+        scope = exclusive_scope(envelope.type)
+        for txn_id, (vchannel, _) in [] if scope is Scope.NONE else list(self._open.items()):
+            if scope is Scope.PCHANNEL or vchannel == envelope.vchannel:
+                self._drop(txn_id)
 
     def _take_part(self, item: LogEntry) -> ImmutableTxnMessage | None:
         envelope = item.entry.envelope

@@ -21,8 +21,8 @@ from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.transport import ConsumeStream, Delivery, Transport
 from walplane.message.ids import MessageID, ResumeToken
-from walplane.message.txn import is_part, is_whole
-from walplane.message.txn_view import AnyBatch
+from walplane.message.txn import is_part
+from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.message.view import Batch, ImmutableMessage
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.wal.ports import LogEntry
@@ -216,18 +216,24 @@ class Reader:
 
     def _batch_of(self, item: LogEntry) -> AnyBatch | None:
         """What is new with an entry, if anything is."""
-        envelope = item.entry.envelope
-        if is_part(envelope) and self._before_start(item):
-            return None  # of a transaction that begins before the asked place: no part of the read
-        txn = self._txns.take(item)
-        if is_part(envelope):
-            return txn if item.last_tick > self._tick else None
+        if item.entry.envelope.HasField("txn"):
+            return self._txn_of(item)
+        self._txns.pass_by(item)
         skip = self._known(item)
-        if skip >= envelope.count:
+        if skip >= item.entry.envelope.count:
             return None
-        if is_whole(envelope):
-            return txn
         return Batch(item.entry, item.message_id, item.open_number, skip)
+
+    def _txn_of(self, item: LogEntry) -> ImmutableTxnMessage | None:
+        """The transaction that is complete with an entry, if it is new; it is never divided."""
+        if not is_part(item.entry.envelope):
+            new = self._known(item) < item.entry.envelope.count
+        elif self._before_start(item):
+            return None  # of a transaction that begins before the asked place: no part of the read
+        else:
+            new = item.last_tick > self._tick
+        txn = self._txns.take(item)
+        return txn if new else None
 
     def _before_start(self, item: LogEntry) -> bool:
         start = self._request.start
