@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from walplane.backends.registry import open_backend
+from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode
@@ -26,6 +27,10 @@ from walplane.testkit.txns import (
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import V, World, entry
 from walplane.wal.config import WALConfig
+from walplane.wal.ports import LogEntry
+from walplane.wal.txn.expiry import TxnExpiry
+from walplane.wal.txn.sessions import TxnSessions
+from walplane.wal.txn.table import TxnTable
 
 V1 = "test_0_2v0"
 INSERT, COMMIT, ROLLBACK = MessageType.INSERT, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN
@@ -235,16 +240,21 @@ async def test_what_nobody_hears_of_is_rolled_back(world: World) -> None:
     assert shape(await read_batches(wal)) == []
 
 
-async def test_neither_tick_time_nor_the_owners_clock_alone_expires(world: World) -> None:
-    wal = await world.open(1)
-    leap, slow = await begin(wal, V, keepalive_ms=30), await begin(wal, V, keepalive_ms=50_000)
-    await skip(world, 40)
-    wal.expire_transactions()
-    wal.expire_transactions()
-    await asyncio.sleep(0)
-    assert leap in wal.recovery.txns.open  # the node heard of it a moment ago
-    await until(lambda: leap not in wal.recovery.txns.open)
-    assert slow in wal.recovery.txns.open
+def test_neither_tick_time_nor_the_owners_clock_alone_expires() -> None:
+    table, now = TxnTable(10, 10), 0.0
+    expiry = TxnExpiry(table, TxnSessions(table, 10), lambda: now)
+    made = txn_entry(MessageType.BEGIN_TXN, V, keepalive_ms=30)
+    made.envelope.first_tick = 1000
+    table.observe(LogEntry(made, MessageID("memory", (1,)), 0))
+    late = 1000 + (31 << 18)
+    assert expiry.due(late) == []  # an old reserve was filled: it was heard of a moment ago
+    now = 0.031
+    assert expiry.due(1000 + (29 << 18)) == []  # the coordinator is away: tick time runs slow
+    assert [txn.txn_id for txn in expiry.due(late)] == [1000]
+    assert expiry.due(late) == [], "its rollback is under way"
+    now = 0.062
+    table.renew(late)
+    assert expiry.due(late + (31 << 18)) == []
 
 
 async def test_what_comes_while_the_rollback_is_in_flight_is_told_that_it_expired(
