@@ -8,7 +8,6 @@ the log once, however often it had to be sent. Layer: client.
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
@@ -35,6 +34,8 @@ from walplane.client.turns import Turn, Turns
 from walplane.message.builder import MutableMessage
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
+from walplane.rpc.channel import Connect
+from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
@@ -65,13 +66,14 @@ class StreamingClient:
         config: ClientConfig,
         runtime: Runtime,
         local_nodes: LocalNodes,
+        dial: Connect,
     ) -> None:
         """Use `connect`."""
         self._address = address
         self._timeout = timeout
         self._config = config
         self._runtime = runtime
-        self._grpc = GrpcTransport(config)
+        self._grpc = GrpcTransport(config, dial)
         self._local = {name: LocalTransport(node) for name, node in local_nodes.items()}
         self._discovery = Discovery(self._grpc.channel(address), address, config)
         self._catalog = CatalogClient(self._grpc.channel(address), address, config)
@@ -92,6 +94,7 @@ class StreamingClient:
         config: ClientConfig | None = None,
         runtime: Runtime | None = None,
         local_nodes: LocalNodes | None = None,
+        dial: Connect = connect_grpc,
     ) -> StreamingClient:
         """A client of the cluster at `address`; entering it connects.
 
@@ -101,6 +104,7 @@ class StreamingClient:
             config: limits.
             runtime: clocks and randomness; the machine's own by default.
             local_nodes: nodes of this process by their id: used directly, without gRPC.
+            dial: makes channels to other processes.
         """
         return cls(
             address,
@@ -108,6 +112,7 @@ class StreamingClient:
             config or ClientConfig(),
             runtime or Runtime.system(),
             local_nodes or {},
+            dial,
         )
 
     async def __aenter__(self) -> StreamingClient:
@@ -204,13 +209,13 @@ class StreamingClient:
             PartialAppendError: some were not acknowledged; it tells which, and why.
         """
         limit = self._config.append_timeout_s if timeout is None else timeout
-        began = time.monotonic()
+        began = self._runtime.monotonic()
         messages = list(messages)
         vchannels = {message.vchannel for message in messages}
         with self._turns.take(vchannels) as turn:
             size = await self._entry_bytes(vchannels, limit)
             packed = pack(messages, self._config.entry_messages, size)
-            parts = await self._append(packed, limit - (time.monotonic() - began), turn)
+            parts = await self._append(packed, limit - (self._runtime.monotonic() - began), turn)
         done = [(outcome, n) for outcome, n in parts if not isinstance(outcome, WalError)]
         if len(done) < len(parts):
             raise PartialAppendError(parts, packed.slots, packed.counts)
