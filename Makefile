@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv proto lint format test e2e demo bench clean
+SEEDS ?= 2000
+
+.PHONY: help venv proto lint format test sim e2e demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +39,9 @@ format: $(STAMP)  ## let ruff mend what it can
 
 test: $(STAMP)  ## unit, property, conformance, integration; a real Pulsar where Java and Maven are there
 	@$(BIN)/python -m devservices.test
+
+sim: $(STAMP)  ## the real code in virtual time under faults: SEEDS=2000 runs of it
+	@$(BIN)/python -m devservices.sim --seeds $(SEEDS)
 
 e2e: $(STAMP)  ## on a real kind cluster with a real Pulsar in it
 	@$(BIN)/python -m devservices.e2e

@@ -14,6 +14,7 @@ from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
+from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 
 @pytest.fixture
@@ -128,3 +129,20 @@ async def test_a_close_gives_up_when_an_acknowledgement_is_lost(world: World) ->
     world.backend.faults = no_faults
     successor = await world.open(2)
     assert (await successor.append(entry(b"a", number=0))).term == 1
+
+
+async def test_readers_of_a_log_that_closes_in_trouble_hear_that_the_owner_is_gone(
+    world: World,
+) -> None:
+    wal = await world.open(1, WALConfig(idle_tick_s=0.02, ack_timeout_s=0.3, close_timeout_s=60.0))
+    async with wal.scan(ScanRequest(ScanStart(StartKind.LATEST))) as scanner, asyncio.timeout(10):
+        world.backend.faults = lambda _topic: Fault.LOSE_ACK
+        append = asyncio.create_task(wal.append(entry(b"a", number=0)))
+        await until(lambda: wal.status().bytes_pending > 0)
+        closing = asyncio.create_task(wal.close())
+        with pytest.raises(WalError) as told:
+            while True:
+                await scanner.next()
+        assert told.value.action is Action.REDISCOVER, "they can read on from the next owner"
+        await asyncio.wait([append, closing])
+        assert isinstance(append.exception(), WalError)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
-from walplane.backends.interface import EARLIEST, BackendSession
+from walplane.backends.interface import EARLIEST, BackendSession, RecordScanner, Start
 from walplane.backends.registry import open_backend
 from walplane.message.codec import decode_frame
+from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.faulty import FaultyBackend, at_once
 from walplane.wal.frames import FrameSender, OpenKey
-from walplane.wal.metalog import MetaLog, MetaState
+from walplane.wal.metalog import MetaLog, MetaState, highest_term
 
 TOPIC = "meta"
 
@@ -97,3 +99,44 @@ async def test_a_failed_truncation_loses_nothing_and_is_made_good_by_the_next(
     assert not any(record.HasField("delta") for record in await stored(session))
     _, state = await reopened(backend, 2)
     assert state == MetaState({"words": [b"a", b"b"]}, [])
+
+
+class TruncatedMeanwhile:
+    """A session; somebody truncates the topic once, behind the back of its first scanner."""
+
+    def __init__(self, inner: BackendSession, record_id: RecordID) -> None:
+        self._inner = inner
+        self._record_id: RecordID | None = record_id
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
+        scanner = await self._inner.open_scanner(topic, start)
+        record_id, self._record_id = self._record_id, None
+        if record_id is not None:
+            await self._inner.truncate(topic, record_id)
+        return scanner
+
+
+async def last_snapshot(backend: FaultyBackend) -> RecordID:
+    """Where the last snapshot begins; it is not truncated to yet."""
+    meta, _ = await reopened(backend, 1)
+    await meta.append(("words", b"old"))
+    await meta.snapshot({"words": [b"a"]}, truncate=False)
+    last = await (await backend.session()).last_record_id(TOPIC)
+    assert last is not None
+    return last
+
+
+async def test_a_truncation_during_an_open_is_no_damage(backend: FaultyBackend) -> None:
+    session = TruncatedMeanwhile(await backend.session(), await last_snapshot(backend))
+    _, state = await MetaLog.open(
+        cast(BackendSession, session), TOPIC, term=2, open_number=0, barrier_id=b"2"
+    )
+    assert state == MetaState({"words": [b"a"]}, [])
+
+
+async def test_a_truncation_during_a_look_is_no_damage(backend: FaultyBackend) -> None:
+    session = TruncatedMeanwhile(await backend.session(), await last_snapshot(backend))
+    assert await highest_term(cast(BackendSession, session), TOPIC) == 1

@@ -7,7 +7,6 @@ outcome, within the caller's time. Bytes of what is not answered are bounded. La
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
@@ -189,8 +188,8 @@ class Appends:
         self, messages: Sequence[MutableMessage], seconds: float, turn: Turn
     ) -> Answers:
         """Messages of one VChannel, once its owner has said how much an entry may hold."""
-        began = time.monotonic()
-        vchannel = messages[0].vchannel
+        now = asyncio.get_running_loop().time
+        began, vchannel = now(), messages[0].vchannel
         try:
             async with asyncio.timeout(seconds):
                 room = await self._producer(vchannel).first_entry_limit()
@@ -199,7 +198,7 @@ class Appends:
         except WalError as error:  # the client is closed
             return refused(messages, error)
         packed = self._pack(messages, [room])
-        parts = await self._append(packed, seconds - (time.monotonic() - began), turn)
+        parts = await self._append(packed, seconds - (now() - began), turn)
         return Answers(parts, packed.slots, packed.counts)
 
     async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:

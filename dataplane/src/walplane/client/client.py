@@ -32,6 +32,8 @@ from walplane.client.txn_retry import run_txn
 from walplane.message.builder import MutableMessage
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
+from walplane.rpc.channel import Connect
+from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
@@ -63,12 +65,13 @@ class StreamingClient:
         config: ClientConfig,
         runtime: Runtime,
         local_nodes: LocalNodes,
+        dial: Connect,
     ) -> None:
         """Use `connect`."""
         self._address = address
         self._timeout = timeout
         self._config = config
-        self._grpc = GrpcTransport(config)
+        self._grpc = GrpcTransport(config, dial)
         self._local = {name: LocalTransport(node) for name, node in local_nodes.items()}
         self._discovery = Discovery(self._grpc.channel(address), address, config)
         self._catalog = CatalogClient(self._grpc.channel(address), address, config)
@@ -86,6 +89,7 @@ class StreamingClient:
         config: ClientConfig | None = None,
         runtime: Runtime | None = None,
         local_nodes: LocalNodes | None = None,
+        dial: Connect = connect_grpc,
     ) -> StreamingClient:
         """A client of the cluster at `address`; entering it connects.
 
@@ -95,6 +99,7 @@ class StreamingClient:
             config: limits.
             runtime: clocks and randomness; the machine's own by default.
             local_nodes: nodes of this process by their id: used directly, without gRPC.
+            dial: makes channels to other processes.
         """
         return cls(
             address,
@@ -102,6 +107,7 @@ class StreamingClient:
             config or ClientConfig(),
             runtime or Runtime.system(),
             local_nodes or {},
+            dial,
         )
 
     async def __aenter__(self) -> StreamingClient:

@@ -18,7 +18,8 @@ from walplane.client.results import Written
 from walplane.client.transport import Answer, ConsumeStream, Delivery, ProduceStream
 from walplane.message.codec import varint
 from walplane.message.ids import MessageID, ResumeToken
-from walplane.rpc.channel import connect
+from walplane.rpc.channel import Connect
+from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
 from walplane.wal.ports import LogEntry
@@ -40,16 +41,17 @@ _ConsumeCall = grpc.aio.StreamStreamCall[
 class GrpcTransport:
     """Reaches nodes by their addresses."""
 
-    def __init__(self, config: ClientConfig) -> None:
-        """No channel yet."""
+    def __init__(self, config: ClientConfig, connect: Connect = connect_grpc) -> None:
+        """No channel yet; `connect` makes them."""
         self._config = config
+        self._connect = connect
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """The channel to `address`, shared by all that goes there."""
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = connect(address)
+            channel = self._channels[address] = self._connect(address)
         return channel
 
     async def close(self) -> None:

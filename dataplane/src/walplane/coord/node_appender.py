@@ -13,7 +13,8 @@ import grpc
 from walplane.channel import pchannel_of
 from walplane.coord.ports import AssignmentSource
 from walplane.message.ids import MessageID
-from walplane.rpc.channel import connect
+from walplane.rpc.channel import Connect
+from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2, streaming_pb2_grpc
 from walplane.wal.ports import AppendResult
@@ -24,9 +25,10 @@ _Call = grpc.aio.StreamStreamCall[streaming_pb2.ProduceRequest, streaming_pb2.Pr
 class NodeAppender:
     """Appends through the nodes' Produce streams, one stream an entry."""
 
-    def __init__(self, source: AssignmentSource) -> None:
+    def __init__(self, source: AssignmentSource, connect: Connect = connect_grpc) -> None:
         """Connects when there is something to append; `source` knows the owners."""
         self._source = source
+        self._connect = connect
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def append(self, entry: log_pb2.Entry) -> AppendResult:
@@ -59,7 +61,7 @@ class NodeAppender:
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
-            self._channels[address] = connect(address)
+            self._channels[address] = self._connect(address)
         return self._channels[address]
 
 

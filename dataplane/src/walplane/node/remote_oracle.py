@@ -17,7 +17,8 @@ import grpc
 import structlog
 
 from walplane.lease.report import CoordinatorAwayError
-from walplane.rpc.channel import connect
+from walplane.rpc.channel import Connect
+from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
 from walplane.wal.ports import TickBatch
@@ -40,11 +41,13 @@ class RemoteOracle:
         address: str,
         call_timeout_s: float = CALL_TIMEOUT_S,
         fresh_patience_s: float = FRESH_PATIENCE_S,
+        connect: Connect = connect_grpc,
     ) -> None:
         """Connects at the first call; `address` is host:port."""
         self._address = address
         self._call_timeout_s = call_timeout_s
         self._fresh_patience_s = fresh_patience_s
+        self._connect = connect
         self._channel: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -85,7 +88,7 @@ class RemoteOracle:
         self, call: Callable[[coord_pb2_grpc.TimestampOracleAsyncStub], Awaitable[_Answer]]
     ) -> _Answer:
         if self._channel is None:
-            self._channel = connect(self._address)
+            self._channel = self._connect(self._address)
         channel = self._channel
         try:
             return await call(coord_pb2_grpc.TimestampOracleStub(channel))

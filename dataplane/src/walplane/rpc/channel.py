@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -33,6 +35,10 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.use_local_subchannel_pool", 1),  # clients do not share each other's backoff
     ("grpc.enable_http_proxy", 0),
 ]
+
+
+Connect = Callable[[str], grpc.aio.Channel]
+"""Makes a channel to host:port: passed in where calls leave a process; really, `connect`."""
 
 
 def connect(address: str) -> grpc.aio.Channel:

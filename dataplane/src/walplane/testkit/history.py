@@ -59,12 +59,31 @@ class Reading:
 
     Attributes:
         complete: from the earliest message to an end taken after the last acknowledgement.
+        after: every message above this tick is due, from the first on; None = not known.
+        marks: (messages it had, the reader's watermark then), as the program saw them.
     """
 
     reader: str
     vchannel: str
     complete: bool
     messages: list[Delivered] = field(default_factory=list)
+    after: int | None = None
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTick:
+    """A tick taken to read at: whoever has everything up to it has all acknowledged before it.
+
+    Attributes:
+        pchannel: where it counts.
+        tick: the tick.
+        acknowledged: the appends that were acknowledged before it was asked for.
+    """
+
+    pchannel: str
+    tick: int
+    acknowledged: tuple[Attempt, ...]
 
 
 @dataclass(slots=True)
@@ -73,6 +92,7 @@ class History:
 
     attempts: list[Attempt] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
+    read_ticks: list[ReadTick] = field(default_factory=list)
 
     def begin(self, client: str, vchannel: str, payload: bytes) -> Attempt:
         """Records an append before it is sent; its outcome is filled in later."""

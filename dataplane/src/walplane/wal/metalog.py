@@ -9,8 +9,10 @@ appends a barrier and reads the topic through it. Layer: wal.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -24,7 +26,10 @@ from walplane.wal.ports import StaleTerm
 
 _log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
+
 _FRAME_BYTES = 512 * 1024
+_TRUNCATED_READS = 10  # in a row, before it counts as damage
 
 ACK_TIMEOUT_S = 10.0
 """An acknowledgement of metadata that takes longer counts as lost, unless said otherwise."""
@@ -101,15 +106,20 @@ class MetaLog:
         barrier = log_pb2.MetaBarrier(term=term, open_number=open_number, barrier_id=barrier_id)
         sent = sender.send(meta=[log_pb2.MetaRecord(barrier=barrier)])
         await sender.written(sent, ack_timeout_s)
-        reader = _StateReader(topic, term, own)
 
-        def visit(_: RecordID, record: log_pb2.MetaRecord) -> bool:
-            reader.take(record)
-            return record.barrier.barrier_id == barrier_id
+        async def read_through_barrier() -> MetaState:
+            reader = _StateReader(topic, term, own)
 
-        await _read(session, topic, visit)
+            def visit(_: RecordID, record: log_pb2.MetaRecord) -> bool:
+                reader.take(record)
+                return record.barrier.barrier_id == barrier_id
+
+            await _read(session, topic, visit)
+            return reader.state
+
+        state = await _from_earliest(read_through_barrier)
         frame_bytes = min(_FRAME_BYTES, max_record_bytes // 2)
-        return cls(session, topic, sender, barrier, ack_timeout_s, frame_bytes), reader.state
+        return cls(session, topic, sender, barrier, ack_timeout_s, frame_bytes), state
 
     async def append(self, *deltas: tuple[str, bytes]) -> None:
         """Adds (component, data) records, durable and in order when this returns.
@@ -303,7 +313,28 @@ async def _read(
 async def _look(
     session: BackendSession, topic: str, visit: Callable[[log_pb2.FrameContent], None]
 ) -> None:
-    """Shows `visit` every frame that is in `topic` now, void ones too; fences nobody."""
+    """Shows `visit` every frame that is in `topic` now, some maybe twice; fences nobody."""
+    await _from_earliest(partial(_look_once, session, topic, visit))
+
+
+async def _from_earliest(read: Callable[[], Awaitable[_T]]) -> _T:
+    """What `read` finds from the earliest record on, which may move while it reads.
+
+    Nothing fences a truncation: that of an owner of old, or of the present one, may come between
+    two records. What it leaves begins with a whole snapshot, so there is nothing wrong with it.
+    """
+    for _ in range(_TRUNCATED_READS):
+        try:
+            return await read()
+        except WalError as error:
+            if error.code is not ErrorCode.DATA_TRUNCATED:
+                raise
+    return await read()
+
+
+async def _look_once(
+    session: BackendSession, topic: str, visit: Callable[[log_pb2.FrameContent], None]
+) -> None:
     last = await session.last_record_id(topic)
     if last is None:
         return

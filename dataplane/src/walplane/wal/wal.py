@@ -355,7 +355,9 @@ class WAL:
     def distrust(self, reason: WalError) -> None:
         """The backend's client cannot be trusted any more: open again, then go on."""
         if self.state == "closing":
-            self._end(reason)  # nothing is left to do that a new open would be worth
+            # Nothing is left to do that a new open would be worth. Readers hear that the owner is
+            # gone, not that some append is unknown: to that they could only give up.
+            self._end(WalError(ErrorCode.ON_SHUTDOWN, f"it was being closed: {reason.message}"))
         if self.state != "serving":
             return
         self.state = "reopening"

@@ -1,0 +1,213 @@
+"""Checkers of a log itself, and of what readers got against it. Layer: testkit.
+
+Contract: each returns the violations it found, with the number of the invariant; they need nothing
+but records and a `History`, so that they judge simulated and real clusters alike.
+
+    I1 no acknowledged append is lost, and it is where its acknowledgement says
+    I2 no refused append is in the log, and nothing that nobody appended
+    I3 ticks are unique in the log
+    I4 every reading is a piece of the log, without a gap, from where it began
+    I6 reading from an entry's LastConfirmed finds everything above its tick
+    I7 nothing comes at or below a watermark that was told before
+    I9 what lies behind a barrier lies above its tick, what lies before it below
+    I10 a checkpoint covers what it says: replay from it finds the rest, and its snapshot the others
+    I13 a producer's batch is in the log once
+    I14 who reads up to a read tick has all that was acknowledged before the tick was asked for
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from walplane.backends.interface import Record
+from walplane.message.ids import MessageID
+from walplane.rpc.v1 import log_pb2
+from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
+from walplane.testkit.log_view import Logged, LoggedMessage, LogView, ValidFrames
+
+
+def check_log(log: LogView) -> list[str]:
+    """I3, I6, I7, I9 and I13 of the entries themselves."""
+    found = [*_ticks_unique(log), *_watermarks_hold(log), *_confirmed_reach(log)]
+    return [*found, *_barriers_part(log), *_batches_once(log)]
+
+
+def check_attempts(log: LogView, attempts: Sequence[Attempt]) -> Iterator[str]:
+    """I1 and I2: what clients were told, against the log."""
+    there = {message.payload: message for message in log.messages()}
+    tried = {attempt.payload: attempt for attempt in attempts}
+    for attempt in attempts:
+        message = there.get(attempt.payload)
+        if attempt.outcome is Outcome.ACKNOWLEDGED:
+            told = (attempt.message_id, attempt.time_tick)
+            if message is None:
+                yield f"I1 {log.pchannel} lacks {attempt.payload!r}, acknowledged as {told}"
+            elif (message.message_id, message.time_tick) != told:
+                yield f"I1 {log.pchannel} has {message}, acknowledged as {told}"
+        elif attempt.outcome is Outcome.REFUSED and message is not None:
+            yield f"I2 {log.pchannel} has {attempt.payload!r}, which was refused"
+    for payload in there:
+        if payload not in tried:
+            yield f"I2 {log.pchannel} has {payload!r}, which nobody appended"
+
+
+def check_reading(reading: Reading, log: LogView, vchannel: str) -> Iterator[str]:
+    """I4, I7 and I14 of one reading of `vchannel` (empty: of the whole PChannel)."""
+    whole = log.messages(vchannel)
+    got = [_logged(message) for message in reading.messages]
+    start = _start_of(reading, got, whole)
+    if whole[start : start + len(got)] != got:
+        yield f"I4 {reading.reader} of {reading.vchannel}: {_difference(got, whole[start:])}"
+        return
+    if reading.complete and start + len(got) < len(whole):
+        yield f"I4 {reading.reader} of {reading.vchannel} ends before {whole[start + len(got)]}"
+    ticks = [message.time_tick for message in whole]
+    for count, watermark in reading.marks:
+        due = bisect_right(ticks, watermark) - start
+        if due > count:
+            missing = whole[start + count]
+            yield (
+                f"I7 {reading.reader} of {reading.vchannel} was told {watermark} after {count} "
+                f"messages, before {missing}"
+            )
+            return
+
+
+def check_read_ticks(history: History, pchannel: str) -> Iterator[str]:
+    """I14: a read tick lies above all that was acknowledged before it was asked for."""
+    for read in history.read_ticks:
+        for attempt in read.acknowledged:
+            if read.pchannel == pchannel and attempt.time_tick >= read.tick:
+                yield f"I14 read tick {read.tick} of {pchannel} is not above {attempt}"
+
+
+def check_checkpoints(log: LogView, topic: str, records: Sequence[Record]) -> Iterator[str]:
+    """I10 of every snapshot that the meta topic still holds."""
+    for parts in _snapshots(topic, records):
+        for data in parts.get("checkpoint", ()):
+            checkpoint = log_pb2.WALCheckpoint.FromString(data)
+            begin = None
+            if checkpoint.HasField("last_confirmed"):
+                begin = MessageID.from_proto(checkpoint.last_confirmed)
+            for entry in log.entries:
+                if entry.last_tick > checkpoint.time_tick and begin is not None:
+                    if entry.message_id < begin:
+                        yield f"I10 replay from {begin} misses {_name(entry)}"
+            yield from _windows_complete(log, checkpoint.time_tick, parts.get("producers", []))
+
+
+def _windows_complete(log: LogView, tick: int, parts: Sequence[bytes]) -> Iterator[str]:
+    expected: dict[tuple[bytes, str], int] = {}
+    for part in parts:
+        window = log_pb2.ProducerWindow.FromString(part)
+        numbers = [result.number for result in window.results]
+        expected[window.producer_id, window.vchannel] = max(numbers, default=-1)
+    for entry in log.entries:
+        if entry.last_tick <= tick and entry.envelope.HasField("producer"):
+            producer = entry.envelope.producer
+            known = expected.get((producer.producer_id, entry.envelope.vchannel), -1)
+            if producer.number > known:
+                yield f"I10 the snapshot of checkpoint {tick} does not know {_name(entry)}"
+
+
+def _snapshots(topic: str, records: Sequence[Record]) -> Iterator[dict[str, list[bytes]]]:
+    parts: dict[str, list[bytes]] | None = None
+    for _, content in ValidFrames(topic, records).valid():
+        for meta in content.meta:
+            if meta.HasField("barrier"):
+                parts = None
+            elif meta.HasField("snapshot_begin"):
+                parts = {}
+            elif meta.HasField("snapshot_part") and parts is not None:
+                part = meta.snapshot_part
+                parts.setdefault(part.component, []).append(part.data)
+            elif meta.HasField("snapshot_end") and parts is not None:
+                yield parts
+                parts = None
+
+
+def _ticks_unique(log: LogView) -> Iterator[str]:
+    ordered = sorted(log.entries, key=lambda entry: entry.first_tick)
+    for before, after in pairwise(ordered):
+        if after.first_tick <= before.last_tick:
+            yield f"I3 {log.pchannel}: {_name(before)} and {_name(after)} share ticks"
+
+
+def _watermarks_hold(log: LogView) -> Iterator[str]:
+    least: Logged | None = None
+    for entry in reversed(log.entries):
+        if least is not None and entry.envelope.watermark >= least.first_tick:
+            yield (
+                f"I7 {log.pchannel}: {_name(entry)} carries watermark {entry.envelope.watermark}, "
+                f"but {_name(least)} comes after it"
+            )
+        if least is None or entry.first_tick < least.first_tick:
+            least = entry
+
+
+def _confirmed_reach(log: LogView) -> Iterator[str]:
+    """Walks down the ticks, knowing the first place of all that lies above."""
+    first: Logged | None = None
+    for entry in sorted(log.entries, key=lambda entry: -entry.first_tick):
+        envelope = entry.envelope
+        if first is not None and envelope.HasField("last_confirmed"):
+            confirmed = MessageID.from_proto(envelope.last_confirmed)
+            if first.message_id < confirmed:
+                yield f"I6 {log.pchannel}: {confirmed} of {_name(entry)} misses {_name(first)}"
+        if first is None or entry.message_id < first.message_id:
+            first = entry
+
+
+def _barriers_part(log: LogView) -> Iterator[str]:
+    highest, barrier = 0, None
+    for entry in log.entries:
+        if entry.is_barrier:
+            if entry.first_tick <= highest:
+                yield f"I9 {log.pchannel}: {_name(entry)} is a barrier below tick {highest}"
+            barrier = entry
+        elif barrier is not None and entry.first_tick <= barrier.first_tick:
+            yield f"I9 {log.pchannel}: {_name(entry)} lies behind barrier {_name(barrier)}"
+        highest = max(highest, entry.last_tick)
+
+
+def _batches_once(log: LogView) -> Iterator[str]:
+    seen: dict[tuple[bytes, int, str], Logged] = {}
+    for entry in log.entries:
+        envelope = entry.envelope
+        if envelope.HasField("producer"):
+            key = (envelope.producer.producer_id, envelope.producer.number, envelope.vchannel)
+            first = seen.setdefault(key, entry)
+            if first is not entry:
+                yield f"I13 {log.pchannel}: {_name(entry)} repeats {_name(first)}"
+
+
+def _start_of(
+    reading: Reading, got: Sequence[LoggedMessage], whole: Sequence[LoggedMessage]
+) -> int:
+    """Where in the log a reading began: by the tick it is after, else by its first message."""
+    after = reading.after
+    if after is None:
+        after = got[0].time_tick - 1 if got else (whole[-1].time_tick if whole else 0)
+    return bisect_right([message.time_tick for message in whole], after)
+
+
+def _difference(got: Sequence[LoggedMessage], due: Sequence[LoggedMessage]) -> str:
+    for number, message in enumerate(got):
+        if number >= len(due):
+            return f"message {number} is {message}, and nothing was due"
+        if message != due[number]:
+            return f"message {number} is {message}, and {due[number]} was due"
+    return "no difference"
+
+
+def _logged(message: Delivered) -> LoggedMessage:
+    return LoggedMessage(message.vchannel, message.payload, message.message_id, message.time_tick)
+
+
+def _name(entry: Logged) -> str:
+    return (
+        f"{entry.message_id} (ticks {entry.first_tick}-{entry.last_tick}, term "
+        f"{entry.envelope.term} open {entry.open_number})"
+    )

@@ -1,0 +1,135 @@
+"""A log as its records say, read without the product's own filter. Layer: testkit.
+
+Contract: the rules of semantics §10 written down a second time, so that a checker does not trust
+the code it checks: a record of a lower (term, open number) than an earlier one is void; within an
+open only the longest gapless run of frame numbers counts, the first copy of each. Works on the
+records of any backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from walplane.backends.interface import Record
+from walplane.message import codec
+from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
+from walplane.rpc.v1 import log_pb2
+
+
+class Logged(NamedTuple):
+    """One valid entry, where it lies."""
+
+    message_id: MessageID
+    envelope: log_pb2.Envelope
+    body: bytes
+    open_number: int
+
+    @property
+    def first_tick(self) -> int:
+        """Tick of its first message."""
+        return self.envelope.first_tick
+
+    @property
+    def last_tick(self) -> int:
+        """Tick of its last message."""
+        return self.envelope.first_tick + self.envelope.count - 1
+
+    @property
+    def is_barrier(self) -> bool:
+        """Whether it is a RecoveryBarrier."""
+        return self.envelope.type == MessageType.RECOVERY_BARRIER
+
+
+class LoggedMessage(NamedTuple):
+    """One message of the log, as readers get it."""
+
+    vchannel: str
+    payload: bytes
+    message_id: MessageID
+    time_tick: int
+
+
+@dataclass
+class LogView:
+    """One PChannel's data topic.
+
+    Attributes:
+        pchannel: its name.
+        entries: the valid ones, in log order.
+        dropped: frames that do not count.
+    """
+
+    pchannel: str
+    entries: list[Logged] = field(default_factory=list)
+    dropped: int = 0
+    _messages: dict[str, list[LoggedMessage]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, pchannel: str, backend: str, records: Iterable[Record]) -> LogView:
+        """The log that `records`, all of the topic, make up."""
+        view = cls(pchannel)
+        frames = ValidFrames(pchannel, records)
+        for record, content in frames.valid():
+            for index, entry in enumerate(content.entries):
+                message_id = MessageID(backend, record.record_id, index)
+                logged = Logged(message_id, entry.envelope, entry.body, content.open_number)
+                view.entries.append(logged)
+        view.dropped = frames.dropped
+        return view
+
+    def messages(self, vchannel: str = "") -> list[LoggedMessage]:
+        """Inserts in tick order, those of one VChannel or all."""
+        if vchannel not in self._messages:
+            self._messages[vchannel] = self._read(vchannel)
+        return self._messages[vchannel]
+
+    def _read(self, vchannel: str) -> list[LoggedMessage]:
+        wanted = [
+            entry
+            for entry in self.entries
+            if entry.envelope.type == MessageType.INSERT
+            and vchannel in ("", entry.envelope.vchannel)
+        ]
+        found = []
+        for entry in sorted(wanted, key=lambda entry: entry.first_tick):
+            _, payloads = codec.decode_body(entry.body)
+            found += [
+                LoggedMessage(
+                    entry.envelope.vchannel,
+                    payload,
+                    entry.message_id._replace(message_index=n),
+                    entry.first_tick + n,
+                )
+                for n, payload in enumerate(payloads)
+            ]
+        return found
+
+
+class ValidFrames:
+    """The frames of a topic that count."""
+
+    def __init__(self, topic: str, records: Iterable[Record]) -> None:
+        """Reads `records` once."""
+        self.dropped = 0
+        self._topic = topic
+        self._records = records
+
+    def valid(self) -> Iterator[tuple[Record, log_pb2.FrameContent]]:
+        """In log order."""
+        highest: tuple[int, int] | None = None
+        due = 0
+        for record in self._records:
+            content = codec.decode_frame(record.data, f"{record.record_id} of {self._topic}")
+            key = (content.term, content.open_number)
+            if highest is None or key > highest:
+                # Where the topic was truncated, its first open may begin with any number.
+                due = 0 if highest is not None else content.number
+                highest = key
+            if key < highest or content.number != due:
+                self.dropped += 1
+                continue
+            due += 1
+            yield record, content

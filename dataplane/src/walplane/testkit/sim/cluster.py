@@ -1,0 +1,197 @@
+"""The processes of one simulated cluster, and what can be done to them. Layer: testkit.
+
+Contract: every process that was killed is replaced, under the same address and another name, unless
+the scenario says otherwise; so does Kubernetes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import partial
+
+from walplane.channel import coord_topic, meta_topic, pchannel_name
+from walplane.client import StreamingClient
+from walplane.client.config import ClientConfig
+from walplane.node.config import NodeConfig
+from walplane.testkit.sim.backend import Broker, Manners
+from walplane.testkit.sim.coordinator import CoordinatorProcess
+from walplane.testkit.sim.disk import Disk
+from walplane.testkit.sim.grpc_client import SimChannel
+from walplane.testkit.sim.leases import Leases
+from walplane.testkit.sim.loop import SimLoop
+from walplane.testkit.sim.network import Network
+from walplane.testkit.sim.node import COORD, NodeProcess
+from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.trace import Trace
+from walplane.testkit.sim.waiting_link import Draws, waiting
+from walplane.wal.config import WALConfig
+from walplane.wal.wal import WAL
+
+PREFIX = "sim"
+_RESTART_S = (0.05, 2.0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a cluster is made of.
+
+    Attributes:
+        nodes: how many.
+        pchannels: how many.
+        wal: limits of each log.
+        client: limits of each client.
+        manners: of the backend.
+        max_record_bytes: of the backend.
+        sync_s: of the backend's disk.
+        lease_s: how long a session lives.
+        link_waits: share of appends that wait between their ticks and the backend.
+    """
+
+    nodes: int
+    pchannels: int
+    wal: WALConfig
+    client: ClientConfig
+    manners: Manners
+    max_record_bytes: int
+    sync_s: float
+    lease_s: float
+    link_waits: float
+
+
+class SimCluster:
+    """Nodes, coordinators, clients; a network, a backend and Leases between them.
+
+    Attributes:
+        nodes: those that run or are stopped, by host.
+        coordinators: the same, the newest last.
+        pchannels: their names.
+    """
+
+    def __init__(self, loop: SimLoop, shape: Shape, seed: int) -> None:
+        """Starts everything."""
+        self.loop = loop
+        self.shape = shape
+        self.random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self.trace = Trace()
+        self.pchannels = [pchannel_name(PREFIX, n) for n in range(shape.pchannels)]
+        self.network = Network(loop, self._seed())
+        self.disk = Disk(self.network, shape.sync_s)
+        self.broker = Broker(self.network, self.disk, shape.manners, self._seed())
+        self.leases = Leases(self.network, self.pchannels, shape.lease_s, self._seed())
+        self.nodes: dict[str, NodeProcess] = {}
+        self.coordinators: list[CoordinatorProcess] = []
+        self._incarnations: dict[str, int] = {}
+        self._wal = self._wal_class()
+        self.start_coordinator()
+        for number in range(shape.nodes):
+            self.start_node(f"n{number}")
+
+    @property
+    def topics(self) -> list[str]:
+        """Names of all topics."""
+        metas = [meta_topic(name) for name in self.pchannels]
+        return [*self.pchannels, *metas, coord_topic(PREFIX)]
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def process(self, host: str) -> Process:
+        """The next incarnation on `host`."""
+        number = self._incarnations[host] = self._incarnations.get(host, 0) + 1
+        return Process(self.loop, f"{host}.{number}", host, self._seed())
+
+    def start_node(self, host: str) -> None:
+        """Starts a node where there is none."""
+        if host not in self.nodes:
+            self.nodes[host] = NodeProcess(
+                self.process(host),
+                self.network,
+                self.broker,
+                self.leases,
+                NodeConfig(wal=self.shape.wal),
+                self.shape.max_record_bytes,
+                self.trace,
+                self._wal,
+            )
+
+    def start_coordinator(self) -> None:
+        """Starts one, beside any other."""
+        self.coordinators.append(
+            CoordinatorProcess(
+                self.process("coord"),
+                self.network,
+                self.broker,
+                self.leases,
+                PREFIX,
+                self.shape.pchannels,
+                self.shape.max_record_bytes,
+                self._coordinator_ended,
+            )
+        )
+
+    def client(self, process: Process) -> StreamingClient:
+        """A client of the cluster in `process`, to be entered there."""
+        return StreamingClient.connect(
+            COORD,
+            timeout=30.0,
+            config=self.shape.client,
+            runtime=process.runtime,
+            dial=partial(SimChannel, self.network, process),
+        )
+
+    # --- hurting ---------------------------------------------------------------------------------
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL; nodes and coordinators come back."""
+        if not process.alive:
+            return
+        self.trace.count("kill")
+        process.kill()
+        self.network.killed(process)
+        pause = self.random.uniform(*_RESTART_S)
+        node = self.nodes.get(process.host)
+        if node is not None and node.process is process:
+            del self.nodes[process.host]
+            self.network.world(pause, self.start_node, process.host)
+        for coordinator in list(self.coordinators):
+            if coordinator.process is process:
+                self.coordinators.remove(coordinator)
+                self.network.world(pause, self._ensure_coordinator)
+
+    def kill_within(self, process: Process, steps: int) -> None:
+        """SIGKILL before one of the next `steps` steps, wherever that is."""
+        process.burn(self.random.randint(1, steps), partial(self.kill, process))
+
+    def pause(self, process: Process, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT `seconds` later."""
+        self.trace.count("pause")
+        process.stop()
+        self.network.world(seconds, process.resume)
+
+    def heal(self) -> None:
+        """No more faults: everything runs, everything is reachable, everybody is honest."""
+        self.network.heal()
+        self.network.weather.spike = self.network.weather.lost = self.network.weather.doubled = 0.0
+        self.broker.manners.calm()
+        self.broker.recover()
+        self.disk.sync_s = self.shape.sync_s
+        self.leases.frozen = False
+        for process in [node.process for node in self.nodes.values()]:
+            process.resume()
+        for coordinator in self.coordinators:
+            coordinator.process.resume()
+
+    def _ensure_coordinator(self) -> None:
+        if COORD not in self.network.listeners:  # an older one may still think that it leads
+            self.start_coordinator()
+
+    def _coordinator_ended(self, coordinator: CoordinatorProcess) -> None:
+        if coordinator in self.coordinators:
+            self.kill(coordinator.process)
+
+    def _wal_class(self) -> type[WAL]:
+        share = self.shape.link_waits
+        return waiting(Draws(self._seed(), share)) if share else WAL
+
+    def _seed(self) -> int:
+        return self.random.getrandbits(64)

@@ -1,0 +1,209 @@
+"""The verdict on one seed. Layer: testkit.
+
+Contract: the verdict, and a digest of all that was seen, are functions of the seed and the code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
+
+import structlog
+
+from walplane.backends.interface import Record
+from walplane.channel import is_pchannel, meta_topic, pchannel_of
+from walplane.testkit import log_checks
+from walplane.testkit.history import History
+from walplane.testkit.history import check as check_history
+from walplane.testkit.log_view import LogView
+from walplane.testkit.sim.disk import Topic
+from walplane.testkit.sim.loop import SimLoop, SimulationError
+from walplane.testkit.sim.process import PROCESS
+from walplane.testkit.sim.run import Run
+from walplane.testkit.sim.scenario import Plan, plan_of
+
+_MOST_TOLD = 12
+
+
+@dataclass
+class Verdict:
+    """What came of one seed.
+
+    Attributes:
+        seed: which.
+        violations: of invariants; empty is good.
+        operations: how many there were.
+        digest: of everything that was seen.
+        virtual_s: how long it took in its own time.
+        steps: callbacks that ran.
+        counts: how often what happened.
+    """
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    operations: int = 0
+    digest: str = ""
+    virtual_s: float = 0.0
+    steps: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def simulate(seed: int) -> Verdict:
+    """Runs a seed and judges it; inside of `undisturbed`."""
+    return simulate_plan(plan_of(seed))
+
+
+def simulate_plan(plan: Plan, tell: Callable[[str], None] | None = None) -> Verdict:
+    """Runs a plan and judges it, inside of `undisturbed`; `tell` hears of every step."""
+    verdict = Verdict(plan.seed)
+    loop = SimLoop(plan.seed)
+    run: list[Run] = []
+
+    async def main() -> None:
+        run.append(Run(plan, loop, tell))
+        await run[0].play()
+
+    try:
+        loop.run(main())
+    except SimulationError as error:
+        verdict.violations.append(f"I15 the simulation stopped: {error}")
+    except Exception as error:
+        verdict.violations.append(f"crash: {error!r}")
+    verdict.virtual_s, verdict.steps = loop.time(), loop.steps
+    verdict.violations += [f"crash: {what}: {error!r}" for what, error in loop.failures]
+    if run:
+        _judge(run[0], verdict)
+    loop.close()
+    return verdict
+
+
+def _judge(run: Run, verdict: Verdict) -> None:
+    found = [*run.late, *run.work.unexpected]
+    found += [f"damage: {what}" for what in run.cluster.leases.damage]
+    found += run.cluster.broker.trespasses
+    found += stale_grants_served(run)
+    for pchannel in run.cluster.pchannels:
+        found += _judge_log(run, pchannel)
+    found += check_history(_of_vchannels(run.history))
+    verdict.violations += found[:_MOST_TOLD]
+    verdict.operations = run.work.operations
+    verdict.counts = dict(run.cluster.trace.counts)
+    verdict.digest = _digest(run, verdict)
+
+
+def _judge_log(run: Run, pchannel: str) -> list[str]:
+    topics = run.cluster.disk.topics
+    if pchannel not in topics:
+        return []
+    log = LogView.of(pchannel, "sim", _records(topics[pchannel]))
+    history = run.history
+    mine = [each for each in history.attempts if pchannel_of(each.vchannel) == pchannel]
+    found = log_checks.check_log(log)
+    found += log_checks.check_attempts(log, mine)
+    found += log_checks.check_read_ticks(history, pchannel)
+    for reading in history.readings:
+        if reading.vchannel == pchannel:
+            found += log_checks.check_reading(reading, log, "")
+        elif not is_pchannel(reading.vchannel) and pchannel_of(reading.vchannel) == pchannel:
+            found += log_checks.check_reading(reading, log, reading.vchannel)
+    meta = meta_topic(pchannel)
+    found += log_checks.check_checkpoints(log, meta, _records(topics[meta]))
+    return found
+
+
+def stale_grants_served(run: Run) -> Iterator[str]:
+    """§1: a term that was stale before its open began must never come to serve."""
+    for opened in run.cluster.trace.opens:
+        for grant in run.cluster.leases.grants:
+            newer = grant.pchannel == opened.pchannel and grant.term > opened.term
+            if newer and grant.at < opened.began:
+                yield (
+                    f"§1 {opened.node} serves {opened.pchannel} under term {opened.term} since an "
+                    f"open begun at {opened.began:.3f}; term {grant.term} was granted at "
+                    f"{grant.at:.3f}"
+                )
+                break
+
+
+def _of_vchannels(history: History) -> History:
+    """Readings of whole PChannels are judged against the log only."""
+    readings = [each for each in history.readings if not is_pchannel(each.vchannel)]
+    return History(history.attempts, readings)
+
+
+def _records(topic: Topic) -> list[Record]:
+    visible = topic.records[: topic.visible - topic.earliest]
+    return [Record((topic.earliest + n,), data) for n, data in enumerate(visible)]
+
+
+def _digest(run: Run, verdict: Verdict) -> str:
+    seen = hashlib.sha256()
+    for attempt in run.history.attempts:
+        told = (attempt.client, attempt.payload, attempt.outcome.value, attempt.message_id)
+        seen.update(repr((told, attempt.time_tick)).encode())
+    for reading in run.history.readings:
+        seen.update(repr((reading.reader, reading.marks)).encode())
+        for message in reading.messages:
+            seen.update(repr((message.message_id, message.time_tick)).encode())
+    for name in sorted(run.cluster.disk.topics):
+        for data in run.cluster.disk.topics[name].records:
+            seen.update(data)
+    seen.update(repr((verdict.virtual_s, verdict.steps, verdict.counts)).encode())
+    return seen.hexdigest()
+
+
+def _free() -> None:
+    for _ in range(2):  # what a finalizer wakes is garbage a second time
+        gc.collect()
+
+
+def _line(
+    tell: Callable[[str], None], _logger: object, level: str, event: MutableMapping[str, Any]
+) -> NoReturn:
+    what = event.pop("event")
+    rest = " ".join(f"{key}={value}" for key, value in event.items())
+    tell(f"{stamp()}  {level} {what} {rest}")
+    raise structlog.DropEvent
+
+
+def stamp() -> str:
+    """Virtual time and process, for a line of the log."""
+    process = PROCESS.get()
+    now = asyncio.get_running_loop().time()
+    return f"{now:9.4f} {process.name if process else 'world':8}"
+
+
+@contextmanager
+def undisturbed(tell: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
+    """Around any number of runs: no log lines unless somebody listens, no garbage collection.
+
+    Finalizers of what a kill left in the middle must not run during a run. Yields what frees it
+    between two runs; what it says while it goes means nothing.
+    """
+    config, hook, collecting = structlog.get_config(), sys.unraisablehook, gc.isenabled()
+    level = logging.CRITICAL if tell is None else logging.DEBUG
+    structlog.configure(
+        processors=[partial(_line, tell or (lambda _: None))],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+    gc.disable()
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield _free
+            _free()
+    finally:
+        sys.unraisablehook = hook
+        if collecting:
+            gc.enable()
+        structlog.configure(**config)

@@ -1,0 +1,230 @@
+"""A deterministic asyncio event loop with virtual time. Layer: testkit.
+
+Contract: nothing waits for real; when nothing is ready, time jumps to the next timer. What would
+leave the simulation (a thread, a socket, `time.sleep`) fails loudly, and so does a run that makes
+no progress. Callbacks run in the order in which they became ready, which asyncio promises and the
+product relies on; timers due at about the same time fire in an order drawn from the seed. Futures
+and tasks hash by number, so that sets of them iterate the same in every run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
+from unittest import mock
+
+from walplane.testkit.sim.process import PROCESS
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+_TIMER_JITTER_S = 50e-6  # timers are late by up to this much
+_CHECK_EVERY = 4096  # steps between looks at the real clock
+
+_numbers = itertools.count()
+_monotonic = time.monotonic
+
+
+class SimulationError(Exception):
+    """The simulation itself cannot go on: it left its world, or it stands still."""
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future whose hash is its number."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        """Takes the next number."""
+        super().__init__(loop=loop)
+        self._number = next(_numbers)
+
+    def __hash__(self) -> int:
+        """Its number."""
+        return self._number
+
+
+class SimTask(asyncio.Task[Any]):
+    """A task whose hash is its number."""
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None = None,
+    ) -> None:
+        """Takes the next number, before asyncio puts the task into a set."""
+        self._number = next(_numbers)
+        super().__init__(coro, loop=loop, context=context)
+
+    def __hash__(self) -> int:
+        """Its number."""
+        return self._number
+
+
+def _new_task(
+    loop: asyncio.AbstractEventLoop,
+    coro: Coroutine[Any, Any, Any],
+    context: Context | None = None,
+) -> SimTask:
+    return SimTask(coro, loop=loop, context=context)
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """Use `run`.
+
+    Attributes:
+        steps: callbacks run so far.
+        failures: what nobody caught: (message, exception).
+
+    Args:
+        seed: order of timers that are due together.
+        max_steps: a run that takes more stands still.
+        max_real_s: the same, by the real clock.
+    """
+
+    def __init__(self, seed: int, *, max_steps: int = 3_000_000, max_real_s: float = 60.0) -> None:
+        """At time zero."""
+        super().__init__()
+        self.steps = 0
+        self.failures: list[tuple[str, BaseException | None]] = []
+        self._now = 0.0
+        self._jitter = random.Random(seed).random  # noqa: S311 - reproducible, not secret
+        self._max_steps = max_steps
+        self._deadline = _monotonic() + max_real_s
+        self._order = itertools.count()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._ready: deque[asyncio.Handle] = deque()
+        self._over = False
+        self.set_task_factory(_new_task)  # type: ignore[arg-type]
+        self.set_exception_handler(lambda loop, context: self._note_failure(context))
+
+    def run(self, main: Coroutine[Any, Any, _T]) -> _T:
+        """Runs `main` to its end; whatever else is under way then never goes on.
+
+        Raises:
+            SimulationError: nothing can happen any more, or too much does.
+        """
+        with _no_real_time():
+            try:
+                return self.run_until_complete(main)
+            finally:
+                self._over = True
+                self._ready.clear()
+                self._timers.clear()
+
+    # --- what asyncio calls ----------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See asyncio; fires up to 50 µs late."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self._over:
+            due = when + self._jitter() * _TIMER_JITTER_S
+            heapq.heappush(self._timers, (due, next(self._order), timer))
+        return timer
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """As `call_soon`; from another thread it fails, since there must be none."""
+        if self._thread_id is not None and threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
+            raise SimulationError(f"{callback!r} came from another thread")
+        return self.call_soon(callback, *args, context=context)
+
+    def create_future(self) -> SimFuture:
+        """A future that hashes by its number."""
+        return SimFuture(loop=self)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]  # noqa: ANN401
+        """Fails: there are no threads here."""
+        raise SimulationError(f"{func!r} would block on a thread")
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Cancelled timers are passed over when they come up."""
+
+    def _run_once(self) -> None:
+        self._fire_timers()
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            context = handle._context  # type: ignore[attr-defined]
+            process = context.get(PROCESS)
+            if process is not None and not process.takes(handle):
+                continue  # the process keeps it, so that nothing is freed in the middle
+            self.steps += 1
+            try:  # as Handle._run, which costs a call more
+                context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except Exception as error:
+                self._note_failure({"message": f"{handle!r} failed", "exception": error})
+        if self.steps % _CHECK_EVERY < 8:
+            self._check_progress()
+
+    def _fire_timers(self) -> None:
+        timers = self._timers
+        if not self._ready and not self._stopping:  # type: ignore[attr-defined]
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+            if not timers:
+                raise SimulationError("everything waits and nothing will ever happen")
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            self._ready.append(heapq.heappop(timers)[2])
+
+    def _check_progress(self) -> None:
+        if self.steps > self._max_steps:
+            raise SimulationError(f"{self.steps} steps by {self._now:.1f} s: something spins")
+        if _monotonic() > self._deadline:
+            raise SimulationError(f"too slow: {self.steps} steps by {self._now:.1f} s")
+
+    def call_soon(
+        self,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """See asyncio."""
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self._over:
+            self._ready.append(handle)
+        return handle
+
+    def resume(self, handles: list[asyncio.Handle]) -> None:
+        """Lets run what a process was kept from while it was stopped."""
+        self._ready.extend(handles)
+
+    def _note_failure(self, context: dict[str, Any]) -> None:
+        if not self._over:
+            self.failures.append((str(context["message"]), context.get("exception")))
+
+
+def _sleeps(_seconds: float) -> NoReturn:
+    raise SimulationError("time.sleep blocks the loop")
+
+
+@contextmanager
+def _no_real_time() -> Iterator[None]:
+    with mock.patch("time.sleep", _sleeps):
+        yield

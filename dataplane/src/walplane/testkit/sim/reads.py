@@ -1,0 +1,96 @@
+"""Reads beside those of the users: to the present end, and read ticks. Layer: testkit."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from walplane.channel import pchannel_of
+from walplane.client import StreamingClient
+from walplane.message.ids import ResumeToken
+from walplane.message.registry import MessageType
+from walplane.node.remote_oracle import RemoteOracle
+from walplane.rpc.errors import WalError
+from walplane.testkit.history import Delivered, Outcome, Reading, ReadTick
+from walplane.testkit.sim.grpc_client import SimChannel
+from walplane.testkit.sim.node import COORD
+from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.scenario import Step
+from walplane.testkit.sim.workload import Work
+
+
+class Reads:
+    """Starts reads, each in a process of its own."""
+
+    def __init__(self, work: Work) -> None:
+        """None yet."""
+        self._work = work
+        self._started = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def start(self, step: Step) -> None:
+        """Begins what `step` says."""
+        self._started += 1
+        self._work.operations += 1
+        process = self._work.cluster.process(f"r{self._started}")
+        vchannel = self._work.vchannels[step.which % len(self._work.vchannels)]
+        if step.what == "read_tick":
+            task = process.start(self.take_tick(process, pchannel_of(vchannel)))
+        else:
+            start = self._token(vchannel, step) or "earliest"
+            task = process.start(self._catch_up(process, vchannel, start))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def all_done(self) -> None:
+        """Waits for what is under way."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    async def take_tick(self, process: Process, pchannel: str) -> None:
+        """Asks the oracle for a tick to read at, and notes what was acknowledged before."""
+        work, cluster = self._work, self._work.cluster
+        told = tuple(
+            attempt
+            for attempt in work.history.attempts
+            if attempt.outcome is Outcome.ACKNOWLEDGED and pchannel_of(attempt.vchannel) == pchannel
+        )
+        term = cluster.leases.channel(pchannel).term
+        oracle = RemoteOracle(COORD, connect=partial(SimChannel, cluster.network, process))
+        try:
+            tick = await oracle.fresh(pchannel, term)
+        except WalError:
+            return  # the coordinator is away, or the term moved on
+        work.history.read_ticks.append(ReadTick(pchannel, tick, told))
+
+    async def to_the_end(
+        self, client: StreamingClient, channel: str, name: str, start: str | ResumeToken
+    ) -> Reading:
+        """Reads to the present end, once."""
+        reading = self._work.history.reading(name, channel, complete=False)
+        reading.after = 0 if isinstance(start, str) else start.time_tick
+        async with client.reader(channel, start=start, follow=False) as reader:
+            async for batch in reader.batches():
+                if batch.type is MessageType.INSERT:
+                    reading.messages += [
+                        Delivered(each.vchannel, each.payload, each.message_id, each.time_tick)
+                        for each in batch
+                    ]
+                reading.marks.append((len(reading.messages), reader.watermark))
+        return reading
+
+    async def _catch_up(self, process: Process, vchannel: str, start: str | ResumeToken) -> None:
+        try:
+            async with self._work.cluster.client(process) as client:
+                await self.to_the_end(client, vchannel, process.name, start)
+        except WalError:
+            self._work.cluster.trace.count("read gave up")
+
+    def _token(self, vchannel: str, step: Step) -> ResumeToken | None:
+        """Where some reader of the channel stands: going on from there must leave no gap."""
+        tokens = [
+            tail.token for tail in self._work.tails if tail.channel == vchannel and tail.token
+        ]
+        if not tokens or step.force > 0.7:
+            return None
+        return tokens[step.which // 7 % len(tokens)]

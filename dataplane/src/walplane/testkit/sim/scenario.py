@@ -1,0 +1,145 @@
+"""From a seed to a plan: which cluster, which work, which faults when. Layer: testkit.
+
+Contract: pure; the same seed gives the same plan, and a plan prints as text that says what happens.
+At least `OPERATIONS` operations a plan: appends, reads and faults.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from walplane.client.config import ClientConfig
+from walplane.testkit.sim.backend import Manners
+from walplane.testkit.sim.cluster import Shape
+from walplane.testkit.sim.faults import FAULTS
+from walplane.wal.config import WALConfig
+
+OPERATIONS = 200
+
+_SPAN_S = 8.0
+
+
+class Step(NamedTuple):
+    """One thing that happens to the cluster."""
+
+    at: float
+    what: str
+    which: int
+    force: float
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.at:6.3f} s  {self.what} (target {self.which}, force {self.force:.2f})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run.
+
+    Attributes:
+        seed: of this plan, and of everything drawn while it runs.
+        shape: the cluster.
+        shards: of the collection.
+        users: append operations of each user.
+        tails: readers: (user, what it reads, where it starts); a number is a shard, -1 all.
+        steps: faults and reads, in order of time.
+    """
+
+    seed: int
+    shape: Shape
+    shards: int
+    users: tuple[int, ...]
+    tails: tuple[tuple[int, int, str], ...]
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        """The whole plan."""
+        shape = self.shape
+        head = [
+            f"seed {self.seed}: {shape.nodes} nodes, {shape.pchannels} PChannels, "
+            f"{self.shards} shards, lease {shape.lease_s:g} s",
+            f"backend: {shape.manners}",
+            f"WAL: {shape.wal}",
+            f"users: {self.users} appends; tails {self.tails}",
+        ]
+        return "\n".join([*head, *map(str, self.steps)])
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan of `seed`."""
+    draw = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    users = tuple(draw.randint(50, 60) for _ in range(3))
+    shards = draw.randint(1, 3)
+    tails = tuple(
+        (
+            draw.randrange(len(users)),
+            draw.randint(-1, shards - 1),
+            draw.choice(["earliest", "latest"]),
+        )
+        for _ in range(draw.randint(2, 4))
+    )
+    steps = _steps(draw, OPERATIONS - sum(users) - len(tails))
+    return Plan(seed, _shape(draw), shards, users, tails, steps)
+
+
+def _steps(draw: random.Random, least: int) -> tuple[Step, ...]:
+    names = ["catch_up", "read_tick", *FAULTS]
+    calm = draw.random() < 0.1  # now and then nothing is wrong
+    weights = [4, 2, *(0 if calm else weight for weight, _ in FAULTS.values())]
+    drawn = draw.choices(names, weights, k=max(least, 0) + draw.randint(10, 25))
+    times = sorted(draw.random() * _SPAN_S for _ in drawn)
+    return tuple(
+        Step(at, what, draw.randrange(1 << 16), draw.random())
+        for at, what in zip(times, drawn, strict=True)
+    )
+
+
+def _shape(draw: random.Random) -> Shape:
+    lease_s = draw.choice([1.0, 2.0, 4.0])
+    return Shape(
+        nodes=draw.randint(2, 3),
+        pchannels=draw.choice([1, 1, 2]),
+        wal=_wal_config(draw, lease_s),
+        client=ClientConfig(
+            entry_messages=draw.choice([1, 4, 4096]),
+            batches_in_flight=draw.choice([2, 8, 32]),
+            connect_timeout_s=2.0,
+            call_timeout_s=5.0,
+            backoff_max_s=1.0,
+        ),
+        manners=_manners(draw),
+        max_record_bytes=draw.choice([12_000, 100_000]),
+        sync_s=draw.choice([0.0005, 0.002, 0.01]),
+        lease_s=lease_s,
+        link_waits=draw.choice([0.0, 0.0, 0.1, 0.4]),
+    )
+
+
+def _wal_config(draw: random.Random, lease_s: float) -> WALConfig:
+    return WALConfig(
+        frames_in_flight=draw.choice([1, 2, 4, 16]),
+        frame_bytes=draw.choice([1, 300, 4000]),
+        write_ahead_bytes=draw.choice([200, 4000, 1 << 20]),
+        open_timeout_s=8.0,
+        barrier_timeout_s=2.0,
+        stall_limit_s=lease_s / 2,
+        checkpoint_s=draw.choice([0.1, 0.5, 5.0]),
+        close_timeout_s=2.0,
+        producer_results=draw.choice([64, 256]),
+    )
+
+
+def _manners(draw: random.Random) -> Manners:
+    return Manners(
+        knows_terms=draw.random() < 0.3,
+        deduplicates=draw.random() < 0.4,
+        evicts=draw.choice([0.0, 0.5]),
+        silent_fence=draw.choice([0.0, 0.0, 0.3]),
+        leaks=draw.choice([0.0, 0.0, 0.5]),
+        mute=draw.choice([0.0, 0.0, 0.005]),
+        resets=draw.choice([0.0, 0.0, 0.01]),
+        no_id=draw.choice([0.0, 0.0, 0.01]),
+        read_records=draw.choice([3, 64, 1024]),
+    )

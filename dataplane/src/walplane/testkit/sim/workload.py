@@ -1,0 +1,262 @@
+"""What users do to a simulated cluster: append, read, go on after their own death. Layer: testkit.
+
+Contract: a `User` is a program with the product's own client. Its memory of what it was told and
+what it read is the world's, so that it survives its kill: a reader goes on from the token of the
+last message it took, a producer goes on with new messages. Every operation is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from walplane.client import StreamingClient
+from walplane.client.reader import Reader
+from walplane.client.results import AppendResult, PartialAppendError
+from walplane.message.builder import insert
+from walplane.message.ids import ResumeToken
+from walplane.message.registry import MessageType
+from walplane.message.view import Batch
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
+from walplane.testkit.sim.cluster import SimCluster
+from walplane.testkit.sim.process import Process
+
+DEFINITE = {
+    ErrorCode.INVALID_ARGUMENT,
+    ErrorCode.CHANNEL_NOT_EXIST,
+    ErrorCode.RESOURCE_ACQUIRED,
+}
+"""What an append is refused with before anything of it left."""
+
+_EXPECTED = DEFINITE | {ErrorCode.OUTCOME_UNKNOWN}
+_RESTART_S = 0.1
+
+
+@dataclass
+class Tail:
+    """A reader that survives its program.
+
+    Attributes:
+        reading: all it got.
+        channel: what it reads.
+        token: where it goes on; None before the first message.
+        watermark: highest tick up to which it has everything.
+    """
+
+    reading: Reading
+    channel: str
+    start: str
+    token: ResumeToken | None = None
+    watermark: int = 0
+
+    def take(self, batch: Batch, watermark: int) -> None:
+        """The program has taken a batch."""
+        messages = self.reading.messages
+        if batch.type is MessageType.INSERT:
+            for message in batch:
+                place = (message.message_id, message.time_tick)
+                messages.append(Delivered(message.vchannel, message.payload, *place))
+        last = ResumeToken(
+            batch.last_confirmed, batch.last_tick, batch.envelope.term, batch.open_number
+        )
+        self.token = last
+        self.mark(watermark)
+
+    def mark(self, watermark: int) -> None:
+        """The reader says that it has everything up to `watermark`."""
+        if watermark > self.watermark:
+            self.watermark = watermark
+            self.reading.marks.append((len(self.reading.messages), watermark))
+
+
+@dataclass
+class Work:
+    """What all users share.
+
+    Attributes:
+        history: what happened.
+        vchannels: where they append and read; known once the collection is there.
+        operations: how many were begun.
+        unexpected: errors that no user should see.
+        tails: readers that follow, by their names.
+    """
+
+    cluster: SimCluster
+    history: History
+    vchannels: list[str] = field(default_factory=list)
+    operations: int = 0
+    unexpected: list[str] = field(default_factory=list)
+    tails: list[Tail] = field(default_factory=list)
+
+    def settle(self, attempt: Attempt, outcome: AppendResult | WalError) -> None:
+        """What became of an append."""
+        if isinstance(outcome, AppendResult):
+            attempt.outcome = Outcome.ACKNOWLEDGED
+            attempt.message_id, attempt.time_tick = outcome.message_id, outcome.time_tick
+            return
+        if outcome.code in DEFINITE:
+            attempt.outcome = Outcome.REFUSED
+        if outcome.code not in _EXPECTED:
+            self.unexpected.append(f"{attempt.payload!r} failed with {outcome}")
+
+
+class User:
+    """One program: it appends, it reads, and is started again when it was killed.
+
+    Args:
+        work: shared with all others.
+        host: where it runs.
+        appends: how many operations it has to do.
+        tails: readers that it keeps.
+        seed: of what it does.
+    """
+
+    def __init__(self, work: Work, host: str, appends: int, tails: list[Tail], seed: int) -> None:
+        """Starts its first process."""
+        self.done = asyncio.get_running_loop().create_future()
+        self.process = work.cluster.process(host)
+        self._work = work
+        self._host = host
+        self._left = appends
+        self._tails = tails
+        self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self._name = 0
+        self._start()
+
+    def kill(self) -> None:
+        """SIGKILL; it starts again soon."""
+        cluster = self._work.cluster
+        process = self.process
+        if not process.alive:
+            return
+        process.kill()
+        cluster.network.killed(process)
+        cluster.network.world(_RESTART_S, self._restart)
+
+    def kill_within(self, steps: int) -> None:
+        """SIGKILL before one of the next `steps` steps."""
+        self.process.burn(self._random.randint(1, steps), self.kill)
+
+    def _restart(self) -> None:
+        self.process = self._work.cluster.process(self._host)
+        self._start()
+
+    def _start(self) -> None:
+        self.process.start(self._run(self.process))
+
+    async def _run(self, process: Process) -> None:
+        while True:
+            try:
+                async with self._work.cluster.client(process) as client:
+                    for tail in self._tails:
+                        process.start(self._follow(client, tail), f"tail {tail.channel}")
+                    await self._produce(client, process)
+                    await asyncio.Event().wait()  # until the end of the world: its readers go on
+            except WalError as error:
+                if error.code is not ErrorCode.ON_SHUTDOWN:
+                    self._work.unexpected.append(f"{self._host} could not connect: {error}")
+
+    # --- appending -------------------------------------------------------------------------------
+
+    async def _produce(self, client: StreamingClient, process: Process) -> None:
+        window = asyncio.Semaphore(self._random.randint(1, 8))
+        tasks = set()
+        while self._left > 0:
+            self._left -= 1
+            await window.acquire()
+            task = process.start(self._operate(client, process.name), "append")
+            task.add_done_callback(lambda _: window.release())
+            tasks.add(task)
+            if self._random.random() < 0.6:
+                await asyncio.sleep(self._random.expovariate(1 / 0.04))
+        if tasks:
+            await asyncio.wait(tasks)
+        if not self.done.done():
+            self.done.set_result(None)
+
+    async def _operate(self, client: StreamingClient, producer: str) -> None:
+        self._work.operations += 1
+        vchannel = self._random.choice(self._work.vchannels)
+        timeout = self._random.choice([0.3, 2.0, 10.0, 60.0])
+        kind = self._random.random()
+        if kind < 0.06:
+            await self._append_many(client, producer, vchannel, timeout)
+        elif kind < 0.1:
+            await self._give_up_soon(client, producer, vchannel)
+        else:
+            big = kind > 0.985
+            await self._append(client, producer, vchannel, timeout, big=big)
+
+    async def _append(
+        self, client: StreamingClient, producer: str, vchannel: str, timeout_s: float, *, big: bool
+    ) -> None:
+        size = self._work.cluster.shape.max_record_bytes if big else 0
+        attempt = self._begin(producer, vchannel, size)
+        try:
+            result = await client.append(insert(vchannel, attempt.payload), timeout=timeout_s)
+        except WalError as error:
+            self._work.settle(attempt, error)
+        else:
+            self._work.settle(attempt, result)
+
+    async def _append_many(
+        self, client: StreamingClient, producer: str, vchannel: str, timeout_s: float
+    ) -> None:
+        attempts = [self._begin(producer, vchannel) for _ in range(self._random.randint(2, 5))]
+        outcomes: list[AppendResult | WalError]
+        try:
+            messages = [insert(attempt.vchannel, attempt.payload) for attempt in attempts]
+            outcomes = list(await client.append_many(messages, timeout=timeout_s))
+        except PartialAppendError as error:
+            outcomes = error.outcomes
+        except WalError as error:
+            outcomes = [error] * len(attempts)
+        for attempt, outcome in zip(attempts, outcomes, strict=True):
+            self._work.settle(attempt, outcome)
+
+    async def _give_up_soon(self, client: StreamingClient, producer: str, vchannel: str) -> None:
+        """A caller that is cancelled at some await: its message may be there or not."""
+        appending = asyncio.ensure_future(
+            self._append(client, producer, vchannel, timeout_s=60.0, big=False)
+        )
+        await asyncio.wait([appending], timeout=self._random.expovariate(1 / 0.002))
+        appending.cancel()
+
+    def _begin(self, producer: str, vchannel: str, size: int = 0) -> Attempt:
+        self._name += 1
+        payload = f"{self._host}/{self._name}/".encode()
+        payload += bytes(size) or b"x" * self._random.choice([0, 5, 60, 300])
+        return self._work.history.begin(producer, vchannel, payload)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def _follow(self, client: StreamingClient, tail: Tail) -> None:
+        while True:
+            self._work.operations += 1
+            reader = client.reader(tail.channel, start=tail.token or tail.start)
+            until = self._random.expovariate(1 / 4.0)
+            try:
+                async with asyncio.timeout(until), reader:
+                    watching = asyncio.ensure_future(self._watch(tail, reader))
+                    try:
+                        async for batch in reader.batches():
+                            if not isinstance(batch, Batch):
+                                raise TypeError("no plan appends transactions")
+                            tail.take(batch, reader.watermark)
+                    finally:
+                        watching.cancel()
+            except TimeoutError:
+                continue  # a program that reads a while, and again from its token
+            except WalError as error:
+                self._work.unexpected.append(f"a read of {tail.channel} failed with {error}")
+                return
+
+    async def _watch(self, tail: Tail, reader: Reader) -> None:
+        """A program that looks at the watermark now and then."""
+        while True:
+            await asyncio.sleep(0.25)
+            # Whatever was handed out was taken in the same step, so the reader's token is ours.
+            tail.token = reader.token or tail.token
+            tail.mark(reader.watermark)

@@ -1,0 +1,15 @@
+"""The simulation notices each safeguard that is switched off."""
+
+from __future__ import annotations
+
+import pytest
+
+from walplane.testkit.sim.judge import undisturbed
+from walplane.testkit.sim.mutations import MUTATIONS, Mutation, hunt
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_safeguard_that_is_off_is_noticed(mutation: Mutation) -> None:
+    with undisturbed() as free:
+        caught = hunt(mutation, free)
+    assert caught.verdict is not None, f"{mutation.name} got away in {mutation.within} seeds"

@@ -1,0 +1,1 @@
+"""Runs the simulation (`walplane.testkit.sim`) over many seeds, and its mutations."""
