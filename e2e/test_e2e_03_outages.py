@@ -24,6 +24,7 @@ def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: Cl
     operator = kubectl.at("walplane")
     with client.load(ready.address, "no-operator") as load:
         before = ready.quiet()
+        load.mark()
         operator("scale", "deployment/walplane", "--replicas=0")
         operator("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=walplane")
         away = time.monotonic()
@@ -46,6 +47,7 @@ def test_half_a_minute_without_the_api_server(
     """The API server is killed for 30 s; no PChannel changes its term."""
     with client.load(ready.address, "no-api-server") as load:
         before = ready.quiet()
+        load.mark()
         with api_server_away(kind):
             time.sleep(API_SERVER_AWAY_S)
         settled_after_outage(kubectl, image)

@@ -95,6 +95,7 @@ def test_a_second_cluster_on_the_same_prefix_is_refused(
     rival = Demo(kubectl, "rival")
     with client.load(ready.address, "claimed") as load:
         before = ready.quiet()
+        load.mark()
         count = len(before)
         rival.apply(walcluster("rival", pchannels={"count": count, "prefix": "default-demo"}))
         try:

@@ -141,6 +141,13 @@ class Load:
 
         self._pod.kubectl.until(f"{count} more appends of {self.name}", reached, seconds)
 
+    def mark(self) -> None:
+        """Counts gaps from now on."""
+        mark = f"{self._directory}/mark"
+        self._pod("touch", mark)
+        seen = ("sh", "-c", f"test ! -e {mark} && echo seen")
+        self._pod.kubectl.until("the mark is seen", lambda: bool(self._pod(*seen)), 10)
+
     def stop(self) -> None:
         """Stops it, and waits for its verdict."""
         self._pod("touch", f"{self._directory}/stop")
@@ -157,7 +164,8 @@ class Load:
         """Prints what was seen; returns what was lost, doubled, reordered or refused.
 
         Args:
-            gap: seconds that two acknowledgements of one VChannel may be apart at most.
+            gap: seconds that two acknowledgements of one VChannel may be apart at most, since
+                the mark.
         """
         longest = float(self.final["longest_gap"])
         print(

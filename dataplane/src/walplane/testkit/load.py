@@ -2,8 +2,8 @@
 
 Contract: appends to a new collection until the file `stop` lies in the directory; then reads
 everything back and judges it. `state.json` there is replaced five times a second, so that a test
-can look without a connection that must last; with `done` in it, it is the last one. Layer: testkit;
-for tests only.
+can look without a connection that must last; with `done` in it, it is the last one. A file `mark`
+there is taken away, and gaps are counted from then on. Layer: testkit; for tests only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,26 @@ _ERRORS_TOLD = 10
 
 async def run(address: str, collection: str, shards: int, directory: Path) -> int:
     """Appends until told to stop; returns 0 when nothing was lost, doubled or out of order."""
-    stop = directory / "stop"
+    stop, mark, since = directory / "stop", directory / "mark", 0.0
     async with PodLoad.running(address, shards, collection) as load:
         while not await asyncio.to_thread(stop.exists):
-            await asyncio.to_thread(_write, directory, _state(load))
+            if await asyncio.to_thread(mark.exists):
+                since = time.monotonic()
+                await asyncio.to_thread(mark.unlink)
+            await asyncio.to_thread(_write, directory, _state(load, since))
             await asyncio.sleep(_STEP_S)
     violations = await load.verdict()
-    last = {**_state(load), "done": True, "violations": violations}
+    last = {**_state(load, since), "done": True, "violations": violations}
     await asyncio.to_thread(_write, directory, last)
     return 1 if violations else 0
 
 
-def _state(load: PodLoad) -> dict[str, Any]:
+def _state(load: PodLoad, since: float) -> dict[str, Any]:
     return {
         "done": False,
         "acknowledged": load.acknowledged,
         "least": min(map(len, load.acknowledged_at.values()), default=0),
-        "longest_gap": round(load.longest_gap(), 3),
+        "longest_gap": round(load.longest_gap(since), 3),
         "errors": [str(error) for error in load.errors[:_ERRORS_TOLD]],
     }
 

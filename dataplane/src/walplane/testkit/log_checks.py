@@ -18,7 +18,7 @@ but records and a `History`, so that they judge simulated and real clusters alik
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 from walplane.backends.interface import Record
@@ -53,16 +53,26 @@ def check_attempts(log: LogView, attempts: Sequence[Attempt]) -> Iterator[str]:
             yield f"I2 {log.pchannel} has {payload!r}, which nobody appended"
 
 
-def check_reading(reading: Reading, log: LogView, vchannel: str) -> Iterator[str]:
-    """I4, I7 and I14 of one reading of `vchannel` (empty: of the whole PChannel)."""
+def check_reading(
+    reading: Reading, log: LogView, vchannel: str, acknowledged: Collection[bytes]
+) -> Iterator[str]:
+    """I4, I7 and I14 of one reading of `vchannel` (empty: of the whole PChannel).
+
+    Args:
+        reading: what a reader got.
+        log: what was there to get.
+        vchannel: the part of `log` that it read.
+        acknowledged: payloads; what a caller gave up may be written after a complete reading.
+    """
     whole = log.messages(vchannel)
     got = [_logged(message) for message in reading.messages]
     start = _start_of(reading, got, whole)
     if whole[start : start + len(got)] != got:
         yield f"I4 {reading.reader} of {reading.vchannel}: {_difference(got, whole[start:])}"
         return
-    if reading.complete and start + len(got) < len(whole):
-        yield f"I4 {reading.reader} of {reading.vchannel} ends before {whole[start + len(got)]}"
+    behind = whole[start + len(got) :] if reading.complete else []
+    for message in [each for each in behind if each.payload in acknowledged][:1]:
+        yield f"I4 {reading.reader} of {reading.vchannel} ends before {message}"
     ticks = [message.time_tick for message in whole]
     for count, watermark in reading.marks:
         due = bisect_right(ticks, watermark) - start

@@ -73,12 +73,17 @@ class PodLoad:
                 self._progress.clear()
                 await self._progress.wait()
 
-    def longest_gap(self) -> float:
-        """The longest time between two acknowledgements of one VChannel, in seconds."""
+    def longest_gap(self, since: float = 0.0) -> float:
+        """The longest time between two acknowledgements of one VChannel, in seconds.
+
+        Args:
+            since: monotonic seconds; what was before does not count.
+        """
         gaps = (
-            (after - before)
+            after - max(before, since)
             for times in self.acknowledged_at.values()
             for before, after in itertools.pairwise(times)
+            if after > since
         )
         return max(gaps, default=0.0)
 

@@ -22,7 +22,7 @@ import structlog
 from walplane.backends.interface import Record
 from walplane.channel import is_pchannel, meta_topic, pchannel_of
 from walplane.testkit import log_checks
-from walplane.testkit.history import History
+from walplane.testkit.history import History, Outcome
 from walplane.testkit.history import check as check_history
 from walplane.testkit.log_view import LogView
 from walplane.testkit.sim.disk import Topic
@@ -110,11 +110,14 @@ def _judge_log(run: Run, pchannel: str) -> list[str]:
     found = log_checks.check_log(log)
     found += log_checks.check_attempts(log, mine)
     found += log_checks.check_read_ticks(history, pchannel)
+    acknowledged = {
+        attempt.payload for attempt in history.attempts if attempt.outcome is Outcome.ACKNOWLEDGED
+    }
     for reading in history.readings:
         if reading.vchannel == pchannel:
-            found += log_checks.check_reading(reading, log, "")
+            found += log_checks.check_reading(reading, log, "", acknowledged)
         elif not is_pchannel(reading.vchannel) and pchannel_of(reading.vchannel) == pchannel:
-            found += log_checks.check_reading(reading, log, reading.vchannel)
+            found += log_checks.check_reading(reading, log, reading.vchannel, acknowledged)
     meta = meta_topic(pchannel)
     found += log_checks.check_checkpoints(log, meta, _records(topics[meta]))
     return found

@@ -85,9 +85,7 @@ class Network:
         for connection in list(self._connections):
             hosts = {connection.client.host, connection.server.host}
             if hosts == {source, target}:
-                for end in (connection.client, connection.server):
-                    later = self._random.uniform(*_GIVE_UP_S)
-                    self.world(later, self._give_up, connection, end, (source, target))
+                self._notice_later(connection, (source, target))
 
     def heal(self, source: str = "", target: str = "") -> None:
         """Undoes one cut; without names, all of them."""
@@ -111,9 +109,18 @@ class Network:
                 self.forget(connection)
                 self.world(self._random.uniform(*_RESET_S), connection.broken, other)
 
+    def _notice_later(self, connection: Connection, way: tuple[str, str]) -> None:
+        """Keepalives go unanswered: both ends give the connection up, unless the cut heals."""
+        for end in (connection.client, connection.server):
+            later = self._random.uniform(*_GIVE_UP_S)
+            self.world(later, self._give_up, connection, end, way)
+
     def _give_up(self, connection: Connection, end: Process, way: tuple[str, str]) -> None:
         if way in self._cut and connection in self._connections:
             connection.broken(end)
+            # The other end is told when it asks, also where the cut has healed meanwhile.
+            other = connection.server if end is connection.client else connection.client
+            self.world(self._random.uniform(*_GIVE_UP_S), connection.broken, other)
 
     # --- travelling ------------------------------------------------------------------------------
 
@@ -136,6 +143,10 @@ class Network:
     def remember(self, connection: Connection) -> None:
         """`connection` breaks with either of its ends from now on."""
         self._connections[connection] = None
+        client, server = connection.client.host, connection.server.host
+        for way in ((client, server), (server, client)):
+            if way in self._cut:  # it was being made when the way was cut
+                self._notice_later(connection, way)
 
     def forget(self, connection: Connection) -> None:
         """`connection` is over."""
