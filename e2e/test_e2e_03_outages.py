@@ -9,7 +9,7 @@ import pytest
 from devservices.e2e.client_pod import ClientPod
 from devservices.e2e.demo import Demo
 from devservices.kind import KindCluster, Kubectl
-from devservices.kind.faults import api_server_away, settled_after_outage
+from devservices.kind.faults import api_server_away, settled_after_outage, way_into
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -48,8 +48,12 @@ def test_half_a_minute_without_the_api_server(
     with client.load(ready.address, "no-api-server") as load:
         before = ready.quiet()
         load.mark()
+        inside = way_into(kubectl, "client")
         with api_server_away(kind):
-            time.sleep(API_SERVER_AWAY_S)
+            away = time.monotonic()
+            read = inside("walplane", "--address", ready.address, "tail", load.name, "-o", "json")
+            assert read.count("INSERT") >= 800
+            time.sleep(max(0.0, API_SERVER_AWAY_S - (time.monotonic() - away)))
         settled_after_outage(kubectl, image)
         ready.ready()
         load.more(100)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from devservices.kind.cluster import KindCluster
@@ -11,6 +12,7 @@ from devservices.kind.kubectl import Kubectl
 
 _MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 _AWAY = "/etc/kubernetes/kube-apiserver.yaml"
+_INSIDE_S = 60.0
 _PROBE_POD = "probe-after-outage"
 
 
@@ -36,6 +38,30 @@ def api_server_away(cluster: KindCluster) -> Iterator[None]:
         yield
     finally:
         _inside(container, f"test ! -e {_AWAY} || mv {_AWAY} {_MANIFEST}")
+
+
+def way_into(kubectl: Kubectl, pod: str) -> Callable[..., str]:
+    """Runs commands in `pod` from its worker: found while the API server is there, works without.
+
+    What it returns takes the words of a command and returns what that printed.
+    """
+    found = kubectl.get("pod", pod)
+    worker = found["spec"]["nodeName"]
+    container = found["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+
+    def run(*command: str) -> str:
+        name = f"e2e-{secrets.token_hex(4)}"
+        run_in = ["ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id", name, container, *command]
+        done = subprocess.run(
+            ["docker", "exec", worker, *run_in],
+            capture_output=True,
+            text=True,
+            timeout=_INSIDE_S,
+            check=True,
+        )
+        return done.stdout
+
+    return run
 
 
 def settled_after_outage(kubectl: Kubectl, image: str) -> None:
