@@ -63,7 +63,7 @@ class KindCluster:
         """
         with locked(_LOCK):
             if self.local:
-                subprocess.run([_local() / "start.sh", self.name, CONFIG], check=True)
+                subprocess.run(["bash", _local() / "start.sh", self.name, CONFIG], check=True)
                 return
             self._check_tools()
             if self.name in _output("kind", "get", "clusters").split():
