@@ -53,4 +53,4 @@ bench: $(STAMP)  ## the benchmark rows, with table and chart
 	@$(BIN)/python -m benchmarks --out bench-out
 
 clean:  ## remove what the targets made
-	@rm -rf $(VENV) .demo bench-out .devservices
+	@rm -rf $(VENV) .demo bench-out .devservices wheels

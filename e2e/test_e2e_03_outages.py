@@ -8,15 +8,30 @@ import pytest
 
 from devservices.e2e.client_pod import ClientPod
 from devservices.e2e.demo import Demo
-from devservices.kind import KindCluster, Kubectl
+from devservices.kind import KindCluster, Kubectl, KubectlError
 from devservices.kind.faults import api_server_away, settled_after_outage, way_into
 
 pytestmark = pytest.mark.timeout(500)
 
 OPERATOR_AWAY_S = 60
 API_SERVER_AWAY_S = 30
-_NOTICED_S = 2.0
+_NOTICED_S = 5.0
 """Longest pause of appends that a user would not call an outage."""
+
+
+def operators(kubectl: Kubectl) -> list[str]:
+    """Pods of the operator; the pod of `helm test` is none of them."""
+    return [
+        each["metadata"]["name"]
+        for each in kubectl.items("pods")
+        if each["metadata"].get("ownerReferences")
+    ]
+
+
+def leader(kubectl: Kubectl) -> str:
+    """Which operator works."""
+    found: str = kubectl.get("lease", "walplane-operator")["spec"]["holderIdentity"]
+    return found
 
 
 def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: ClientPod) -> None:
@@ -25,8 +40,9 @@ def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: Cl
     with client.load(ready.address, "no-operator") as load:
         before = ready.quiet()
         load.mark()
+        led = leader(operator)
         operator("scale", "deployment/walplane", "--replicas=0")
-        operator("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=walplane")
+        kubectl.until("no operator runs", lambda: not operators(operator))
         away = time.monotonic()
         load.more(100)
         read = client("walplane", "--address", ready.address, "tail", load.name, "-o", "json")
@@ -34,11 +50,9 @@ def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: Cl
         time.sleep(max(0.0, OPERATOR_AWAY_S - (time.monotonic() - away)))
         load.more(20)
         operator("scale", "deployment/walplane", "--replicas=2")
-        operator("rollout", "status", "deployment/walplane", "--timeout=60s")
-        ready.ready()
-        load.more(100)
+        kubectl.until("another operator leads", lambda: leader(operator) not in ("", led))
+        assert ready.quiet() == before
     assert load.faults(_NOTICED_S) == []
-    assert ready.terms() == before
 
 
 def test_half_a_minute_without_the_api_server(
@@ -48,14 +62,16 @@ def test_half_a_minute_without_the_api_server(
     with client.load(ready.address, "no-api-server") as load:
         before = ready.quiet()
         load.mark()
+        load.more(100)
         inside = way_into(kubectl, "client")
         with api_server_away(kind):
             away = time.monotonic()
             read = inside("walplane", "--address", ready.address, "tail", load.name, "-o", "json")
             assert read.count("INSERT") >= 800
             time.sleep(max(0.0, API_SERVER_AWAY_S - (time.monotonic() - away)))
+            with pytest.raises(KubectlError):
+                kubectl("get", "--raw", "/livez", seconds=5)
         settled_after_outage(kubectl, image)
         ready.ready()
-        load.more(100)
+        assert ready.quiet() == before
     assert load.faults(_NOTICED_S) == []
-    assert ready.terms() == before

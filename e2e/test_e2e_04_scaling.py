@@ -75,7 +75,8 @@ def test_a_pinned_pchannel_moves_to_its_node(
     ready: Demo, kubectl: Kubectl, client: ClientPod
 ) -> None:
     """`kubectl patch pchannel demo-3` with `pinnedNode`; without it, the balance goes on."""
-    target = next(name for name in ready.spread() if name != ready.channels()["demo-3"].get("node"))
+    here = ready.channels()["demo-3"].get("node")
+    target = next(name for name in ready.spread() if name not in ("", here))
     with client.load(ready.address, "pinned") as load:
         pin = f'{{"spec": {{"pinnedNode": "{target}"}}}}'
         kubectl("patch", "pchannel", "demo-3", "--type=merge", "-p", pin)
@@ -96,14 +97,16 @@ def test_a_paused_cluster_is_left_alone(ready: Demo, kubectl: Kubectl) -> None:
     ready.patch('{"spec": {"paused": true}}')
     kubectl.until("it says so", lambda: ready.show()["status"]["phase"] == "Paused", 20)
     assert ready.condition("Progressing")["reason"] == "Paused"
-    ready.scale(2)
-    generation = ready.show()["metadata"]["generation"]
-    kubectl.until(
-        "the new spec is seen",
-        lambda: ready.show()["status"]["observedGeneration"] == generation,
-        20,
-    )
-    assert kubectl.get("statefulset", "demo-node")["spec"]["replicas"] == 3
-    ready.scale(3)
-    ready.patch('{"spec": {"paused": false}}')
+    try:
+        ready.scale(2)
+        generation = ready.show()["metadata"]["generation"]
+        kubectl.until(
+            "the new spec is seen",
+            lambda: ready.show()["status"]["observedGeneration"] == generation,
+            20,
+        )
+        assert kubectl.get("statefulset", "demo-node")["spec"]["replicas"] == 3
+    finally:
+        ready.scale(3)
+        ready.patch('{"spec": {"paused": false}}')
     kubectl.until("it runs again", lambda: ready.show()["status"]["phase"] == "Running", 30)

@@ -11,7 +11,7 @@ from devservices.kind.kubectl import Object
 
 pytestmark = pytest.mark.timeout(400)
 
-_NOTICED_S = 2.0
+_NOTICED_S = 5.0
 """Longest pause of appends that a user would not call an outage."""
 
 PULSAR = {"serviceUrl": "pulsar://pulsar:6650", "adminUrl": "http://pulsar:8080"}

@@ -56,7 +56,7 @@ def test_deleted_and_made_again_over_the_kept_topics(
     old, terms, count = ready.uid(), ready.terms(), len(ready.channels())
     kubectl("delete", "walcluster", "demo", "--timeout=90s", seconds=100)
     gone = ("get", "pods,pchannels,leases", "-l", "walplane.dev/cluster=demo", "-o", "name")
-    kubectl.until("everything of it is gone", lambda: kubectl(*gone) == "", 150)
+    kubectl.until("everything of it is gone", lambda: kubectl(*gone) == "", 90)
     assert len(topics(client, "default-demo")) >= 2 * count
 
     ready.apply(EXAMPLES / "walcluster.yaml")

@@ -47,7 +47,16 @@ def _pytest(cluster: KindCluster, images: Images, arguments: list[str]) -> int:
         "WALPLANE_E2E_IMAGE": images.walplane,
         "WALPLANE_E2E_PULSAR_IMAGE": images.pulsar,
     }
-    command = [sys.executable, "-m", "pytest", "e2e", "-rP", "--tb=short", "--durations=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "e2e",
+        "-rP",
+        "--tb=short",
+        "--durations=0",
+        "--maxfail=3",
+    ]
     return subprocess.run([*command, *arguments], cwd=ROOT, env=environment, check=False).returncode
 
 

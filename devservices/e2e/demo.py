@@ -82,7 +82,7 @@ class Demo:
             for each in leases
         }
 
-    def quiet(self, seconds: float = 15.0) -> dict[str, int]:
+    def quiet(self, seconds: float = 20.0) -> dict[str, int]:
         """Waits until no PChannel has changed its term for so long; returns the terms.
 
         The balance policy waits for numbers that have settled: what a test does next must not be

@@ -74,8 +74,8 @@ class KindCluster:
             subprocess.run([*made, "--config", str(CONFIG), "--wait", "180s"], check=True)
 
     def down(self) -> None:
-        """Deletes the cluster, if it is there."""
-        if shutil.which("kind"):
+        """Deletes the cluster, if it is there; without a docker there is none."""
+        if shutil.which("kind") and _docker_answers():
             subprocess.run(["kind", "delete", "cluster", "--name", self.name], check=True)
 
     def workers(self) -> list[str]:
@@ -94,8 +94,12 @@ class KindCluster:
         for tool, hint in _HINTS.items():
             if not shutil.which(tool):
                 raise ToolMissingError(f"{tool} is missing: {hint}")
-        if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        if not _docker_answers():
             raise ToolMissingError("no docker answers: start dockerd, or join the group docker")
+
+
+def _docker_answers() -> bool:
+    return not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
 
 
 def _local() -> Path:

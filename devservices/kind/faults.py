@@ -33,7 +33,7 @@ def signal_pod(kubectl: Kubectl, pod: str, number: str) -> None:
 def api_server_away(cluster: KindCluster) -> Iterator[None]:
     """No API server while the body runs: its manifest is moved away and its process killed."""
     container = cluster.control_plane
-    _inside(container, f"mv {_MANIFEST} {_AWAY} && pkill -KILL kube-apiserver")
+    _inside(container, f"mv {_MANIFEST} {_AWAY} && pkill -KILL kube-apiserver", check=True)
     try:
         yield
     finally:
@@ -78,12 +78,13 @@ def settled_after_outage(kubectl: Kubectl, image: str) -> None:
     kubectl.until("the controller manager renews its Lease", renewed, 180)
     kubectl("delete", "pod", _PROBE_POD, "--ignore-not-found", "--wait=true")
     probe = ("run", _PROBE_POD, f"--image={image}", "--restart=Never", "--command", "--", "true")
-    kubectl.until("a pod can be made", lambda: bool(kubectl(*probe)), 60)
+    there = ("get", "pod", _PROBE_POD, "--ignore-not-found", "-o", "name")
+    kubectl.until("a pod can be made", lambda: bool(kubectl(*there) or kubectl(*probe)), 60)
     phase = ("get", "pod", _PROBE_POD, "-o", "jsonpath={.status.phase}")
     kubectl.until("a new pod runs", lambda: kubectl(*phase) == "Succeeded", 180)
     kubectl("delete", "pod", _PROBE_POD, "--wait=false")
 
 
-def _inside(container: str, script: str) -> str:
+def _inside(container: str, script: str, *, check: bool = False) -> str:
     command = ["docker", "exec", container, "sh", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=check).stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,20 @@ class Kubectl:
         return Kubectl(self.context, namespace)
 
     def __call__(self, *arguments: str, stdin: str | None = None, seconds: float = _CALL_S) -> str:
-        """Runs `kubectl ARGUMENTS`; returns what it printed.
+        """Runs `kubectl ARGUMENTS`; returns what it printed, warnings left out.
 
         Raises:
             KubectlError: it failed, or did not end within `seconds`.
         """
+        return self._run(arguments, stdin, seconds).stdout
+
+    def warnings(self, *arguments: str) -> str:
+        """Runs `kubectl ARGUMENTS`; returns the warnings that it printed."""
+        return self._run(arguments, None, _CALL_S).stderr
+
+    def _run(
+        self, arguments: Sequence[str], stdin: str | None, seconds: float
+    ) -> subprocess.CompletedProcess[str]:
         command = ["kubectl", "--context", self.context, "-n", self.namespace, *arguments]
         try:
             done = subprocess.run(
@@ -52,7 +61,7 @@ class Kubectl:
             raise KubectlError(f"{' '.join(arguments)}: no answer in {seconds:g} s") from None
         if done.returncode:
             raise KubectlError((done.stderr or done.stdout).strip())
-        return done.stdout
+        return done
 
     def apply(self, *manifests: Path | Object) -> str:
         """`kubectl apply -f` of files or objects."""

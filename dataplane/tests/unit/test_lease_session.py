@@ -158,7 +158,8 @@ async def test_a_session_knows_that_its_rights_are_gone(api: KubeApi, store: Kub
         before = running.session.renewals
         await until(lambda: running.session.renewals > before, 10)
         assert not refused.done(), "a starting API server forbids for a moment"
-        api.answer(403, times=1000)
+        api.answer(403, times=2)
+        api.answer(401, times=1000)
         await until(lambda: running.session._forbidden_since is not None, 10)
         running.clock.ahead += 3.0
         async with asyncio.timeout(10):

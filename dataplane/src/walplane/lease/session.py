@@ -17,7 +17,7 @@ import structlog
 from walplane.lease import contract
 from walplane.lease.contract import Body, Identity
 from walplane.lease.report import Report
-from walplane.lease.store import FORBIDDEN, NOT_FOUND, ApiError, LeaseStore
+from walplane.lease.store import FORBIDDEN, NOT_FOUND, UNAUTHORIZED, ApiError, LeaseStore
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 
@@ -97,8 +97,8 @@ class Session:
     async def refused(self, seconds: float) -> None:
         """Returns once the API server has forbidden every renewal for so many seconds.
 
-        A starting API server forbids for a moment; one that goes on has taken the rights away, as
-        happens when the cluster that this process is of is deleted.
+        A starting API server forbids for a moment; one that goes on has taken the rights away, and
+        then the account, as happens when the cluster that this process is of is deleted.
         """
         while True:
             since = self._forbidden_since
@@ -139,7 +139,7 @@ class Session:
             await self._store.delete(body)
 
     def _note_refusal(self, error: ApiError) -> None:
-        if error.status != FORBIDDEN:
+        if error.status not in (UNAUTHORIZED, FORBIDDEN):
             self._forbidden_since = None
         elif self._forbidden_since is None:
             self._forbidden_since = self._runtime.monotonic()

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from walplane.lease.contract import Body
 from walplane.rpc.errors import ErrorCode, WalError
 
-FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 403, 404, 409, 410
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 401, 403, 404, 409, 410
 
 
 class ApiError(WalError):
