@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import grpc
 import pytest
 
 from walplane.client.config import ClientConfig
@@ -170,3 +171,40 @@ async def test_the_stream_is_opened_again_and_ends_with_close(
     await discovery.close()
     await until(lambda: not coord.streams)
     await again.stop(0)
+
+
+class Quitter(HandCoord):
+    """Cancels its first stream, as a server that stops may, and tells nonsense on its second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams = 0
+
+    async def Discover(
+        self, _requests: object, context: grpc.aio.ServicerContext[object, object]
+    ) -> AsyncIterator[coord_pb2.DiscoverResponse]:
+        self.streams += 1
+        if self.streams == 2:
+            yield snapshot((1, 2), coord_pb2.ChannelAssignment(pchannel=P0, state=99))  # type: ignore[arg-type]
+        yield snapshot((1, self.streams), assignment(self.streams))
+        if self.streams == 1:
+            await context.abort(grpc.StatusCode.CANCELLED, "cancelling all calls")
+        await asyncio.Event().wait()
+
+
+async def test_whatever_ends_a_stream_it_is_opened_again() -> None:
+    quitter = Quitter()
+
+    def add(server: object) -> None:
+        coord_pb2_grpc.add_StreamingCoordServicer_to_server(quitter, server)  # type: ignore[arg-type]
+
+    server = await start_server("127.0.0.1:0", {"coord": add})
+    channel = connect(server.address)
+    discovery = Discovery(channel, server.address, ClientConfig())
+    try:
+        await discovery.start(10)
+        await until(lambda: discovery.topology.assignments[P0].term == 3, 10)
+    finally:
+        await discovery.close()
+        await channel.close()
+        await server.stop(0)

@@ -16,11 +16,13 @@ import grpc
 import structlog
 
 from walplane.client.config import ClientConfig
+from walplane.rpc.channel import ended_from_afar
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 
+_REPORTER_ENDS_S = 1.0
 _MAX_REPORTS = 1024
 ASSIGNED = "ASSIGNED"
 
@@ -249,6 +251,15 @@ class Discovery:
                 self._last_error = "the discovery stream ended"
             except grpc.aio.AioRpcError as error:
                 self._note(error)
+            except asyncio.CancelledError:
+                if not ended_from_afar():
+                    raise
+                self._last_error = "the coordinator cancelled the discovery stream"
+            except WalError:
+                raise  # nobody to follow: told to whoever starts this client
+            except Exception as error:  # a client without discovery would be lost, and not know why
+                self._last_error = repr(error)
+                _log.exception("discovery failed", address=self._address)
             if self._topology is not before:
                 delay = self._config.backoff_min_s
             await asyncio.sleep(delay)
@@ -264,7 +275,7 @@ class Discovery:
         finally:
             reporter.cancel()
             call.cancel()
-            await asyncio.wait([reporter])
+            await asyncio.wait([reporter], timeout=_REPORTER_ENDS_S)
 
     async def _send_reports(
         self,

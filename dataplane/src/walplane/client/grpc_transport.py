@@ -18,7 +18,7 @@ from walplane.client.results import Written
 from walplane.client.transport import Answer, ConsumeStream, Delivery, ProduceStream
 from walplane.message.codec import varint
 from walplane.message.ids import MessageID, ResumeToken
-from walplane.rpc.channel import Connect
+from walplane.rpc.channel import Connect, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
@@ -134,12 +134,20 @@ class _GrpcProduce:
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await _failure(self._call, error, self._subject) from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            raise _ended(self._subject) from error
 
     async def _read(self) -> streaming_pb2.ProduceResponse:
         try:
             response = await self._call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await _failure(self._call, error, self._subject) from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            raise _ended(self._subject) from error
         if isinstance(response, streaming_pb2.ProduceResponse):
             return response
         raise _ended(self._subject)
@@ -155,6 +163,10 @@ class _GrpcConsume:
             response = await self._call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await _failure(self._call, error, self._subject) from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            raise _ended(self._subject) from error
         if not isinstance(response, streaming_pb2.ConsumeResponse):
             raise _ended(self._subject)
         entries = [
@@ -174,6 +186,10 @@ class _GrpcConsume:
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await _failure(self._call, error, self._subject) from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            raise _ended(self._subject) from error
 
     async def close(self) -> None:
         self._call.cancel()

@@ -13,7 +13,7 @@ import grpc
 from walplane.channel import pchannel_of
 from walplane.coord.ports import AssignmentSource
 from walplane.message.ids import MessageID
-from walplane.rpc.channel import Connect
+from walplane.rpc.channel import Connect, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2, streaming_pb2_grpc
@@ -49,6 +49,11 @@ class NodeAppender:
             return _result(await _answer(call, subject))
         except grpc.aio.AioRpcError as error:
             raise WalError.from_rpc(error, subject) from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            stopping = f"{subject} cancelled the stream: it is being stopped"
+            raise WalError(ErrorCode.ON_SHUTDOWN, stopping) from error
         except asyncio.InvalidStateError as error:  # the node ended the call before it was asked
             raise await _ended(call, subject) from error
         finally:

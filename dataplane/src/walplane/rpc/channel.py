@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import grpc
@@ -35,6 +36,16 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.use_local_subchannel_pool", 1),  # clients do not share each other's backoff
     ("grpc.enable_http_proxy", 0),
 ]
+
+
+def ended_from_afar() -> bool:
+    """Whether a CancelledError in hand only says that the other side cancelled the call.
+
+    grpc raises it for every stream that ends with the status CANCELLED, as a server that stops may
+    end one. Taken for a cancellation of the task it would end, unnoticed, whoever reads the stream.
+    """
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 Connect = Callable[[str], grpc.aio.Channel]
