@@ -254,7 +254,7 @@ class Discovery:
             except asyncio.CancelledError:
                 if not ended_from_afar():
                     raise
-                self._last_error = "the coordinator cancelled the discovery stream"
+                self._last_error = "the discovery stream was cancelled"
             except WalError:
                 raise  # nobody to follow: told to whoever starts this client
             except Exception as error:  # a client without discovery would be lost, and not know why

@@ -39,10 +39,10 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
 
 
 def ended_from_afar() -> bool:
-    """Whether a CancelledError in hand only says that the other side cancelled the call.
+    """Whether a CancelledError in hand only says that the call was cancelled, not the task.
 
-    grpc raises it for every stream that ends with the status CANCELLED, as a server that stops may
-    end one. Taken for a cancellation of the task it would end, unnoticed, whoever reads the stream.
+    grpc raises it for whoever reads or writes a call that something else has cancelled. Taken for a
+    cancellation of the task it would end the reader of the stream unnoticed.
     """
     task = asyncio.current_task()
     return task is not None and not task.cancelling()
