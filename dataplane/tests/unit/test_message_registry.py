@@ -323,3 +323,9 @@ def test_properties_and_trace_parent_have_limits() -> None:
     long = envelope()
     long.trace_parent = "0" * 257
     assert "W3C traceparent" in refusal(long)
+
+
+def test_no_client_says_which_segment_its_rows_are_in() -> None:
+    names_one = envelope()
+    names_one.segment_id = 7
+    assert "the log's owner decides" in refusal(names_one)

@@ -74,6 +74,7 @@ def test_stamps_and_lengths_fit_the_room_left_for_them() -> None:
     before = made.envelope.ByteSize() + len(made.body)
     envelope = made.envelope
     envelope.term = envelope.first_tick = envelope.watermark = largest
+    envelope.segment_id = -1  # ten bytes, as no other
     furthest = MessageID("woodpecker", (largest,) * 4, (1 << 32) - 1, (1 << 32) - 1)
     envelope.last_confirmed.CopyFrom(furthest.to_proto())
     content = log_pb2.FrameContent(term=largest, open_number=largest, number=largest, acked=largest)

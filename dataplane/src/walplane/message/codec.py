@@ -18,8 +18,8 @@ from walplane.message.head import PAYLOADS_TAG, read_head
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
-ENTRY_ROOM_BYTES = 128
-"""What its owner's stamps (term, ticks, LastConfirmed) and lengths add to an entry, at most."""
+ENTRY_ROOM_BYTES = 144
+"""What its owner's stamps (term, ticks, LastConfirmed, segment) and lengths add to it, at most."""
 
 FRAME_ROOM_BYTES = 64
 """What a frame adds to its entries, at most."""

@@ -298,6 +298,8 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
         way = "ask the coordinator for it" if spec.is_broadcast else "append it to one VChannel"
         raise _invalid(f"{name} goes to {spec.dispatch.value}: {way}")
     _check_target(spec, envelope)
+    if envelope.segment_id:
+        raise _invalid(f"{name} names a segment: which one it is in, the log's owner decides")
     if len(envelope.trace_parent) > _MAX_TRACE_PARENT:
         raise _invalid(f"the trace parent of a {name} is too long: send a W3C traceparent")
     if envelope.properties:

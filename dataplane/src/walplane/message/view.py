@@ -72,6 +72,11 @@ class ImmutableMessage(NamedTuple):
         return self.batch.envelope.term
 
     @property
+    def segment_id(self) -> int:
+        """The segment that the rows of an Insert are in; 0 for all else."""
+        return self.batch.envelope.segment_id
+
+    @property
     def properties(self) -> dict[str, str]:
         """Its properties."""
         return dict(self.batch.envelope.properties)

@@ -134,7 +134,7 @@ class ReplicateHeader(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., message_id: _Optional[_Union[MessageID, _Mapping]] = ..., last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., vchannel: _Optional[str] = ..., txn: _Optional[_Union[TxnContext, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("version", "type", "vchannel", "collection_id", "partition_id", "schema_version", "term", "first_tick", "count", "watermark", "last_confirmed", "producer", "txn", "payload_format", "trace_parent", "broadcast", "replicate", "properties", "is_pchannel_level")
+    __slots__ = ("version", "type", "vchannel", "collection_id", "partition_id", "schema_version", "term", "first_tick", "count", "watermark", "last_confirmed", "producer", "txn", "payload_format", "trace_parent", "broadcast", "replicate", "properties", "is_pchannel_level", "segment_id")
     class PropertiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +161,7 @@ class Envelope(_message.Message):
     REPLICATE_FIELD_NUMBER: _ClassVar[int]
     PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     IS_PCHANNEL_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
     version: int
     type: int
     vchannel: str
@@ -180,7 +181,8 @@ class Envelope(_message.Message):
     replicate: ReplicateHeader
     properties: _containers.ScalarMap[str, str]
     is_pchannel_level: bool
-    def __init__(self, version: _Optional[int] = ..., type: _Optional[int] = ..., vchannel: _Optional[str] = ..., collection_id: _Optional[int] = ..., partition_id: _Optional[int] = ..., schema_version: _Optional[int] = ..., term: _Optional[int] = ..., first_tick: _Optional[int] = ..., count: _Optional[int] = ..., watermark: _Optional[int] = ..., last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., producer: _Optional[_Union[ProducerBatch, _Mapping]] = ..., txn: _Optional[_Union[TxnContext, _Mapping]] = ..., payload_format: _Optional[_Union[PayloadFormat, str]] = ..., trace_parent: _Optional[str] = ..., broadcast: _Optional[_Union[BroadcastHeader, _Mapping]] = ..., replicate: _Optional[_Union[ReplicateHeader, _Mapping]] = ..., properties: _Optional[_Mapping[str, str]] = ..., is_pchannel_level: _Optional[bool] = ...) -> None: ...
+    segment_id: int
+    def __init__(self, version: _Optional[int] = ..., type: _Optional[int] = ..., vchannel: _Optional[str] = ..., collection_id: _Optional[int] = ..., partition_id: _Optional[int] = ..., schema_version: _Optional[int] = ..., term: _Optional[int] = ..., first_tick: _Optional[int] = ..., count: _Optional[int] = ..., watermark: _Optional[int] = ..., last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., producer: _Optional[_Union[ProducerBatch, _Mapping]] = ..., txn: _Optional[_Union[TxnContext, _Mapping]] = ..., payload_format: _Optional[_Union[PayloadFormat, str]] = ..., trace_parent: _Optional[str] = ..., broadcast: _Optional[_Union[BroadcastHeader, _Mapping]] = ..., replicate: _Optional[_Union[ReplicateHeader, _Mapping]] = ..., properties: _Optional[_Mapping[str, str]] = ..., is_pchannel_level: _Optional[bool] = ..., segment_id: _Optional[int] = ...) -> None: ...
 
 class EntryBody(_message.Message):
     __slots__ = ("header", "sizes", "payloads")
