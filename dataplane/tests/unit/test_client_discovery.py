@@ -16,6 +16,7 @@ from walplane.rpc.channel import connect
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
 from walplane.testkit.cluster import HandCoord
+from walplane.testkit.link import FaultyLink
 from walplane.testkit.standalone import free_port
 from walplane.testkit.waiting import until
 
@@ -208,3 +209,53 @@ async def test_whatever_ends_a_stream_it_is_opened_again() -> None:
         await discovery.close()
         await channel.close()
         await server.stop(0)
+
+
+class Bystander(HandCoord):
+    """Stands by for its first streams: says to come back soon."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.refusals = refusals
+
+    async def Discover(
+        self, _requests: object, context: grpc.aio.ServicerContext[object, object]
+    ) -> AsyncIterator[coord_pb2.DiscoverResponse]:
+        if self.refusals:
+            self.refusals -= 1
+            refusal = WalError(ErrorCode.ON_SHUTDOWN, "it stands by", retry_after_ms=50)
+            await context.abort_with_status(refusal.to_status())
+        yield snapshot((1, 1), assignment(1))
+        await asyncio.Event().wait()
+
+
+async def test_one_that_stands_by_says_when_to_come_back() -> None:
+    def add(server: object) -> None:
+        coord_pb2_grpc.add_StreamingCoordServicer_to_server(Bystander(20), server)  # type: ignore[arg-type]
+
+    server = await start_server("127.0.0.1:0", {"coord": add})
+    channel = connect(server.address)
+    discovery = Discovery(channel, server.address, ClientConfig())
+    try:
+        await discovery.start(10)  # the client's own pauses would add up to half a minute
+    finally:
+        await discovery.close()
+        await channel.close()
+        await server.stop(0)
+
+
+async def test_a_coordinator_whose_machine_is_gone_is_missed_in_seconds(
+    coord: HandCoord, server: RpcServer
+) -> None:
+    async with FaultyLink(server.address) as link:
+        channel = connect(link.address)
+        discovery = Discovery(channel, link.address, ClientConfig())
+        coord.publish(snapshot((1, 1), assignment(1)))
+        try:
+            await discovery.start(5)
+            link.vanish()
+            coord.publish(snapshot((1, 2), assignment(2, "n2")))
+            await until(lambda: discovery.topology.assignments[P0].term == 2, 13)
+        finally:
+            await discovery.close()
+            await channel.close()

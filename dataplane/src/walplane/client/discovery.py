@@ -245,12 +245,13 @@ class Discovery:
     async def _follow(self) -> None:
         delay = self._config.backoff_min_s
         while True:
-            before = self._topology
+            before, longest = self._topology, self._config.backoff_max_s
             try:
                 await self._follow_once()
                 self._last_error = "the discovery stream ended"
             except grpc.aio.AioRpcError as error:
-                self._note(error)
+                # One that stands by says when to connect again: another may answer then.
+                longest = self._note(error) or longest
             except asyncio.CancelledError:
                 if not ended_from_afar():
                     raise
@@ -262,7 +263,7 @@ class Discovery:
                 _log.exception("discovery failed", address=self._address)
             if self._topology is not before:
                 delay = self._config.backoff_min_s
-            await asyncio.sleep(delay)
+            await asyncio.sleep(min(delay, longest))
             delay = min(delay * 2, self._config.backoff_max_s)
 
     async def _follow_once(self) -> None:
@@ -295,7 +296,8 @@ class Discovery:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _note(self, error: grpc.aio.AioRpcError) -> None:
+    def _note(self, error: grpc.aio.AioRpcError) -> float:
+        """Keeps why the stream ended; returns after how many seconds to try again, 0 unsaid."""
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             self._last_error = "a gRPC server is there, but it is no walplane coordinator"
             if not self._topology.assignments:
@@ -304,6 +306,7 @@ class Discovery:
                 )
         self._last_error = _readable(error)
         _log.debug("discovery stream ended", address=self._address, error=self._last_error)
+        return WalError.from_rpc(error, self._address).retry_after_ms / 1000
 
 
 def _readable(error: grpc.aio.AioRpcError) -> str:

@@ -9,7 +9,7 @@ import grpc
 
 MAX_MESSAGE_BYTES = 64 << 20
 
-_KEEPALIVE_MS = 10_000
+_KEEPALIVE_MS = 5_000
 _KEEPALIVE_TIMEOUT_MS = 5_000
 
 _COMMON: list[tuple[str, int]] = [
@@ -17,6 +17,9 @@ _COMMON: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+    # The one above alone closes nothing while the ping itself has a minute: so long a client clung
+    # to a coordinator whose machine was gone.
+    ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 

@@ -1,4 +1,7 @@
-"""A TCP link that can be cut, and that can keep the replies to itself. Layer: testkit."""
+"""A TCP link that can be cut, keep the replies to itself, or lose its far side unsaid.
+
+Layer: testkit; for tests only.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ class FaultyLink:
         self.closed = False
         self._hearing = asyncio.Event()
         self._hearing.set()
+        self._vanished = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
 
@@ -57,6 +61,11 @@ class FaultyLink:
         else:
             self._hearing.set()
 
+    def vanish(self) -> None:
+        """Present connections carry nothing more, either way, and do not end: a machine is gone."""
+        vanished, self._vanished = self._vanished, asyncio.Event()
+        vanished.set()
+
     async def cut(self) -> None:
         """Ends every connection; what was held back is lost."""
         links = list(self._links)
@@ -75,11 +84,12 @@ class FaultyLink:
             if self.closed:
                 return
             host, _, port = self.target.rpartition(":")
+            vanished = self._vanished
             far_reader, far_writer = await asyncio.open_connection(host, int(port))
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(_copy(reader, far_writer, None))
-                    both.create_task(_copy(far_reader, writer, self._hearing))
+                    both.create_task(_copy(reader, far_writer, vanished, None))
+                    both.create_task(_copy(far_reader, writer, vanished, self._hearing))
             finally:
                 far_writer.transport.abort()
         except* OSError:
@@ -90,11 +100,16 @@ class FaultyLink:
 
 
 async def _copy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event | None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    vanished: asyncio.Event,
+    gate: asyncio.Event | None,
 ) -> None:
     while data := await reader.read(_CHUNK):
         if gate is not None:
             await gate.wait()
+        if vanished.is_set():
+            continue
         writer.write(data)
         await writer.drain()
     raise ConnectionResetError("the other side closed")

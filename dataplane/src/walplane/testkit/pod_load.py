@@ -23,6 +23,7 @@ _DEFINITE = {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.
 _CONNECT_S = 20.0
 _DEADLINE_S = 30.0
 _PAUSE_S = 0.005
+_ERRORS_KEPT = 1000
 
 
 class PodLoad:
@@ -30,7 +31,7 @@ class PodLoad:
 
     Attributes:
         history: everything that was appended and read.
-        errors: what callers were told, other than an acknowledgement.
+        errors: what callers were told, other than an acknowledgement; the first of them.
         acknowledged_at: per VChannel, when each append was acknowledged (monotonic seconds).
     """
 
@@ -114,9 +115,11 @@ class PodLoad:
                 message = insert(vchannel, attempt.payload)
                 result = await wal.append(message, timeout=_DEADLINE_S)
             except WalError as error:
-                self.errors.append(error)
+                if len(self.errors) < _ERRORS_KEPT:
+                    self.errors.append(error.with_traceback(None))
                 if error.code in _DEFINITE:
                     attempt.outcome = Outcome.REFUSED
+                await asyncio.sleep(_PAUSE_S)  # an error that comes at once must not stop the rest
                 continue
             attempt.outcome = Outcome.ACKNOWLEDGED
             attempt.message_id, attempt.time_tick = result.message_id, result.time_tick
