@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from walplane.backends import memory
 from walplane.backends.registry import open_backend
 from walplane.client.config import ClientConfig
 from walplane.message.ids import ResumeToken
@@ -202,7 +203,11 @@ async def history(wal: WAL) -> list[list[bytes] | bytes]:
 
 
 @pytest.mark.parametrize("write_ahead_bytes", [1, 1 << 20])
-async def test_every_token_gives_exactly_the_rest(world: World, write_ahead_bytes: int) -> None:
+@pytest.mark.parametrize("read_records", [1, 3, 1024])
+async def test_every_token_gives_exactly_the_rest(
+    world: World, write_ahead_bytes: int, read_records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_READ_RECORDS", read_records)
     config = WALConfig(write_ahead_bytes=write_ahead_bytes, idle_tick_s=0.02)
     wal = await world.open(1, config)
     expected = await history(wal)

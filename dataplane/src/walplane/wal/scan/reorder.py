@@ -15,6 +15,7 @@ class ReorderBuffer:
     Attributes:
         released: every tick up to here was let go.
         violations: entries that came at or below `released`; counted, never delivered.
+        parts: whether parts of transactions from below the start are let through.
     """
 
     def __init__(self, released: int, *, parts: bool = False) -> None:
@@ -25,12 +26,17 @@ class ReorderBuffer:
             parts: let parts of transactions through all the same, and what ended some: one whose
                 Commit lies above `released` needs those that lie below.
         """
-        self._parts = parts
+        self.parts = parts
         self.released = released
         self.violations = 0
         self._start = released
         self._heap: list[tuple[int, int, LogEntry]] = []
         self._added = 0
+
+    @property
+    def past_start(self) -> bool:
+        """Whether something above the start was let go, and all below it with that."""
+        return self.released > self._start
 
     def add(self, log_entry: LogEntry) -> None:
         """Takes an entry in log order; one that begins at or below the start is a re-read."""
@@ -50,7 +56,7 @@ class ReorderBuffer:
         return ready
 
     def _early_part(self, log_entry: LogEntry) -> bool:
-        if not self._parts or log_entry.last_tick > self._start:
+        if not self.parts or log_entry.last_tick > self._start:
             return False
         envelope = log_entry.entry.envelope
         return is_part(envelope) or exclusive_scope(envelope.type) is not Scope.NONE

@@ -140,7 +140,8 @@ class WALScanner:
     async def _read_backend(self, catch_up: _CatchUp) -> ScanBatch | None:
         entries = await catch_up.read(self._log)
         watermark = catch_up.reorder.released
-        self._place = self._log.buffer.place_after(watermark)
+        if catch_up.past_parts:
+            self._place = self._log.buffer.place_after(watermark)
         # Nothing waits from here on: a cancelled `next` would lose what was taken out above.
         return self._batch(entries, watermark)
 
@@ -190,7 +191,12 @@ class WALScanner:
 
 
 class _CatchUp:
-    """Reads the backend's records, keeps the valid frames, puts their entries in tick order."""
+    """Reads the backend's records, keeps the valid frames, puts their entries in tick order.
+
+    Attributes:
+        past_parts: whether all parts of transactions from below the start were given: memory may
+            hold what comes after it long before.
+    """
 
     def __init__(
         self,
@@ -202,6 +208,7 @@ class _CatchUp:
     ) -> None:
         self.scanner = scanner
         self.reorder = reorder
+        self.past_parts = not reorder.parts
         self._read_to: RecordID = ()
         self._frames = FrameFilter(topic, floor)
         self._topic = topic
@@ -227,7 +234,7 @@ class _CatchUp:
         """The entries that the next records let go."""
         live = log.live_position()
         if self._read_to >= live.record:
-            return self.reorder.release(live.watermark)
+            return self._release_all(live)
         released: list[LogEntry] = []
         for record in await self.scanner.read():
             self._read_to = record.record_id
@@ -240,8 +247,13 @@ class _CatchUp:
                     self._add(LogEntry(entry, message_id, content.open_number))
                 released += self.reorder.release(watermark)
         if self._read_to >= live.record:
-            released += self.reorder.release(live.watermark)
+            released += self._release_all(live)
+        self.past_parts |= self.reorder.past_start
         return released
+
+    def _release_all(self, live: LivePosition) -> list[LogEntry]:
+        self.past_parts = True
+        return self.reorder.release(live.watermark)
 
     def _add(self, item: LogEntry) -> None:
         if self._first is not None and item.message_id[:3] < self._first[:3]:
