@@ -166,6 +166,24 @@ async def test_equal_keys_go_to_one_shard(
         assert row["vchannel"] == collection["vchannels"][shard_of(keys[number % 8], 2)]
 
 
+async def test_a_line_under_a_key_is_appended_once_whatever_run_appends_it(
+    cluster: StandaloneProcess, collection: dict[str, Any]
+) -> None:
+    name = collection["name"]
+    lines = [json.dumps({"id": n, "text": f"line {n}"}).encode() for n in range(50)]
+    once = ("append", "--collection", name, "--idempotency-key", "id", "-o", "json")
+    first = await at(cluster, *once, stdin=b"\n".join(lines[:30]))
+    assert first.code == 0, first.err
+    again = await at(cluster, *once, stdin=b"\n".join([*lines[10:], b'{"id": 3}', b'{"id": ""}']))
+    assert again.code == 1
+    assert "line 41: INVALID_ARGUMENT: another message was appended" in again.err
+    assert "line 42: no key 'id': 0 characters" in again.err
+    assert len(again.objects) == 40
+    assert sorted(row["payload"] for row in await rows_of(cluster, name)) == sorted(
+        line.decode() for line in lines
+    )
+
+
 async def test_lines_that_fail_are_named_and_the_others_are_appended(
     cluster: StandaloneProcess, collection: dict[str, Any]
 ) -> None:

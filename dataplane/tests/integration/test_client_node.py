@@ -13,7 +13,7 @@ from walplane.client import (
     PartialAppendError,
     StreamingClient,
 )
-from walplane.message.builder import insert
+from walplane.message.builder import MutableMessage, insert
 from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.cluster import MiniCluster
@@ -344,3 +344,52 @@ async def test_too_much_unanswered_makes_appends_wait(cluster: MiniCluster, vcha
         await first
         await wal.append(insert(vchannel, b"c" * 50_000))
         assert [item[:1] for item in await payloads(wal, vchannel)] == [b"o", b"a", b"c"]
+
+
+# --- idempotency keys --------------------------------------------------------------------------
+
+
+async def test_a_key_is_appended_once_by_whom_and_to_whomever(
+    cluster: MiniCluster, wal: StreamingClient, vchannel: str
+) -> None:
+    first = await wal.append(insert(vchannel, b"a", b"b"), idempotency_key="k")
+    assert first.message_count == 2
+    async with StreamingClient.connect(cluster.address) as other:
+        assert await other.append(insert(vchannel, b"a", b"b").with_key("k")) == first
+        await cluster.move(P0, "n2")
+        again = await other.append(insert(vchannel, b"a", b"b"), idempotency_key="k")
+        assert again == first
+        with pytest.raises(WalError, match="another message") as error:
+            await other.append(insert(vchannel, b"c"), idempotency_key="k")
+        assert error.value.code is ErrorCode.INVALID_ARGUMENT
+    assert await payloads(wal, vchannel) == [b"a", b"b"]
+
+
+async def test_keyed_and_plain_messages_keep_their_order_while_the_owner_moves(
+    cluster: MiniCluster, wal: StreamingClient, vchannel: str
+) -> None:
+    def message(number: int) -> MutableMessage:
+        plain = insert(vchannel, b"%d" % number)
+        return plain.with_key(str(number)) if number // 3 % 2 else plain
+
+    async def append() -> None:
+        for begin in range(0, 600, 60):
+            part = [message(number) for number in range(begin, begin + 60)]
+            results = await wal.append_many(part)
+            repeats = [number for number in range(begin, begin + 60) if number // 3 % 2]
+            again = await wal.append_many([message(number) for number in repeats])
+            assert list(again) == [results[number - begin] for number in repeats]
+
+    appending = asyncio.create_task(append())
+    for node_id in ("n2", "n1", "n2"):
+        await cluster.move(P0, node_id)
+    await appending
+    assert await payloads(wal, vchannel) == [b"%d" % i for i in range(600)]
+
+
+async def test_a_key_has_no_place_in_a_transaction(wal: StreamingClient, vchannel: str) -> None:
+    async with wal.txn(vchannel) as txn:
+        await txn.append(insert(vchannel, b"a"))
+        with pytest.raises(WalError, match="idempotency key in a transaction"):
+            await txn.append(insert(vchannel, b"b").with_key("k"))
+    assert await payloads(wal, vchannel) == [b"a"]

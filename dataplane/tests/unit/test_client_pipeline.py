@@ -17,6 +17,7 @@ from walplane.client.results import Written
 from walplane.message.builder import insert
 from walplane.message.codec import decode_body
 from walplane.message.ids import MessageID
+from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
@@ -24,8 +25,10 @@ VCHANNEL = "test_0_1v0"
 BAD = b"bad"
 
 
-def parcel(payload: bytes) -> Parcel:
+def parcel(payload: bytes, *, keyed: bool = False) -> Parcel:
     message = insert(VCHANNEL, payload)
+    if keyed:
+        message = message.with_key(payload.decode())
     kind = Kind(message.envelope(), message.header.SerializeToString(), merges=False)
     return Parcel(kind, [payload], len(payload))
 
@@ -52,11 +55,19 @@ class WindowNode:
 
     log: list[bytes] = field(default_factory=list)
     windows: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
 
     def append(self, entry: log_pb2.Entry) -> Written | WalError:
         _, [payload] = decode_body(entry.body)
         if payload.startswith(BAD):
             return WalError(ErrorCode.INVALID_ARGUMENT, "refused before the log")
+        key = entry.envelope.properties.get(IDEMPOTENCY_KEY)
+        if key is not None:
+            assert not entry.envelope.HasField("producer")
+            if key not in self.keys:
+                self.keys[key] = len(self.log)
+                self.log.append(payload)
+            return at(self.keys[key])
         producer = entry.envelope.producer
         window = self.windows.get(producer.producer_id)
         if window is None and producer.number:
@@ -83,6 +94,7 @@ class Net:
         self.requests: deque[tuple[SendBatch, log_pb2.Entry]] = deque()
         self.answers: deque[tuple[SendBatch, Written | WalError]] = deque()
         self.zombies: deque[log_pb2.Entry] = deque()
+        self.over: WalError | None = None  # a stream's log that has ended takes nothing more
 
     def send(self) -> bool:
         batch = self.pipe.next_batch(1 << 20)
@@ -95,8 +107,21 @@ class Net:
         if not self.requests:
             return False
         batch, entry = self.requests.popleft()
+        if batch.keyed:  # those with numbers need no such courtesy
+            fault = fault or self.over
         self.answers.append((batch, fault or self.node.append(entry)))
         return True
+
+    def fenced(self) -> bool:
+        """The owner has changed, which the node tells all that it still gets."""
+        self.over = WalError(ErrorCode.CHANNEL_FENCED, "another owner")
+        return self.serve(self.over)
+
+    def busy(self) -> bool:
+        """The node turns a batch away for a while: one without a key, it has no reason else."""
+        if not self.requests or self.requests[0][0].keyed:
+            return False
+        return self.serve(WalError(ErrorCode.RESOURCE_ACQUIRED, "too much in flight"))
 
     def answer(self) -> bool:
         if not self.answers:
@@ -109,9 +134,11 @@ class Net:
         return True
 
     def disconnect(self) -> None:
-        self.zombies.extend(entry for _, entry in self.requests)
+        left = [entry for batch, entry in self.requests if not (batch.keyed and self.over)]
+        self.zombies.extend(left)
         self.requests.clear()
         self.answers.clear()
+        self.over = None
         self.pipe.disconnected()
 
     def zombie(self) -> None:
@@ -124,8 +151,8 @@ class Net:
             pass
 
 
-COMMON = ["offer", "send", "serve"] * 2
-RARE = ["answer", "bad", "disconnect", "zombie", "busy", "fenced"]
+COMMON = ["offer", "keyed", "send", "serve"] * 2
+RARE = ["bad keyed", "answer", "bad", "disconnect", "zombie", "busy", "fenced"]
 ACTIONS = st.lists(st.sampled_from([*COMMON, *RARE]), max_size=120)
 
 
@@ -140,17 +167,12 @@ async def _play(actions: list[str]) -> None:
     pipe = pipeline()
     net = Net(pipe, node)
     parcels: list[Parcel] = []
-    faults = {
-        "busy": WalError(ErrorCode.RESOURCE_ACQUIRED, "too much in flight"),
-        "fenced": WalError(ErrorCode.CHANNEL_FENCED, "another owner"),
-    }
     for action in actions:
-        if action in ("offer", "bad"):
-            prefix = BAD if action == "bad" else b""
-            parcels.append(parcel(prefix + str(len(parcels)).encode()))
+        if action in ("offer", "bad", "keyed", "bad keyed"):
+            prefix = BAD if action.startswith("bad") else b""
+            payload = prefix + str(len(parcels)).encode()
+            parcels.append(parcel(payload, keyed=action.endswith("keyed")))
             pipe.offer(parcels[-1])
-        elif action in faults:
-            net.serve(faults[action])
         else:
             getattr(net, action)()
     net.settle_all()

@@ -102,7 +102,7 @@ def test_a_message_that_the_wal_makes_itself_is_refused() -> None:
 
 
 def test_reserved_properties_are_refused() -> None:
-    assert "'_ik' is reserved" in refusal(insert(VCHANNEL, b"", properties={"_ik": "1"}))
+    assert "'_xk' is reserved" in refusal(insert(VCHANNEL, b"", properties={"_xk": "1"}))
 
 
 def test_a_broadcast_that_was_not_split_is_refused() -> None:

@@ -309,7 +309,7 @@ def test_broadcasts_come_from_the_broadcaster_and_nothing_else_does() -> None:
     assert "append it to one VChannel" in refusal(single)
 
 
-@pytest.mark.parametrize("key", ["_ik", "_ur", "_"])
+@pytest.mark.parametrize("key", ["_xk", "_ur", "_"])
 def test_properties_with_an_underscore_are_reserved(key: str) -> None:
     reserved = envelope()
     reserved.properties[key] = "x"

@@ -19,7 +19,7 @@ from walplane.channel import shard_of
 from walplane.cli.completion import collection_names
 from walplane.cli.errors import FAILED, INTERRUPTED, CommandError, one_line
 from walplane.cli.interrupt import asked_to_end
-from walplane.cli.keys import json_object, key_bytes
+from walplane.cli.keys import idempotency_key, json_object, key_bytes
 from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
 from walplane.cli.options import (
     AddressOption,
@@ -38,6 +38,7 @@ from walplane.rpc.flow import ByteBudget
 EXAMPLES = examples(
     "echo hello | walplane append --collection notes",
     "walplane append --collection orders --key customer -o json < orders.jsonl",
+    "walplane append --collection orders --idempotency-key order_id < orders.jsonl",
 )
 IN_FLIGHT_BYTES = 32 << 20
 _PART_BYTES = 64 << 10
@@ -57,6 +58,15 @@ def append(
             metavar="FIELD",
             help="Lines are JSON objects; those of equal FIELD go to the same shard. "
             "Without it, lines go to the shards in turn.",
+        ),
+    ] = None,
+    once_by: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="FIELD",
+            help="Lines are JSON objects; one whose FIELD was appended before is not appended "
+            "again, also by another run. Without --key, it decides the shard.",
         ),
     ] = None,
     timeout: Annotated[
@@ -80,7 +90,7 @@ def append(
         async with StreamingClient.connect(settings.address) as wal:
             info = await wal.describe_collection(collection)
             printer = StreamPrinter(output, _WIDTHS) if output else None
-            appender = LineAppender(wal, info, key, timeout, printer)
+            appender = LineAppender(wal, info, key, timeout, printer, once_by)
             with asked_to_end() as asked:
                 try:
                     await appender.run(sys.stdin.fileno(), asked)
@@ -113,14 +123,16 @@ class LineAppender:
         key: str | None,
         timeout_s: float,
         printer: StreamPrinter | None,
+        once_by: str | None = None,
     ) -> None:
-        """Appends nothing before `run`."""
+        """Appends nothing before `run`; `once_by` is the field of the idempotency keys."""
         self.acknowledged = 0
         self.failed = 0
         self.taken = 0
         self._wal = wal
         self._info = info
-        self._key = key
+        self._key = key or once_by
+        self._once_by = once_by
         self._timeout_s = timeout_s
         self._printer = printer
         self._budget = ByteBudget(IN_FLIGHT_BYTES)
@@ -172,16 +184,23 @@ class LineAppender:
             return None
         if self._key is None:
             return (line.number - 1) % count
+        field = self._key
         try:
-            return shard_of(key_bytes(json_object(line.data)[self._key]), count)
+            record = json_object(line.data)
+            shard = shard_of(key_bytes(record[field]), count)
+            if self._once_by is not None:
+                field = self._once_by
+                idempotency_key(record[field])
         except KeyError:
-            self._fail(line, f"no key {self._key!r}: it has no such field")
+            self._fail(line, f"no key {field!r}: it has no such field")
         except ValueError as error:
-            self._fail(line, f"no key {self._key!r}: {error}")
+            self._fail(line, f"no key {field!r}: {error}")
+        else:
+            return shard
         return None
 
     async def _append(self, vchannel: str, lines: Sequence[Line], size: int) -> None:
-        parts = list(_parts(lines))
+        parts = list(_parts(lines) if self._once_by is None else ([line] for line in lines))
         messages = [self._message(vchannel, part) for part in parts]
         outcomes: Sequence[AppendResult | WalError]
         try:
@@ -204,13 +223,16 @@ class LineAppender:
         self._budget.release(size)  # only now: a slow reader of the output bounds what is read
 
     def _message(self, vchannel: str, lines: Sequence[Line]) -> MutableMessage:
-        return insert(
+        message = insert(
             vchannel,
             *(line.data or b"" for line in lines),
             collection_id=self._info.collection_id,
             partition_id=self._info.default_partition_id,
             schema_version=self._info.schema_version,
         )
+        if self._once_by is None:
+            return message
+        return message.with_key(idempotency_key(json_object(lines[0].data or b"")[self._once_by]))
 
     def _fail(self, line: Line, why: str) -> None:
         self.failed += 1

@@ -13,6 +13,8 @@ import json
 from decimal import Decimal
 from typing import Any
 
+from walplane.message.registry import MAX_KEY
+
 
 def _whole(text: str) -> str:
     return "0" if text == "-0" else text
@@ -63,3 +65,15 @@ def key_bytes(value: object) -> bytes:
         return str(value).encode()
     kind = "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
     raise ValueError(f"{kind} is no key: take text, a number, true, false or null")
+
+
+def idempotency_key(value: object) -> str:
+    """One key as an idempotency key.
+
+    Raises:
+        ValueError: it is none, with the reason.
+    """
+    key = key_bytes(value).decode()
+    if not 0 < len(key) <= MAX_KEY:
+        raise ValueError(f"{len(key)} characters: an idempotency key has 1 to {MAX_KEY}")
+    return key

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from walplane.client.results import Written
 from walplane.message.codec import crc32c, encode_body, encode_entry
 from walplane.message.ids import MessageID
+from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
@@ -31,11 +32,12 @@ class Kind:
         envelope: template of the entry's envelope: no producer, count of no meaning.
         header: typed header of the message type, serialised.
         merges: whether messages of equal kinds may share an entry.
+        keyed: whether a key of the caller's, and no number, tells a repeat.
         overhead: bytes of an entry besides its messages and their sizes, at most.
         key: equal for equal kinds.
     """
 
-    __slots__ = ("envelope", "header", "key", "merges", "overhead")
+    __slots__ = ("envelope", "header", "key", "keyed", "merges", "overhead")
 
     def __init__(self, envelope: log_pb2.Envelope, header: bytes, *, merges: bool) -> None:
         """Takes `envelope` over."""
@@ -43,6 +45,7 @@ class Kind:
         self.envelope = envelope
         self.header = header
         self.merges = merges
+        self.keyed = IDEMPOTENCY_KEY in envelope.properties
         self.key = envelope.SerializeToString(deterministic=True) if merges else b""
         size = len(self.key) if merges else envelope.ByteSize()
         self.overhead = size + len(header) + _ENTRY_OVERHEAD_BYTES
@@ -112,6 +115,7 @@ class SendBatch:
     """Parcels that travel as one entry.
 
     Attributes:
+        keyed: whether a key of the caller's tells a repeat: it takes no number then.
         number: among the batches of its producer on its VChannel.
         producer_id: whose number it is.
         outcome: the answer to the last time it was sent.
@@ -125,6 +129,7 @@ class SendBatch:
         "_envelope",
         "_parcels",
         "count",
+        "keyed",
         "number",
         "outcome",
         "producer_id",
@@ -143,6 +148,7 @@ class SendBatch:
         self._crc = crc32c(self._body)
         self.size = kind.overhead - len(kind.header) + len(self._body)
         self.count = len(payloads)
+        self.keyed = kind.keyed
         self.number = 0
         self.producer_id = b""
         self.outcome: Written | WalError | None = None
@@ -175,8 +181,9 @@ class SendBatch:
         envelope = log_pb2.Envelope()
         envelope.CopyFrom(self._envelope)
         envelope.count = self.count
-        envelope.producer.producer_id = self.producer_id
-        envelope.producer.number = self.number
+        if not self.keyed:
+            envelope.producer.producer_id = self.producer_id
+            envelope.producer.number = self.number
         return envelope
 
 

@@ -149,6 +149,7 @@ class StreamingClient:
         self,
         message: MutableMessage,
         *,
+        idempotency_key: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the unanswered get an error each
     ) -> AppendResult:
         """Appends one message and waits until it is durable.
@@ -157,6 +158,8 @@ class StreamingClient:
 
         Args:
             message: what to append, to its VChannel.
+            idempotency_key: appends it once, however often it is appended under this key: see
+                `MutableMessage.with_key`.
             timeout: seconds to wait; the configuration's `append_timeout_s` by default.
 
         Raises:
@@ -164,6 +167,8 @@ class StreamingClient:
                 VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
                 OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
         """
+        if idempotency_key is not None:
+            message = message.with_key(idempotency_key)
         return await self._appends.one(message, self._seconds(timeout))
 
     async def append_many(
@@ -178,7 +183,8 @@ class StreamingClient:
         entries. A message of many payloads is cheaper still than many messages of one.
 
         Args:
-            messages: what to append; any VChannels.
+            messages: what to append; any VChannels. One that has a key (`with_key`) takes an
+                entry for itself.
             timeout: seconds to wait for all of them; `append_timeout_s` by default.
 
         Returns:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from walplane.client.batcher import Kind, Parcel
 from walplane.message.builder import MutableMessage
-from walplane.message.registry import MessageType
+from walplane.message.registry import IDEMPOTENCY_KEY, MessageType
 
 _MERGED = frozenset({MessageType.INSERT, MessageType.DELETE})
 """Types whose messages may share an entry, where their header says nothing of its own: one row a
@@ -164,5 +164,5 @@ class Kinds:
 
 def _kind_of(message: MutableMessage) -> Kind:
     plain = message.type in _MERGED and message.broadcast is None
-    merges = plain and not message.header.ByteSize()
+    merges = plain and IDEMPOTENCY_KEY not in message.properties and not message.header.ByteSize()
     return Kind(message.envelope(), message.header.SerializeToString(), merges=merges)

@@ -10,7 +10,11 @@ order of the numbers. What happens to a batch:
                       of that is answered, it starts anew from 0 under a new producer id.
 
 A new id rather than the old numbers: what an older, broken stream still holds on its way could
-otherwise arrive under a number that now means something else. No I/O here. Layer: client.
+otherwise arrive under a number that now means something else.
+
+A batch under a key of the caller's has no number: a repeat of the key is never written, and would
+leave a gap. Those with numbers and those with keys wait for each other, so that the order of the
+calls holds whatever is refused. No I/O here. Layer: client.
 """
 
 from __future__ import annotations
@@ -107,7 +111,8 @@ class Pipeline:
             elif _final(answer):
                 head = self._pop()
                 head.fail(answer)
-                self._refused = self._refused or head
+                if not head.keyed:
+                    self._refused = self._refused or head
             else:
                 return self._retry(answer)
         if self._refused is not None and not self._unsettled:
@@ -153,20 +158,24 @@ class Pipeline:
 
     def _may_send(self) -> bool:
         unsettled, config = len(self._unsettled), self._config
+        keyed = self._waiting[0].kind.keyed
         full = (
-            self._waiting_bytes >= config.entry_bytes
+            keyed
+            or self._waiting_bytes >= config.entry_bytes
             or self._waiting_messages >= config.entry_messages
         )
         return (
             self._refused is None
+            and (not unsettled or self._unsettled[-1].keyed is keyed)
             and unsettled < (config.batches_in_flight if full else config.eager_batches)
             and self._unsettled_bytes < config.in_flight_bytes
         )
 
     def _number(self, batch: SendBatch) -> None:
-        batch.producer_id, batch.number = self._producer_id, self._next_number
         batch.outcome = None
-        self._next_number += 1
+        if not batch.keyed:
+            batch.producer_id, batch.number = self._producer_id, self._next_number
+            self._next_number += 1
         self._unsettled.append(batch)
         self._unsettled_bytes += batch.size
 

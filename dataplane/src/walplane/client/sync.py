@@ -82,9 +82,16 @@ class SyncStreamingClient:
             finally:
                 self._stop()
 
-    def append(self, message: MutableMessage, *, timeout: float | None = None) -> AppendResult:
+    def append(
+        self,
+        message: MutableMessage,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> AppendResult:
         """As `StreamingClient.append`."""
-        return self._wait(self._connected.append(message, timeout=timeout))
+        append = self._connected.append(message, idempotency_key=idempotency_key, timeout=timeout)
+        return self._wait(append)
 
     def append_many(
         self, messages: Iterable[MutableMessage], *, timeout: float | None = None

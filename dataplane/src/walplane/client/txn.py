@@ -228,7 +228,14 @@ class Txn:
                 f"a {message.type.name} for {message.vchannel!r} in a transaction on "
                 f"{self.vchannel}: a transaction holds Inserts and Deletes of one VChannel",
             )
-        return self._outlet.kinds.parcel(message)
+        parcel = self._outlet.kinds.parcel(message)
+        if parcel.kind.keyed:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"an idempotency key in a transaction on {self.vchannel}: append the message by "
+                "itself, or leave out the key",
+            )
+        return parcel
 
     def _check(self, *, failed: bool = False) -> None:
         if self.state is not TxnState.OPEN:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from walplane.message import codec
 from walplane.message.registry import (
+    IDEMPOTENCY_KEY,
     UNREPLICABLE,
     Dispatch,
     MessageType,
@@ -40,7 +41,7 @@ class MutableMessage:
         collection_id: the collection; 0 when the type has none.
         partition_id: the partition; 0 = the default one.
         schema_version: version of the schema the payloads follow; 0 = not checked.
-        properties: the user's own; keys must not start with `_`.
+        properties: the user's own; keys must not start with `_`. See `with_key`.
         trace_parent: W3C trace context.
         broadcast: set by `BroadcastMutableMessage.split`.
         is_pchannel_level: it is for a whole PChannel and names no VChannel.
@@ -58,6 +59,16 @@ class MutableMessage:
     trace_parent: str = ""
     broadcast: log_pb2.BroadcastHeader | None = None
     is_pchannel_level: bool = False
+
+    def with_key(self, idempotency_key: str) -> MutableMessage:
+        """The same message under a key of the caller's.
+
+        It is appended to its VChannel once, however often and by whom it is appended there under
+        that key, as long as the node remembers the key (`WALConfig.key_results` and the like).
+        Another message under the same key is refused. Inserts and Deletes only, and not in
+        transactions.
+        """
+        return replace(self, properties={**self.properties, IDEMPOTENCY_KEY: idempotency_key})
 
     def envelope(self) -> log_pb2.Envelope:
         """The envelope without producer, ticks and term.

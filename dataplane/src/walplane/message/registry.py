@@ -21,6 +21,8 @@ from walplane.rpc.v1 import headers_pb2 as h
 from walplane.rpc.v1 import log_pb2
 
 __all__ = [
+    "IDEMPOTENCY_KEY",
+    "MAX_KEY",
     "MAX_MESSAGES",
     "TABLE",
     "UNREPLICABLE",
@@ -40,6 +42,13 @@ MAX_MESSAGES = 1 << 16
 UNREPLICABLE = "_ur"
 """Property of a message that replication skips; absence means replicable."""
 
+IDEMPOTENCY_KEY = "_ik"
+"""Property with the caller's own key: a repeat of it gets the first result."""
+
+MAX_KEY = 256
+"""Characters of a caller's idempotency key, at most."""
+
+_KEYED = frozenset({MessageType.INSERT, MessageType.DELETE})
 _MAX_PROPERTIES = 1 << 16
 _MAX_TRACE_PARENT = 256
 
@@ -321,12 +330,32 @@ def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
     size = 0
     for key, value in envelope.properties.items():
         size += len(key) + len(value)
-        if key.startswith("_") and (spec.replicable or key != UNREPLICABLE):
+        if key == IDEMPOTENCY_KEY:
+            _check_key(spec, envelope, value)
+        elif key.startswith("_") and (spec.replicable or key != UNREPLICABLE):
             raise _invalid(f"property {key!r} is reserved: use keys that do not start with _")
     if size > _MAX_PROPERTIES:
         raise _invalid(
             f"the properties of a {spec.type.name} have {size} characters: keep them below "
             f"{_MAX_PROPERTIES}, or put them into the payload"
+        )
+
+
+def _check_key(spec: MessageSpec, envelope: log_pb2.Envelope, key: str) -> None:
+    name = spec.type.name
+    if spec.type not in _KEYED:
+        raise _invalid(f"a {name} with an idempotency key: only Inserts and Deletes take one")
+    if not 0 < len(key) <= MAX_KEY:
+        raise _invalid(f"an idempotency key of {len(key)} characters: use 1 to {MAX_KEY}")
+    if envelope.HasField("txn"):
+        raise _invalid(
+            f"a {name} with an idempotency key in a transaction: append it by itself, or leave out "
+            "the key, a Commit that is sent again has one outcome anyway"
+        )
+    if envelope.HasField("producer"):
+        raise _invalid(
+            f"a {name} with an idempotency key and a producer's number: a repeat of the key would "
+            "leave a gap in the numbers, send one of the two"
         )
 
 

@@ -37,6 +37,12 @@ class WALConfig(BaseModel):
     producer_results: PositiveInt = 256
     """Results kept per producer and VChannel: how far back a repeat is answered."""
     producers: PositiveInt = 10_000
+    key_results: PositiveInt = 20_000
+    """Results kept of appends under callers' idempotency keys, per PChannel."""
+    key_bytes: PositiveInt = 8 << 20
+    """What these take, at most."""
+    key_age_s: PositiveFloat = 86_400.0
+    """How long they are kept at most, in tick time."""
     open_txns: PositiveInt = 10_000
     """Transactions open at once; a Begin above that is refused with a hint to try again."""
     txn_results: PositiveInt = 10_000

@@ -87,7 +87,8 @@ class WAL:
         self._upkeep = Upkeep(self, deps.runtime)
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         self._expiry = TxnExpiry(self.recovery.txns, self._sessions, deps.runtime.monotonic)
-        idempotency = IdempotencyInterceptor(self.recovery.windows, self.recovery.txns)
+        recovery = self.recovery
+        idempotency = IdempotencyInterceptor(recovery.windows, recovery.txns, recovery.keyed)
         timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks, self._sessions)
         self._chain = chain([idempotency, LockInterceptor(), timetick], self._submit)
 

@@ -346,3 +346,23 @@ class EndedTxns(_message.Message):
     txns: _containers.RepeatedCompositeFieldContainer[EndedTxn]
     forgotten_tick: int
     def __init__(self, txns: _Optional[_Iterable[_Union[EndedTxn, _Mapping]]] = ..., forgotten_tick: _Optional[int] = ...) -> None: ...
+
+class KeyedResult(_message.Message):
+    __slots__ = ("vchannel", "key", "type", "partition_id", "result")
+    VCHANNEL_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    vchannel: str
+    key: str
+    type: int
+    partition_id: int
+    result: ProducerWindow.Result
+    def __init__(self, vchannel: _Optional[str] = ..., key: _Optional[str] = ..., type: _Optional[int] = ..., partition_id: _Optional[int] = ..., result: _Optional[_Union[ProducerWindow.Result, _Mapping]] = ...) -> None: ...
+
+class KeyedResults(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[KeyedResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[KeyedResult, _Mapping]]] = ...) -> None: ...

@@ -1,5 +1,6 @@
-"""A repeated batch of a producer gets the first result and is not written again. Layer: wal.
+"""A repeat gets the first result and is not written again. Layer: wal.
 
+What repeats is a batch, by its producer's number, or an append under a key of the caller's.
 Inside a transaction the key includes the transaction: its batches are numbered for themselves, its
 windows go with it, and its Commit's result stays.
 """
@@ -13,7 +14,9 @@ from walplane.message.txn import txn_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, Forward
+from walplane.wal.interceptors.keyed import KeyedAppends
 from walplane.wal.ports import AppendResult
+from walplane.wal.recovery.keyed import KeyedResults
 from walplane.wal.recovery.windows import ProducerKey, ProducerWindows, different_payload
 from walplane.wal.txn.sessions import why_not_open
 from walplane.wal.txn.table import TxnTable
@@ -30,8 +33,9 @@ _ANSWERED = {
 class IdempotencyInterceptor:
     """Checks batch numbers against the windows and the batches in flight (architecture §6)."""
 
-    def __init__(self, windows: ProducerWindows, txns: TxnTable) -> None:
-        """Reads `windows` and `txns`; the WAL records results there as entries are written."""
+    def __init__(self, windows: ProducerWindows, txns: TxnTable, keyed: KeyedResults) -> None:
+        """Reads what it is given; the WAL records results there as entries are written."""
+        self._keyed = KeyedAppends(keyed)
         self._windows = windows
         self._txns = txns
         self._in_flight: dict[_FlyingKey, _InFlight] = {}
@@ -56,7 +60,7 @@ class IdempotencyInterceptor:
                 return await asyncio.shield(ending)
             windows = txn.windows
         if not envelope.HasField("producer"):
-            return await forward(op)
+            return await self._keyed.append(op, forward)
         key = (envelope.producer.producer_id, envelope.vchannel)
         number, crc = envelope.producer.number, op.entry.body_crc32c
         flying = self._in_flight.get((key, txn_id), {})

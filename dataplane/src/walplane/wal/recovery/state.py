@@ -14,6 +14,7 @@ from walplane.rpc.v1 import log_pb2
 from walplane.wal.config import WALConfig
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.keyed import KeyedResults
 from walplane.wal.recovery.vchannels import VChannelTable
 from walplane.wal.recovery.windows import ProducerWindows
 from walplane.wal.txn.table import TxnTable
@@ -27,6 +28,9 @@ class RecoveryState:
     def __init__(self, config: WALConfig) -> None:
         """Empty: replay would begin at the earliest record."""
         self.windows = ProducerWindows(config.producer_results, config.producers)
+        self.keyed = KeyedResults(
+            config.key_results, config.key_bytes, round(config.key_age_s * 1000)
+        )
         self.vchannels = VChannelTable()
         self.txns = TxnTable(config.txn_results, config.producer_results)
         self.checkpoint_id: MessageID | None = None
@@ -41,11 +45,13 @@ class RecoveryState:
         if log_entry.last_tick > self.checkpoint_tick:
             if not txn_of(log_entry.entry.envelope):
                 self.windows.observe(log_entry)
+                self.keyed.observe(log_entry)
             self.vchannels.observe(log_entry)
 
     def load(self, meta: MetaState) -> None:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
+        self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
         self.vchannels.load(meta.snapshot.get(VChannelTable.component, ()))
         self.txns.load(meta.snapshot.get(TxnTable.component, ()))
         for data in meta.snapshot.get(_CHECKPOINT, ()):
@@ -58,6 +64,7 @@ class RecoveryState:
         """Components first, the checkpoint last: it must never be ahead of them."""
         return {
             ProducerWindows.component: self.windows.save(),
+            KeyedResults.component: self.keyed.save(),
             VChannelTable.component: self.vchannels.save(),
             TxnTable.component: self.txns.save(),
             _CHECKPOINT: [checkpoint.SerializeToString()],
