@@ -46,7 +46,10 @@ class FakeLog:
     def has_vchannel(self, name: str) -> bool:
         return name == VCHANNEL
 
-    async def append(self, entry: log_pb2.Entry) -> AppendResult:
+    def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
+        return asyncio.create_task(self._append(entry))
+
+    async def _append(self, entry: log_pb2.Entry) -> AppendResult:
         self.started.append(entry.body)
         number = len(self.started)
         await self.release.wait()

@@ -131,7 +131,11 @@ class LocalLog(Protocol):
         ...
 
     def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
-        """Starts to append a checked entry; nothing cancels it."""
+        """Starts to append a checked entry; nothing cancels it.
+
+        Raises:
+            WalError: the log takes no more.
+        """
         ...
 
     def check(self, entry: log_pb2.Entry) -> int:

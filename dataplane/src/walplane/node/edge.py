@@ -32,7 +32,6 @@ class Edge:
         """Wraps an open WAL."""
         self.wal = wal
         self.gone: asyncio.Future[WalError] = asyncio.get_running_loop().create_future()
-        self._appends: set[asyncio.Task[AppendResult]] = set()
 
     @property
     def max_entry_bytes(self) -> int:
@@ -44,11 +43,12 @@ class Edge:
         return check_append(entry, self.wal)
 
     def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
-        """Starts to append a checked entry; appends keep the order of these calls."""
-        append = asyncio.create_task(self.wal.append(entry))
-        self._appends.add(append)
-        append.add_done_callback(self._appends.discard)
-        return append
+        """Starts to append a checked entry; appends keep the order of these calls.
+
+        Raises:
+            WalError: the WAL is over or being closed.
+        """
+        return self.wal.start_append(entry)
 
     def pin(self, request: ScanRequest) -> ScanRequest:
         """The request with `latest` replaced by where that is now, so that it can be resumed."""

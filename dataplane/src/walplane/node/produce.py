@@ -101,15 +101,24 @@ class ProduceStream:
             for budget in taken:
                 budget.release(size)
             raise
-        append = self._edge.start_append(request.entry)
+        try:
+            append = self._edge.start_append(request.entry)
+        except WalError as error:
+            self._release(size)
+            self._answer(error_response(request.request_id, error))
+            return
         self._in_flight += 1
         append.add_done_callback(partial(self._done, request.request_id, size))
+        await asyncio.sleep(0)  # it goes its way before the next request is asked for
 
     def _done(self, request_id: int, size: int, append: asyncio.Task[AppendResult]) -> None:
-        for budget in self._budgets:
-            budget.release(size)
+        self._release(size)
         self._in_flight -= 1
         self._answer(_response(request_id, append))
+
+    def _release(self, size: int) -> None:
+        for budget in self._budgets:
+            budget.release(size)
 
     def _answer(self, response: streaming_pb2.AppendResponse) -> None:
         self._ready.append(response)

@@ -21,7 +21,6 @@ from walplane.wal.frames import FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.limits import RecordLimits
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.windows import result_of
 from walplane.wal.timetick.acks import AckManager
 
 
@@ -136,9 +135,9 @@ class Appender:
             size += stored
             frame.append(self._queue.popleft())
         self._stamp(frame)
-        sent = self._sender.send(entries=[pending.op.entry for pending in frame])
+        entries = [pending.op.entry for pending in frame]
+        sent = self._sender.send(entries=entries, tell=self._settle)
         self._flying.append(FlyingFrame(sent.number, frame, self._monotonic()))
-        sent.done.add_done_callback(self._settle)
 
     def _stamp(self, frame: list[Pending]) -> None:
         watermark, confirmed = self._acks.watermark, self._acks.last_confirmed
@@ -193,7 +192,7 @@ def settle(
     if pending.op.ticks is not None:
         acks.confirm(pending.op.ticks, log_entry)
     if not pending.result.done():
-        pending.result.set_result(result_of(log_entry))
+        pending.result.set_result(log_entry.result())
 
 
 def refuse(pending: Pending, error: WalError) -> None:

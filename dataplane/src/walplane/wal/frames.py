@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from walplane.backends.interface import TopicWriter
@@ -101,6 +101,29 @@ class SentFrame(NamedTuple):
     done: asyncio.Future[RecordID | None]
 
 
+class _InFlight(NamedTuple):
+    written: asyncio.Future[RecordID | None]
+    sent: SentFrame
+    tell: Callable[[asyncio.Future[RecordID | None]], None] | None
+
+    def fail(self, error: WalError) -> None:
+        done = self.sent.done
+        if not done.done():
+            done.set_exception(error)
+            done.exception()  # whoever still waits sees it; nobody must
+        self._tell()
+
+    def succeed(self, record_id: RecordID | None) -> None:
+        done = self.sent.done
+        if not done.done():
+            done.set_result(record_id)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.tell is not None:
+            self.tell(self.sent.done)
+
+
 class FrameSender:
     """Sends the frames of one open through a writer; acknowledges them in order.
 
@@ -116,7 +139,7 @@ class FrameSender:
         self._number = 0
         self._acked = 0
         self._failure: WalError | None = None
-        self._in_flight: deque[tuple[asyncio.Future[RecordID | None], SentFrame]] = deque()
+        self._in_flight: deque[_InFlight] = deque()
 
     @property
     def in_flight(self) -> int:
@@ -133,15 +156,19 @@ class FrameSender:
         *,
         entries: Iterable[log_pb2.Entry] = (),
         meta: Iterable[log_pb2.MetaRecord] = (),
+        tell: Callable[[asyncio.Future[RecordID | None]], None] | None = None,
     ) -> SentFrame:
         """Hands one frame over, in the order of the calls.
 
         The future yields the record's id, or None when it is written but its id unknown. It
         raises OUTCOME_UNKNOWN or CHANNEL_FENCED after a failure of this frame or an earlier one.
+        `tell` gets the future once it is done, in frame order, never before this returns.
         """
         done: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
         if self._failure is not None:
             done.set_exception(self._failure)
+            if tell is not None:
+                done.add_done_callback(tell)
             return SentFrame(self._number, done)
         content = log_pb2.FrameContent(
             term=self._key.term,
@@ -153,7 +180,7 @@ class FrameSender:
         sent = SentFrame(self._number, done)
         self._number += 1
         written = self._writer.append(encode_frame(content, entries))
-        self._in_flight.append((written, sent))
+        self._in_flight.append(_InFlight(written, sent, tell))
         written.add_done_callback(self._settle)
         return sent
 
@@ -175,23 +202,20 @@ class FrameSender:
         if self._failure is None:
             self._failure = reason
         while self._in_flight:
-            written, sent = self._in_flight.popleft()
-            written.cancel()
-            if not sent.done.done():
-                sent.done.set_exception(self._failure)
-                sent.done.exception()  # whoever still waits sees it; nobody must
+            frame = self._in_flight.popleft()
+            frame.written.cancel()
+            frame.fail(self._failure)
 
     def _settle(self, _written: asyncio.Future[RecordID | None]) -> None:
-        while self._in_flight and self._in_flight[0][0].done():
-            written, sent = self._in_flight.popleft()
+        while self._in_flight and self._in_flight[0].written.done():
+            written = self._in_flight[0].written
             error = _lost(self._topic) if written.cancelled() else written.exception()
             if error is not None:
-                self._in_flight.appendleft((written, sent))
                 self.abandon(error if isinstance(error, WalError) else _lost(self._topic, error))
                 return
-            self._acked = sent.number + 1
-            if not sent.done.done():
-                sent.done.set_result(written.result())
+            frame = self._in_flight.popleft()
+            self._acked = frame.sent.number + 1
+            frame.succeed(written.result())
 
 
 def _lost(topic: str, cause: BaseException | None = None) -> WalError:

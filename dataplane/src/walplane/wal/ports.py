@@ -83,6 +83,7 @@ class LogEntry:
     message_id: MessageID
     open_number: int
     known_size: int = field(default=-1, compare=False, repr=False)
+    known_result: AppendResult | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -101,13 +102,27 @@ class LogEntry:
         """Tick of the last message."""
         return self.entry.envelope.first_tick + self.entry.envelope.count - 1
 
+    def result(self) -> AppendResult:
+        """What its append is answered, made once."""
+        if self.known_result is None:
+            envelope = self.entry.envelope
+            confirmed = None
+            if envelope.HasField("last_confirmed"):
+                confirmed = MessageID.from_proto(envelope.last_confirmed)
+            self.known_result = AppendResult(
+                message_id=self.message_id,
+                first_tick=envelope.first_tick,
+                count=envelope.count,
+                last_confirmed=confirmed,
+                term=envelope.term,
+                open_number=self.open_number,
+            )
+        return self.known_result
+
     def token(self) -> ResumeToken:
         """Where a reader that has taken this whole entry goes on."""
-        envelope = self.entry.envelope
-        confirmed = None
-        if envelope.HasField("last_confirmed"):
-            confirmed = MessageID.from_proto(envelope.last_confirmed)
-        return ResumeToken(confirmed, self.last_tick, envelope.term, self.open_number)
+        result = self.result()
+        return ResumeToken(result.last_confirmed, self.last_tick, result.term, self.open_number)
 
 
 class StaleTerm(WalError):

@@ -134,18 +134,29 @@ class WAL:
     async def append(
         self, entry: log_pb2.Entry, *, lock_wait_s: float | None = None
     ) -> AppendResult:
-        """Appends one entry; entries of a VChannel are written in the order of the calls.
-
-        Cancelling the call does not take the entry back.
-
-        Args:
-            entry: what is appended; it is the WAL's from now on.
-            lock_wait_s: seconds to wait while an exclusive append is under way, at most.
+        """Appends one entry, as `start_append` does; cancelling the call does not take it back.
 
         Raises:
             WalError: INVALID_ARGUMENT, INVALID_REQUEST_SEQ, OUTCOME_UNKNOWN, TRANSACTION_EXPIRED,
                 INVALID_TRANSACTION_STATE or RESOURCE_ACQUIRED from the chain;
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
+        """
+        return await asyncio.shield(self.start_append(entry, lock_wait_s=lock_wait_s))
+
+    def start_append(
+        self, entry: log_pb2.Entry, *, lock_wait_s: float | None = None
+    ) -> asyncio.Task[AppendResult]:
+        """Starts to append one entry; those of a VChannel are written in the order of the calls.
+
+        Args:
+            entry: what is appended; it is the WAL's from now on.
+            lock_wait_s: seconds to wait while an exclusive append is under way, at most.
+
+        Returns:
+            The append, which nobody but this WAL cancels; it raises what `append` raises.
+
+        Raises:
+            WalError: ON_SHUTDOWN, CHANNEL_FENCED or INVALID_ARGUMENT: it did not start.
         """
         self.check()
         if self.state == "closing":
@@ -157,7 +168,7 @@ class WAL:
             raise self._too_large(op)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
-        return await asyncio.shield(self._start(self._chain(op)))
+        return self._start(self._chain(op))
 
     def has_vchannel(self, vchannel: str) -> bool:
         """Whether the log says that `vchannel` exists."""

@@ -51,7 +51,7 @@ class ProducerWindows:
         if envelope.HasField("producer"):
             key = (envelope.producer.producer_id, envelope.vchannel)
             crc = log_entry.entry.body_crc32c
-            self._record(key, envelope.producer.number, crc, result_of(log_entry))
+            self._record(key, envelope.producer.number, crc, log_entry.result())
 
     def expected(self, key: ProducerKey) -> int:
         """The number the next new batch of `key` must have."""
@@ -106,19 +106,6 @@ class ProducerWindows:
         window.results[number] = (crc, result)
         while len(window.results) > self._results:
             window.results.popitem(last=False)
-
-
-def result_of(log_entry: LogEntry) -> AppendResult:
-    """What the append of a written entry answers."""
-    envelope = log_entry.entry.envelope
-    return AppendResult(
-        message_id=log_entry.message_id,
-        first_tick=envelope.first_tick,
-        count=envelope.count,
-        last_confirmed=log_entry.token().last_confirmed,
-        term=envelope.term,
-        open_number=log_entry.open_number,
-    )
 
 
 def different_payload(key: ProducerKey, number: int) -> WalError:

@@ -22,7 +22,6 @@ from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.windows import (
     ProducerWindows,
     result_from_proto,
-    result_of,
     result_to_proto,
 )
 
@@ -173,7 +172,7 @@ class TxnTable:
 
     def _end(self, txn: OpenTxn, log_entry: LogEntry, end: log_pb2.TxnEnd) -> None:
         del self.open[txn.txn_id]
-        result = None if end == log_pb2.TXN_END_FORCED else result_of(log_entry)
+        result = None if end == log_pb2.TXN_END_FORCED else log_entry.result()
         self._ended[txn.txn_id] = EndedTxn(end, log_entry.last_tick, result)
         while len(self._ended) > self._results:
             _, oldest = self._ended.popitem(last=False)
