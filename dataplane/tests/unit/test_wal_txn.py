@@ -277,3 +277,22 @@ async def test_a_body_renews(world: World) -> None:
     renewed = wal.recovery.txns.open[txn].renewed
     written = await body(wal, txn, b"a", b"b")
     assert wal.recovery.txns.open[txn].renewed == written.first_tick + 1 > renewed
+
+
+def test_the_floor_lies_below_what_ended_above_the_watermark() -> None:
+    table = TxnTable(10, 10)
+
+    def see(kind: MessageType, tick: int, record: int, txn: int = 0) -> None:
+        made = txn_entry(kind, V, txn)
+        made.envelope.first_tick = tick
+        table.observe(LogEntry(made, MessageID("memory", (record,), 3), 0))
+
+    see(MessageType.BEGIN_TXN, 10, 1)
+    see(MessageType.BEGIN_TXN, 20, 2)
+    see(COMMIT, 30, 3, txn=10)
+    assert table.floor_at(29) == MessageID("memory", (1,)), "something below 30 is not settled"
+    assert table.floor_at(30) == MessageID("memory", (2,))
+    see(COMMIT, 40, 4, txn=20)
+    assert table.floor_at(39) == MessageID("memory", (2,))
+    table.renew(50)
+    assert table.floor_at(39) is None, "a barrier settles all below it"

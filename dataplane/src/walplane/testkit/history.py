@@ -6,9 +6,10 @@ number of its invariant; an empty list is a verdict only as far as readings are 
 
     I1 no acknowledged append is lost, and it is where its acknowledgement says
     I2 no refused append is visible, and nothing that nobody appended
-    I3 ticks strictly grow in delivered order
+    I3 ticks strictly grow in delivered order; those of a transaction are all its Commit's
     I4 all readings of a channel are parts of one sequence
-    I5 MessageIDs grow with log order
+    I5 MessageIDs grow with log order, but for transactions, which come at their Commit
+    I8 transactions are read whole, in one piece, or not at all
     I13 nothing is delivered twice, though clients retry; a producer's order is kept
 """
 
@@ -42,6 +43,28 @@ class Attempt:
     message_id: MessageID | None = None
     time_tick: int = 0
 
+    def is_at(self, message_id: MessageID, time_tick: int) -> bool:
+        """Whether that is where it was acknowledged; in a transaction only the tick is told."""
+        return time_tick == self.time_tick and self.message_id in (None, message_id)
+
+
+@dataclass(slots=True)
+class TxnAttempt:
+    """A transaction; the outcome of each of its appends is that of the whole.
+
+    Attributes:
+        vchannel: where it is.
+        attempts: its appends, in order.
+    """
+
+    vchannel: str
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def settle(self, outcome: Outcome, time_tick: int = 0) -> None:
+        """What its program was told; ticks are its Commit's."""
+        for attempt in self.attempts:
+            attempt.outcome, attempt.time_tick = outcome, time_tick
+
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
@@ -51,6 +74,7 @@ class Delivered:
     payload: bytes
     message_id: MessageID
     time_tick: int
+    txn_id: int = 0
 
 
 @dataclass(slots=True)
@@ -93,6 +117,7 @@ class History:
     attempts: list[Attempt] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     read_ticks: list[ReadTick] = field(default_factory=list)
+    txns: list[TxnAttempt] = field(default_factory=list)
 
     def begin(self, client: str, vchannel: str, payload: bytes) -> Attempt:
         """Records an append before it is sent; its outcome is filled in later."""
@@ -123,6 +148,7 @@ def check(history: History) -> list[str]:
         found += _ids_grow(reading)
         found += _once(reading)
         found += _only_appended(reading, attempts)
+        found += _txns_whole(reading, history.txns)
         found += _producer_order(reading, history.attempts)
         if reading.complete:
             found += _nothing_lost(reading, history.attempts)
@@ -139,7 +165,7 @@ def _nothing_lost(reading: Reading, attempts: Iterable[Attempt]) -> Iterator[str
         told = f"acknowledged as {attempt.message_id} tick {attempt.time_tick}"
         if message is None:
             yield f"I1 {_name(reading)} lacks {_quote(attempt.payload)}, {told}"
-        elif (message.message_id, message.time_tick) != (attempt.message_id, attempt.time_tick):
+        elif not attempt.is_at(message.message_id, message.time_tick):
             place = f"{message.message_id} tick {message.time_tick}"
             yield f"I1 {_name(reading)} has {_quote(attempt.payload)} at {place}, {told}"
 
@@ -157,7 +183,8 @@ def _only_appended(reading: Reading, attempts: dict[bytes, Attempt]) -> Iterator
 
 def _ticks_grow(reading: Reading) -> Iterator[str]:
     for before, after in pairwise(reading.messages):
-        if after.time_tick <= before.time_tick:
+        together = before.txn_id and before.txn_id == after.txn_id
+        if after.time_tick < before.time_tick + (not together):
             yield (
                 f"I3 {_name(reading)}: tick {after.time_tick} of {after.message_id} "
                 f"comes after tick {before.time_tick} of {before.message_id}"
@@ -165,9 +192,25 @@ def _ticks_grow(reading: Reading) -> Iterator[str]:
 
 
 def _ids_grow(reading: Reading) -> Iterator[str]:
-    for before, after in pairwise(reading.messages):
+    by_itself = [message for message in reading.messages if not message.txn_id]
+    for before, after in pairwise(by_itself):
         if after.message_id <= before.message_id:
             yield f"I5 {_name(reading)}: {after.message_id} comes after {before.message_id}"
+
+
+def _txns_whole(reading: Reading, txns: Iterable[TxnAttempt]) -> Iterator[str]:
+    """All of a transaction or nothing, in one piece and at one tick."""
+    place = {message.payload: number for number, message in enumerate(reading.messages)}
+    for txn in txns:
+        got = [place[each.payload] for each in txn.attempts if each.payload in place]
+        if not got:
+            continue
+        piece = reading.messages[got[0] : got[0] + len(txn.attempts)]
+        if [each.payload for each in piece] != [each.payload for each in txn.attempts]:
+            first = _quote(txn.attempts[0].payload)
+            yield f"I8 {_name(reading)} has a part of the transaction that begins with {first}"
+        elif len({(each.txn_id, each.time_tick) for each in piece}) > 1 or not piece[0].txn_id:
+            yield f"I8 {_name(reading)} has a transaction at several ticks: {piece}"
 
 
 def _once(reading: Reading) -> Iterator[str]:

@@ -9,6 +9,7 @@ but records and a `History`, so that they judge simulated and real clusters alik
     I4 every reading is a piece of the log, without a gap, from where it began
     I6 reading from an entry's LastConfirmed finds everything above its tick
     I7 nothing comes at or below a watermark that was told before
+    I8, I12 of transactions and exclusive entries: see `log_txns`
     I9 what lies behind a barrier lies above its tick, what lies before it below
     I10 a checkpoint covers what it says: replay from it finds the rest, and its snapshot the others
     I13 a producer's batch is in the log once
@@ -23,14 +24,18 @@ from itertools import pairwise
 
 from walplane.backends.interface import Record
 from walplane.message.ids import MessageID
+from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
+from walplane.testkit.log_txns import check_exclusive, check_transactions
 from walplane.testkit.log_view import Logged, LoggedMessage, LogView, ValidFrames
 
 
 def check_log(log: LogView) -> list[str]:
-    """I3, I6, I7, I9 and I13 of the entries themselves."""
+    """I3, I6 to I9, I12 and I13 of the entries themselves."""
     found = [*_ticks_unique(log), *_watermarks_hold(log), *_confirmed_reach(log)]
+    found += check_transactions(log.pchannel, log.in_tick_order())
+    found += check_exclusive(log.pchannel, log.entries)
     return [*found, *_barriers_part(log), *_batches_once(log)]
 
 
@@ -44,7 +49,7 @@ def check_attempts(log: LogView, attempts: Sequence[Attempt]) -> Iterator[str]:
             told = (attempt.message_id, attempt.time_tick)
             if message is None:
                 yield f"I1 {log.pchannel} lacks {attempt.payload!r}, acknowledged as {told}"
-            elif (message.message_id, message.time_tick) != told:
+            elif not attempt.is_at(message.message_id, message.time_tick):
                 yield f"I1 {log.pchannel} has {message}, acknowledged as {told}"
         elif attempt.outcome is Outcome.REFUSED and message is not None:
             yield f"I2 {log.pchannel} has {attempt.payload!r}, which was refused"
@@ -104,7 +109,7 @@ def check_checkpoints(log: LogView, topic: str, records: Sequence[Record]) -> It
             for entry in log.entries:
                 if entry.last_tick > checkpoint.time_tick and begin is not None:
                     if entry.message_id < begin:
-                        yield f"I10 replay from {begin} misses {_name(entry)}"
+                        yield f"I10 replay from {begin} misses {entry}"
             yield from _windows_complete(log, checkpoint.time_tick, parts.get("producers", []))
 
 
@@ -115,11 +120,13 @@ def _windows_complete(log: LogView, tick: int, parts: Sequence[bytes]) -> Iterat
         numbers = [result.number for result in window.results]
         expected[window.producer_id, window.vchannel] = max(numbers, default=-1)
     for entry in log.entries:
+        if txn_of(entry.envelope):
+            continue  # numbered for themselves, and replayed from their Begin on
         if entry.last_tick <= tick and entry.envelope.HasField("producer"):
             producer = entry.envelope.producer
             known = expected.get((producer.producer_id, entry.envelope.vchannel), -1)
             if producer.number > known:
-                yield f"I10 the snapshot of checkpoint {tick} does not know {_name(entry)}"
+                yield f"I10 the snapshot of checkpoint {tick} does not know {entry}"
 
 
 def _snapshots(topic: str, records: Sequence[Record]) -> Iterator[dict[str, list[bytes]]]:
@@ -142,7 +149,7 @@ def _ticks_unique(log: LogView) -> Iterator[str]:
     ordered = sorted(log.entries, key=lambda entry: entry.first_tick)
     for before, after in pairwise(ordered):
         if after.first_tick <= before.last_tick:
-            yield f"I3 {log.pchannel}: {_name(before)} and {_name(after)} share ticks"
+            yield f"I3 {log.pchannel}: {before} and {after} share ticks"
 
 
 def _watermarks_hold(log: LogView) -> Iterator[str]:
@@ -150,8 +157,8 @@ def _watermarks_hold(log: LogView) -> Iterator[str]:
     for entry in reversed(log.entries):
         if least is not None and entry.envelope.watermark >= least.first_tick:
             yield (
-                f"I7 {log.pchannel}: {_name(entry)} carries watermark {entry.envelope.watermark}, "
-                f"but {_name(least)} comes after it"
+                f"I7 {log.pchannel}: {entry} carries watermark {entry.envelope.watermark}, "
+                f"but {least} comes after it"
             )
         if least is None or entry.first_tick < least.first_tick:
             least = entry
@@ -165,7 +172,7 @@ def _confirmed_reach(log: LogView) -> Iterator[str]:
         if first is not None and envelope.HasField("last_confirmed"):
             confirmed = MessageID.from_proto(envelope.last_confirmed)
             if first.message_id < confirmed:
-                yield f"I6 {log.pchannel}: {confirmed} of {_name(entry)} misses {_name(first)}"
+                yield f"I6 {log.pchannel}: {confirmed} of {entry} misses {first}"
         if first is None or entry.message_id < first.message_id:
             first = entry
 
@@ -175,22 +182,23 @@ def _barriers_part(log: LogView) -> Iterator[str]:
     for entry in log.entries:
         if entry.is_barrier:
             if entry.first_tick <= highest:
-                yield f"I9 {log.pchannel}: {_name(entry)} is a barrier below tick {highest}"
+                yield f"I9 {log.pchannel}: {entry} is a barrier below tick {highest}"
             barrier = entry
         elif barrier is not None and entry.first_tick <= barrier.first_tick:
-            yield f"I9 {log.pchannel}: {_name(entry)} lies behind barrier {_name(barrier)}"
+            yield f"I9 {log.pchannel}: {entry} lies behind barrier {barrier}"
         highest = max(highest, entry.last_tick)
 
 
 def _batches_once(log: LogView) -> Iterator[str]:
-    seen: dict[tuple[bytes, int, str], Logged] = {}
+    seen: dict[tuple[bytes, int, str, int], Logged] = {}
     for entry in log.entries:
         envelope = entry.envelope
         if envelope.HasField("producer"):
-            key = (envelope.producer.producer_id, envelope.producer.number, envelope.vchannel)
+            producer, txn = envelope.producer, txn_of(envelope)
+            key = (producer.producer_id, producer.number, envelope.vchannel, txn)
             first = seen.setdefault(key, entry)
             if first is not entry:
-                yield f"I13 {log.pchannel}: {_name(entry)} repeats {_name(first)}"
+                yield f"I13 {log.pchannel}: {entry} repeats {first}"
 
 
 def _start_of(
@@ -213,11 +221,5 @@ def _difference(got: Sequence[LoggedMessage], due: Sequence[LoggedMessage]) -> s
 
 
 def _logged(message: Delivered) -> LoggedMessage:
-    return LoggedMessage(message.vchannel, message.payload, message.message_id, message.time_tick)
-
-
-def _name(entry: Logged) -> str:
-    return (
-        f"{entry.message_id} (ticks {entry.first_tick}-{entry.last_tick}, term "
-        f"{entry.envelope.term} open {entry.open_number})"
-    )
+    place = (message.message_id, message.time_tick, message.txn_id)
+    return LoggedMessage(message.vchannel, message.payload, *place)

@@ -17,15 +17,31 @@ from walplane.message import codec
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.rpc.v1 import log_pb2
+from walplane.testkit.log_txns import transactions
 
 
 class Logged(NamedTuple):
-    """One valid entry, where it lies."""
+    """One valid entry, where it lies.
+
+    Attributes:
+        frame: number of its frame within the open.
+        acked: frames of the open that were acknowledged when its frame left.
+    """
 
     message_id: MessageID
     envelope: log_pb2.Envelope
     body: bytes
     open_number: int
+    frame: int
+    acked: int
+
+    def __str__(self) -> str:
+        """What it is and where."""
+        envelope = self.envelope
+        return (
+            f"{MessageType(envelope.type).name} {self.message_id} (ticks {self.first_tick}-"
+            f"{self.last_tick}, term {envelope.term} open {self.open_number})"
+        )
 
     @property
     def first_tick(self) -> int:
@@ -44,12 +60,13 @@ class Logged(NamedTuple):
 
 
 class LoggedMessage(NamedTuple):
-    """One message of the log, as readers get it."""
+    """One message of the log, as readers get it; of a transaction at its Commit's tick."""
 
     vchannel: str
     payload: bytes
     message_id: MessageID
     time_tick: int
+    txn_id: int = 0
 
 
 @dataclass
@@ -75,37 +92,58 @@ class LogView:
         for record, content in frames.valid():
             for index, entry in enumerate(content.entries):
                 message_id = MessageID(backend, record.record_id, index)
-                logged = Logged(message_id, entry.envelope, entry.body, content.open_number)
-                view.entries.append(logged)
+                view.entries.append(
+                    Logged(
+                        message_id,
+                        entry.envelope,
+                        entry.body,
+                        content.open_number,
+                        content.number,
+                        content.acked,
+                    )
+                )
         view.dropped = frames.dropped
         return view
 
+    def in_tick_order(self) -> list[Logged]:
+        """The entries as readers get them, but for transactions."""
+        return sorted(self.entries, key=lambda entry: entry.first_tick)
+
     def messages(self, vchannel: str = "") -> list[LoggedMessage]:
-        """Inserts in tick order, those of one VChannel or all."""
+        """Inserts in the order of delivery, those of one VChannel or all."""
         if vchannel not in self._messages:
-            self._messages[vchannel] = self._read(vchannel)
+            self._messages[vchannel] = [
+                message for message in self._read() if vchannel in ("", message.vchannel)
+            ]
         return self._messages[vchannel]
 
-    def _read(self, vchannel: str) -> list[LoggedMessage]:
-        wanted = [
-            entry
-            for entry in self.entries
-            if entry.envelope.type == MessageType.INSERT
-            and vchannel in ("", entry.envelope.vchannel)
-        ]
-        found = []
-        for entry in sorted(wanted, key=lambda entry: entry.first_tick):
-            _, payloads = codec.decode_body(entry.body)
-            found += [
-                LoggedMessage(
-                    entry.envelope.vchannel,
-                    payload,
-                    entry.message_id._replace(message_index=n),
-                    entry.first_tick + n,
-                )
-                for n, payload in enumerate(payloads)
-            ]
-        return found
+    def _read(self) -> Iterator[LoggedMessage]:
+        entries = self.in_tick_order()
+        txns = transactions(entries)
+        committed = {txn.end_tick: txn for txn in txns.values() if txn.committed}
+        for entry in entries:
+            txn = committed.get(entry.last_tick)
+            if txn is not None:
+                for body in txn.bodies:
+                    yield from _messages(body, txn.begin.first_tick, entry.last_tick)
+            elif entry.envelope.txn.kind == log_pb2.TXN_KIND_WHOLE:
+                yield from _messages(entry, entry.first_tick, entry.last_tick)
+            elif not entry.envelope.HasField("txn"):
+                yield from _messages(entry)
+
+
+def _messages(entry: Logged, txn_id: int = 0, tick: int = 0) -> Iterator[LoggedMessage]:
+    if entry.envelope.type != MessageType.INSERT:
+        return
+    _, payloads = codec.decode_body(entry.body)
+    for number, payload in enumerate(payloads):
+        yield LoggedMessage(
+            entry.envelope.vchannel,
+            payload,
+            entry.message_id._replace(message_index=number),
+            tick or entry.first_tick + number,
+            txn_id,
+        )
 
 
 class ValidFrames:

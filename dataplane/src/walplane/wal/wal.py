@@ -333,7 +333,7 @@ class WAL:
         txns = self.recovery.txns
         txns.renew(opened.barrier_tick)
         self._acks = AckManager(
-            opened.barrier_tick, opened.last_confirmed, self.buffer.add, lambda: txns.floor
+            opened.barrier_tick, opened.last_confirmed, self.buffer.add, txns.floor_at
         )
         self._appender = Appender(
             opened.sender,

@@ -140,7 +140,7 @@ def stale_grants_served(run: Run) -> Iterator[str]:
 def _of_vchannels(history: History) -> History:
     """Readings of whole PChannels are judged against the log only."""
     readings = [each for each in history.readings if not is_pchannel(each.vchannel)]
-    return History(history.attempts, readings)
+    return History(history.attempts, readings, txns=history.txns)
 
 
 def _records(topic: Topic) -> list[Record]:

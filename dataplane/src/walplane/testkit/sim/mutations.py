@@ -14,7 +14,7 @@ from unittest import mock
 from walplane.backends.interface import EARLIEST, BackendSession
 from walplane.coord.oracle import Oracle
 from walplane.message.codec import decode_frame
-from walplane.message.ids import RecordID
+from walplane.message.ids import MessageID, RecordID
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
@@ -25,11 +25,15 @@ from walplane.wal import opener
 from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
+from walplane.wal.interceptors.lock import LockInterceptor
 from walplane.wal.metalog import MetaLog, MetaState, _StateReader
 from walplane.wal.opener import Observe, OpenedLog, _Replay
 from walplane.wal.ownership import Begin, Ownership
 from walplane.wal.ports import AppendResult
+from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.timetick.acks import AckManager, TickRange
+from walplane.wal.txn.sessions import TxnSessions
+from walplane.wal.txn.table import TxnTable
 from walplane.wal.wal import WAL
 
 _distrust = WAL.distrust
@@ -210,6 +214,27 @@ def _tell_readers_unknown(self: WAL, reason: WalError) -> None:
         _distrust(self, reason)
 
 
+def _open_only(table: TxnTable, _watermark: int) -> MessageID | None:
+    return next((txn.begin for txn in table.open.values()), None)
+
+
+def _no_floor(_table: TxnTable, _watermark: int) -> None:
+    return None
+
+
+async def _end_at_once(self: TxnSessions, envelope: log_pb2.Envelope, *, expired: bool) -> None:
+    session = self._open(envelope)
+    session.ending, session.expired = True, expired
+
+
+def _end_none(_table: TxnTable, _log_entry: object, _vchannel: object) -> None:
+    return None
+
+
+async def _share_everything(_link: LockInterceptor, op: AppendOp, forward: Forward) -> AppendResult:
+    return await forward(op)
+
+
 MUTATIONS = (
     Mutation("fencing in the backend", _patched(Broker, "fences", _fences_nobody), 100),
     Mutation("re-read of the term at open", _patched(opener, "_confirm_term", _asks_nobody), 100),
@@ -223,6 +248,7 @@ MUTATIONS = (
         _patched(AckManager, "_advance_confirmed", _confirm_at_once),
         100,
     ),
+    Mutation("LastConfirmed's condition (b)", _patched(TxnTable, "floor_at", _no_floor), 100),
     Mutation("barrier replay", _patched(_Replay, "_take", _replay_nothing), 100),
     Mutation("dedup", _patched(IdempotencyInterceptor, "append", _append_again), 100),
     Mutation("watermark below the unsettled", _patched(AckManager, "settle", _pass_unsettled), 100),
@@ -231,5 +257,14 @@ MUTATIONS = (
         _patched(WAL, "distrust", _tell_readers_unknown),
         100,
     ),
+    Mutation("a Commit waits for bodies", _patched(TxnSessions, "begin_end", _end_at_once), 100),
+    Mutation("exclusive ends transactions", _patched(TxnTable, "_end_all", _end_none), 100),
+    Mutation("locks", _patched(LockInterceptor, "append", _share_everything), 100),
+    Mutation(
+        "mended: track record 4",
+        _patched(ReorderBuffer, "past_start", property(lambda _: True)),
+        100,
+    ),
+    Mutation("mended: track record 5", _patched(TxnTable, "floor_at", _open_only), 100),
     Mutation("oracle's mark", _patched(Oracle, "_persist", _forget_mark), 100),
 )

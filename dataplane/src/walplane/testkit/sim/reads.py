@@ -8,15 +8,14 @@ from functools import partial
 from walplane.channel import pchannel_of
 from walplane.client import StreamingClient
 from walplane.message.ids import ResumeToken
-from walplane.message.registry import MessageType
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.rpc.errors import WalError
-from walplane.testkit.history import Delivered, Outcome, Reading, ReadTick
+from walplane.testkit.history import Outcome, Reading, ReadTick
 from walplane.testkit.sim.grpc_client import SimChannel
 from walplane.testkit.sim.node import COORD
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.scenario import Step
-from walplane.testkit.sim.workload import Work
+from walplane.testkit.sim.workload import Work, delivered
 
 
 class Reads:
@@ -71,11 +70,7 @@ class Reads:
         reading.after = 0 if isinstance(start, str) else start.time_tick
         async with client.reader(channel, start=start, follow=False) as reader:
             async for batch in reader.batches():
-                if batch.type is MessageType.INSERT:
-                    reading.messages += [
-                        Delivered(each.vchannel, each.payload, each.message_id, each.time_tick)
-                        for each in batch
-                    ]
+                reading.messages += delivered(batch)
                 reading.marks.append((len(reading.messages), reader.watermark))
         return reading
 

@@ -17,11 +17,13 @@ from walplane.client.results import AppendResult, PartialAppendError
 from walplane.message.builder import insert
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
+from walplane.message.txn_view import AnyBatch
 from walplane.message.view import Batch
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
 from walplane.testkit.sim.cluster import SimCluster
 from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.user_txns import UserTxns, manual_flush
 
 DEFINITE = {
     ErrorCode.INVALID_ARGUMENT,
@@ -32,6 +34,15 @@ DEFINITE = {
 
 _EXPECTED = DEFINITE | {ErrorCode.OUTCOME_UNKNOWN}
 _RESTART_S = 0.1
+
+
+def delivered(batch: AnyBatch) -> list[Delivered]:
+    """The rows of a batch, for a reading."""
+    return [
+        Delivered(each.vchannel, each.payload, each.message_id, each.time_tick, each.txn_id)
+        for each in batch
+        if each.type is MessageType.INSERT
+    ]
 
 
 @dataclass
@@ -51,17 +62,15 @@ class Tail:
     token: ResumeToken | None = None
     watermark: int = 0
 
-    def take(self, batch: Batch, watermark: int) -> None:
+    def take(self, batch: AnyBatch, watermark: int) -> None:
         """The program has taken a batch."""
-        messages = self.reading.messages
-        if batch.type is MessageType.INSERT:
-            for message in batch:
-                place = (message.message_id, message.time_tick)
-                messages.append(Delivered(message.vchannel, message.payload, *place))
-        last = ResumeToken(
-            batch.last_confirmed, batch.last_tick, batch.envelope.term, batch.open_number
-        )
-        self.token = last
+        self.reading.messages += delivered(batch)
+        if isinstance(batch, Batch):
+            self.token = ResumeToken(
+                batch.last_confirmed, batch.last_tick, batch.envelope.term, batch.open_number
+            )
+        else:
+            self.token = batch.resume_token
         self.mark(watermark)
 
     def mark(self, watermark: int) -> None:
@@ -123,6 +132,7 @@ class User:
         self._tails = tails
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._name = 0
+        self._txns = UserTxns(work, self._begin, self._random)
         self._start()
 
     def kill(self) -> None:
@@ -185,6 +195,10 @@ class User:
             await self._append_many(client, producer, vchannel, timeout)
         elif kind < 0.1:
             await self._give_up_soon(client, producer, vchannel)
+        elif kind < 0.2:
+            await self._txns.run(client, producer, vchannel)
+        elif kind < 0.22:
+            await self._flush(client, vchannel, timeout)
         else:
             big = kind > 0.985
             await self._append(client, producer, vchannel, timeout, big=big)
@@ -200,6 +214,13 @@ class User:
             self._work.settle(attempt, error)
         else:
             self._work.settle(attempt, result)
+
+    async def _flush(self, client: StreamingClient, vchannel: str, timeout_s: float) -> None:
+        try:
+            await client.append(manual_flush(vchannel), timeout=timeout_s)
+        except WalError as error:
+            if error.code not in _EXPECTED:
+                self._work.unexpected.append(f"a flush of {vchannel} failed with {error}")
 
     async def _append_many(
         self, client: StreamingClient, producer: str, vchannel: str, timeout_s: float
@@ -242,8 +263,6 @@ class User:
                     watching = asyncio.ensure_future(self._watch(tail, reader))
                     try:
                         async for batch in reader.batches():
-                            if not isinstance(batch, Batch):
-                                raise TypeError("no plan appends transactions")
                             tail.take(batch, reader.watermark)
                     finally:
                         watching.cancel()

@@ -36,7 +36,7 @@ class AckManager:
         watermark: every tick up to here is settled already.
         last_confirmed: the recovered LastConfirmed.
         on_confirmed: takes each written entry, in tick order, as the watermark passes it.
-        floor: the record of the oldest open Begin as of the watermark; None = none is open.
+        floor: the record of the oldest Begin that is open at a watermark; None = none is.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class AckManager:
         watermark: int,
         last_confirmed: MessageID | None,
         on_confirmed: Callable[[LogEntry], None],
-        floor: Callable[[], MessageID | None] = lambda: None,
+        floor: Callable[[int], MessageID | None] = lambda _: None,
     ) -> None:
         """Starts with nothing allocated."""
         self.watermark = watermark
@@ -58,7 +58,7 @@ class AckManager:
     @property
     def last_confirmed(self) -> MessageID | None:
         """Where it is safe to read on from; None = the earliest record."""
-        confirmed, floor = self._confirmed, self._floor()
+        confirmed, floor = self._confirmed, self._floor(self.watermark)
         return confirmed if confirmed is None or floor is None else min(confirmed, floor)
 
     @property

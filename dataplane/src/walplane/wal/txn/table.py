@@ -26,6 +26,7 @@ from walplane.wal.recovery.windows import (
 )
 
 _MS = 18  # a tick is milliseconds << 18
+_ENDING = 256
 _PRODUCERS = 16  # of one transaction: a client has one, and another after each refusal
 
 
@@ -77,15 +78,22 @@ class TxnTable:
         self.open: dict[int, OpenTxn] = {}
         self.forgotten_tick = 0
         self._ended: OrderedDict[int, EndedTxn] = OrderedDict()
+        self._ending: list[tuple[int, MessageID]] = []  # (tick of the end, Begin)
         self._results = results
         self._batches = batches
 
-    @property
-    def floor(self) -> MessageID | None:
-        """The record that holds the oldest open Begin: LastConfirmed must not pass it."""
-        for txn in self.open.values():
-            return MessageID(txn.begin.backend, txn.begin.record)
-        return None
+    def floor_at(self, watermark: int) -> MessageID | None:
+        """The record of the oldest Begin open at `watermark`: LastConfirmed must not pass it.
+
+        What ended above the watermark, which never falls, is open there: an end that was written
+        may wait for lower ticks.
+        """
+        oldest = next((txn.begin for txn in self.open.values()), None)
+        if self._ending:
+            self._forget_ended(watermark)
+            begins = [begin for _, begin in self._ending]
+            oldest = min(begins if oldest is None else [oldest, *begins], default=None)
+        return None if oldest is None else MessageID(oldest.backend, oldest.record)
 
     def ended(self, txn_id: int) -> EndedTxn | None:
         """How `txn_id` ended, if it did and is remembered."""
@@ -105,7 +113,8 @@ class TxnTable:
         return False
 
     def renew(self, tick: int) -> None:
-        """Everything open was heard of at `tick`: a new owner has come."""
+        """A new owner has come: everything open was heard of at `tick`, all below is settled."""
+        self._ending.clear()
         for txn in self.open.values():
             txn.renewed = max(txn.renewed, tick)
 
@@ -165,6 +174,9 @@ class TxnTable:
             ProducerWindows(self._batches, _PRODUCERS),
         )
 
+    def _forget_ended(self, watermark: int) -> None:
+        self._ending = [ended for ended in self._ending if ended[0] > watermark]
+
     def _end_all(self, log_entry: LogEntry, vchannel: str | None) -> None:
         for txn in list(self.open.values()):
             if vchannel in (None, txn.vchannel):
@@ -172,6 +184,9 @@ class TxnTable:
 
     def _end(self, txn: OpenTxn, log_entry: LogEntry, end: log_pb2.TxnEnd) -> None:
         del self.open[txn.txn_id]
+        self._ending.append((log_entry.last_tick, txn.begin))
+        if len(self._ending) > _ENDING:  # a replay asks for no floor
+            self._forget_ended(log_entry.entry.envelope.watermark)
         result = None if end == log_pb2.TXN_END_FORCED else log_entry.result()
         self._ended[txn.txn_id] = EndedTxn(end, log_entry.last_tick, result)
         while len(self._ended) > self._results:
