@@ -44,7 +44,7 @@ sim: $(STAMP)  ## the real code in virtual time under faults: SEEDS=2000 runs of
 	@$(BIN)/python -m devservices.sim --seeds $(SEEDS)
 
 e2e: $(STAMP)  ## on a real kind cluster with a real Pulsar in it
-	@$(BIN)/python -m devservices.e2e
+	@$(BIN)/python -m devservices.e2e $(E2E)
 
 demo: $(STAMP)  ## a standalone cluster, a killed server, every row exactly once
 	@$(BIN)/python -m devservices.demo

@@ -82,6 +82,7 @@ def test_a_stopped_owner_acknowledges_nothing_when_it_wakes(
     before, served = ready.terms(), ready.channels_of("demo-node-2")
     assert served
     with client.load(ready.address, "stopped") as load:
+        held = client.hold(ready.address, "held", "demo-node-2")
         signal_pod(kubectl, "demo-node-2", "STOP")
         stopped = time.monotonic()
         try:
@@ -90,6 +91,8 @@ def test_a_stopped_owner_acknowledges_nothing_when_it_wakes(
         finally:
             signal_pod(kubectl, "demo-node-2", "CONT")
         load.more(100)
+    held.wait()
+    assert held.faults(stopped) == []
     assert load.faults(LEASE_S + 5) == [], "readers see one order, and it holds every append"
     after = ready.terms()
     assert all(after[name] >= before[name] for name in before)

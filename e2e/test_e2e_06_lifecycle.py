@@ -88,17 +88,20 @@ def test_deletion_policy_delete_takes_the_topics_along(
     assert topics(client, "default-demo"), "another cluster's topics stay"
 
 
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
 def test_a_namespace_can_be_deleted(
-    ready: Demo, kubectl: Kubectl, client: ClientPod, token: str
+    policy: str, ready: Demo, kubectl: Kubectl, client: ClientPod, token: str
 ) -> None:
-    """`kubectl delete namespace other`: nothing hangs, the topics stay."""
-    kubectl("create", "namespace", "other")
-    other = Demo(kubectl.at("other"), "small")
-    other.apply(pulsar_cluster("small", "other"))
+    """`kubectl delete namespace other`: nothing hangs, topics stay or go as the policy says."""
+    namespace = f"other-{policy.lower()}"
+    kubectl("create", "namespace", namespace)
+    other = Demo(kubectl.at(namespace), "small")
+    other.apply(pulsar_cluster("small", namespace, deletionPolicy=policy))
     other.ready()
     client("walplane", "--address", other.address, "collection", "create", token)
-    kubectl("delete", "namespace", "other", "--timeout=120s", seconds=130)
-    assert topics(client, "other-small")
+    assert topics(client, f"{namespace}-small")
+    kubectl("delete", "namespace", namespace, "--timeout=120s", seconds=130)
+    assert bool(topics(client, f"{namespace}-small")) == (policy == "Retain")
 
 
 def test_the_embedded_example(ready: Demo, kubectl: Kubectl, client: ClientPod, token: str) -> None:

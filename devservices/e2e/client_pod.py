@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
+import shlex
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ class ClientPod:
         self._image = image
 
     def start(self) -> None:
-        """Makes the pod, waits until it runs, and puts `devservices` into it."""
+        """Makes the pod anew, waits until it runs, and puts `devservices` into it."""
+        self.kubectl("delete", "pod", NAME, "--ignore-not-found", "--wait=true", seconds=60)
         self.kubectl.apply(
             {
                 "apiVersion": "v1",
@@ -46,6 +48,11 @@ class ClientPod:
                             "imagePullPolicy": "IfNotPresent",
                             "command": ["sleep", "infinity"],
                             "env": [{"name": "PYTHONPATH", "value": LIBRARY}],
+                            # What grows without end shall end itself, not the machine.
+                            "resources": {
+                                "limits": {"memory": "3Gi"},
+                                "requests": {"memory": "64Mi"},
+                            },
                         }
                     ],
                 },
@@ -85,40 +92,51 @@ class ClientPod:
     @contextmanager
     def load(self, address: str, name: str, shards: int = 8) -> Iterator[Load]:
         """Appends to a new collection while the body runs, then judges; see `Load.faults`."""
-        load = Load(self, address, f"{name}-{secrets.token_hex(3)}")
-        load.start(shards)
+        load = Load(self, f"{name}-{secrets.token_hex(3)}")
+        load.start("load", "--shards", str(shards), address, load.name)
         try:
             yield load
         finally:
             load.stop()
 
+    def hold(self, address: str, name: str, pod: str) -> HeldStreams:
+        """Appends to a new collection straight to the node in `pod`, until that ends it."""
+        held = HeldStreams(self, f"{name}-{secrets.token_hex(3)}")
+        held.start("held_streams", address, held.name, pod)
+        return held
 
-class Load:
-    """One `walplane.testkit.load` in the pod; it outlives connections to the API server.
+
+class Program:
+    """A module of the testkit that runs in the pod and outlives connections to the API server.
+
+    It appends to a new collection, and tells in `state.json` of its own directory how that goes.
 
     Attributes:
         name: of its collection.
-        final: its last state, once stopped.
+        final: its last state, once it is done.
     """
 
-    def __init__(self, pod: ClientPod, address: str, name: str) -> None:
-        """Use `ClientPod.load`."""
+    def __init__(self, pod: ClientPod, name: str) -> None:
+        """Does not run yet."""
         self._pod = pod
-        self._address = address
         self.name = name
         self._directory = f"/tmp/load-{name}"  # noqa: S108 - of the pod
         self.final: dict[str, Any] = {}
 
-    def start(self, shards: int) -> None:
-        """Starts it; returns once something was acknowledged on every VChannel."""
-        run = f"python3 -m walplane.testkit.load {self._address} {self.name} {self._directory}"
+    def start(self, module: str, *arguments: str) -> None:
+        """Starts it; returns once something was acknowledged on every VChannel.
+
+        Args:
+            module: of walplane.testkit.
+            arguments: the module's, the directory excepted, which comes last.
+        """
+        run = ("python3", "-m", f"walplane.testkit.{module}", *arguments, self._directory)
         log = f"{self._directory}.log"
-        script = f"nohup {run} --shards {shards} >{log} 2>&1 </dev/null &"
-        self._pod("sh", "-c", script)
+        self._pod("sh", "-c", f"nohup {shlex.join(run)} >{log} 2>&1 </dev/null &")
         try:
             self.more(1)
         except TimeoutError:
-            raise TimeoutError(f"the load did not start: {self._pod('cat', log)}") from None
+            raise TimeoutError(f"{module} did not start: {self._pod('cat', log)}") from None
 
     def state(self) -> dict[str, Any]:
         """What it tells of itself."""
@@ -141,6 +159,42 @@ class Load:
 
         self._pod.kubectl.until(f"{count} more appends of {self.name}", reached, seconds)
 
+    def wait(self) -> None:
+        """Waits for its verdict."""
+        try:
+            self._pod.kubectl.until("a verdict", lambda: bool(self.state()["done"]), _VERDICT_S)
+        except TimeoutError:
+            log = self._pod("tail", "-n", "30", f"{self._directory}.log")
+            raise TimeoutError(f"no verdict of {self.name}: {log}") from None
+        self.final = self.state()
+
+
+class HeldStreams(Program):
+    """One `walplane.testkit.held_streams`: it clings to one node."""
+
+    def faults(self, stopped: float) -> list[str]:
+        """Prints what was seen; returns what was acknowledged and should not have been.
+
+        What was sent before the stop may be: its answer may have been under way.
+
+        Args:
+            stopped: monotonic seconds of this machine, whose kernel the pods share, at which the
+                node was stopped.
+        """
+        before = stopped - float(self.final["last_sent"])
+        print(
+            f"{self.name}: {self.final['acknowledged']:,} acknowledged by the old owner, the last "
+            f"sent {before:.2f} s before it was stopped; then: " + "; ".join(self.final["ends"])
+        )
+        found: list[str] = list(self.final["missing"])
+        if before < 0:
+            found.append("the old owner acknowledged an append that was sent after its stop")
+        return found
+
+
+class Load(Program):
+    """One `walplane.testkit.load`."""
+
     def mark(self) -> None:
         """Counts gaps from now on."""
         mark = f"{self._directory}/mark"
@@ -151,14 +205,7 @@ class Load:
     def stop(self) -> None:
         """Stops it, and waits for its verdict."""
         self._pod("touch", f"{self._directory}/stop")
-        try:
-            self._pod.kubectl.until(
-                "the load's verdict", lambda: bool(self.state()["done"]), _VERDICT_S
-            )
-        except TimeoutError:
-            log = self._pod("tail", "-n", "30", f"{self._directory}.log")
-            raise TimeoutError(f"no verdict of {self.name}: {log}") from None
-        self.final = self.state()
+        self.wait()
 
     def faults(self, gap: float | None = None) -> list[str]:
         """Prints what was seen; returns what was lost, doubled, reordered or refused.

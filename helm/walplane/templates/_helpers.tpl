@@ -9,6 +9,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "walplane.labels" -}}
 {{ include "walplane.selector" . }}
+{{ include "walplane.release" . }}
+{{- end }}
+
+{{- define "walplane.release" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
