@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from walplane.backends.registry import open_backend
+from walplane.coord.coord import Coord
+from walplane.coord.metrics import CoordCollector
+from walplane.node import StreamingNode
+from walplane.node.metrics import NodeCollector
+from walplane.rpc.errors import ErrorCode
+from walplane.runtime import Runtime
+from walplane.testkit.kube_objects import walcluster
+from walplane.wal.frames import FrameFilter
 from walplane_operator.api import names
 from walplane_operator.api.names import Object
+from walplane_operator.api.spec import WALCluster
 from walplane_operator.manifests.access import RULES
+from walplane_operator.manifests.desired import workloads
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "walplane"
@@ -109,3 +121,65 @@ def test_one_replica_has_no_disruption_budget() -> None:
     kinds = {manifest["kind"] for manifest in render("replicas=1")}
     assert "PodDisruptionBudget" not in kinds
     assert "PodDisruptionBudget" in {manifest["kind"] for manifest in render()}
+
+
+def alerts() -> list[Object]:
+    found = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    rules: list[Object] = found["groups"][0]["rules"]
+    return rules
+
+
+async def shown() -> set[str]:
+    """Names of every sample that the data plane's pods can show."""
+    backend = await open_backend("memory:")
+    async with Coord.open(backend, "p", Runtime.system(), pchannel_count=1) as coord:
+        node = StreamingNode("n", backend, coord.oracle, coord.channels, Runtime.system())
+        log = node.meters.of("p_0")
+        log.refused[ErrorCode.INNER] += 1
+        log.opens["served"] += 1
+        log.frames_dropped(FrameFilter("p_0"))
+        collectors = (NodeCollector(node, Runtime.system()), CoordCollector(lambda: coord))
+        families = [family for each in collectors for family in each.collect()]
+        await node.close()
+    await backend.close()
+    endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    return {f"{each.name}{end}" for each in families for end in endings.get(each.type, ("",))}
+
+
+async def test_alerts_and_dashboard_ask_for_what_is_shown() -> None:
+    there = await shown()
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    asked = [rule["expr"] for rule in alerts()]
+    asked += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    used = {name for text in asked for name in re.findall(r"walplane_(?!cluster)\w+", text)}
+    assert used <= there
+    assert len(used) > 20
+
+
+def test_every_alert_has_its_runbook() -> None:
+    text = (ROOT / "docs" / "runbooks.md").read_text()
+    headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in alerts()]
+    assert {rule["labels"]["severity"] for rule in alerts()} == {"critical", "warning"}
+
+
+@needs_helm
+def test_monitoring_is_made_when_it_is_asked_for() -> None:
+    assert not {"PodMonitor", "PrometheusRule"} & {each["kind"] for each in render()}
+    options = ("podMonitor=true", "rules=true", "dashboard=true", "labels.release=prom")
+    made = {each["kind"]: each for each in render(*(f"metrics.{each}" for each in options))}
+    assert made["PrometheusRule"]["spec"]["groups"][0]["rules"] == alerts()
+    assert json.loads(made["ConfigMap"]["data"]["walplane.json"])["title"] == "walplane"
+    for kind in ("PrometheusRule", "PodMonitor", "ConfigMap"):
+        assert made[kind]["metadata"]["labels"]["release"] == "prom"
+    monitor = made["PodMonitor"]["spec"]
+    for template in pods_of(workloads(WALCluster(walcluster()), "walplane:1", 1)):
+        labels = template["metadata"]["labels"].items()
+        assert monitor["selector"]["matchLabels"].items() <= labels
+        (port,) = monitor["podMetricsEndpoints"]
+        assert port["port"] in {each["name"] for each in template["spec"]["containers"][0]["ports"]}
+
+
+def pods_of(manifests: list[Object]) -> list[Object]:
+    kinds = ("StatefulSet", "Deployment")
+    return [m["spec"]["template"] for m in manifests if m["kind"] in kinds]

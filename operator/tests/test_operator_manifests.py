@@ -234,3 +234,19 @@ def test_a_pchannel_lease_belongs_to_the_cluster() -> None:
     assert lease["metadata"]["name"] == "demo-pch-3"
     assert lease["metadata"]["ownerReferences"][0]["kind"] == "WALCluster"
     assert lease["metadata"]["labels"][names.LABEL_LEASE] == names.LEASE_PCHANNEL
+
+
+def test_pods_are_scraped_where_they_serve_metrics() -> None:
+    for template in pods_of(build()) + pods_of(build(embedded())):
+        annotations = template["metadata"]["annotations"]
+        assert annotations["prometheus.io/scrape"] == "true"
+        port = int(annotations["prometheus.io/port"])
+        container = template["spec"]["containers"][0]
+        assert {"name": "metrics", "containerPort": port, "protocol": "TCP"} in container["ports"]
+        assert environment(template)["WALPLANE_METRICS"]["value"] == f"0.0.0.0:{port}"
+
+
+def test_a_user_may_keep_prometheus_away() -> None:
+    raw = walcluster(podTemplate={"annotations": {"prometheus.io/scrape": "false"}})
+    for template in pods_of(build(raw)):
+        assert template["metadata"]["annotations"]["prometheus.io/scrape"] == "false"

@@ -14,7 +14,8 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 from walplane.testkit.outside import TestAuthority, TestOracle
 from walplane.wal.ports import StaleTerm
-from walplane.wal.wal import WAL, WALStatus
+from walplane.wal.status import WALStatus
+from walplane.wal.wal import WAL
 
 P0 = "test_0"
 

@@ -17,6 +17,7 @@ from walplane.node.produce import ProduceStream
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
+from walplane.wal.meter import Durations, LogMeter
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.scan.request import ScanBatch, ScanRequest, StartKind
 from walplane.wal.scan.scanner import LivePosition
@@ -35,6 +36,7 @@ class FakeLog:
     max_entry_bytes = 10_000
 
     def __init__(self) -> None:
+        self.meter = LogMeter({}, Durations())
         self.started: list[bytes] = []
         self.finished: list[bytes] = []
         self.release = asyncio.Event()

@@ -19,9 +19,11 @@ import structlog
 
 from walplane.backends.claims import claimed
 from walplane.backends.interface import Backend
+from walplane.cli.metrics import serving_metrics
 from walplane.cli.pods import Pod, backend_when_there, unless, within
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.lease_view import LeaseView
+from walplane.coord.metrics import CoordCollector
 from walplane.coord.node_appender import NodeAppender
 from walplane.coord.standby import STANDBY_OPTIONS, add_standby
 from walplane.lease import contract
@@ -59,6 +61,7 @@ class CoordOptions:
         prefix: of the PChannels' names.
         pchannels: how many; None = as many as there are, or the default for a new cluster.
         adopt: uid of the WALCluster whose topics may be taken over; empty for none.
+        metrics: host:port where metrics are served; None: nowhere.
     """
 
     pod: Pod
@@ -66,6 +69,7 @@ class CoordOptions:
     prefix: str
     pchannels: int | None
     adopt: str
+    metrics: str | None = None
 
 
 async def run_coord(options: CoordOptions, stop: asyncio.Event) -> None:
@@ -78,7 +82,9 @@ async def run_coord(options: CoordOptions, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         async with KubeLeases.connect(pod.namespace, pod.call_timeout_s) as store:
-            await _Process(options, store).run(stopping)
+            process = _Process(options, store)
+            async with serving_metrics(options.metrics, [process.collector]):
+                await process.run(stopping)
     finally:
         stopping.cancel()
 
@@ -95,6 +101,7 @@ class _Process:
         self._leading = self._draining = False
         self._reason = self._message = ""
         self._coord: Coord | None = None
+        self.collector = CoordCollector(lambda: self._coord)
         self._grown = asyncio.Event()
         self._view = LeaseView(options.prefix, self._on_view, lambda: self._session.changed())
         self._session = Session(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
-from walplane.cli.options import DebugOption, examples, parse_address, settings_of
+from walplane.cli.options import DebugOption, MetricsOption, examples, parse_address, settings_of
 from walplane.cli.pods import (
     AdvertiseOption,
     BackendOption,
@@ -66,6 +66,7 @@ def node(
             help="Between SIGTERM and SIGKILL: how long to wait for others to take over.",
         ),
     ] = 120.0,
+    metrics: MetricsOption = None,
     log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
     debug: DebugOption = False,
@@ -89,7 +90,7 @@ def node(
             listen=listen,
             advertise=advertised(listen, advertise),
         )
-        options = wiring.NodeOptions(who, backend, coord, grace_seconds)
+        options = wiring.NodeOptions(who, backend, coord, grace_seconds, metrics)
         await wiring.run_node(options, stop_on_signals())
 
     run(settings, main, logs=False)

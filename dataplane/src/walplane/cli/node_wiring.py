@@ -17,6 +17,7 @@ import structlog
 
 from walplane.backends.claims import ClaimedBackend, claimed
 from walplane.backends.interface import Backend
+from walplane.cli.metrics import serving_metrics
 from walplane.cli.pods import Pod, backend_when_there, unless, within
 from walplane.lease import contract
 from walplane.lease.authority import LeaseAuthority
@@ -29,6 +30,7 @@ from walplane.lease.session import Session
 from walplane.lease.store import ApiError
 from walplane.lease.watch import LeaseWatch
 from walplane.node.config import NodeConfig
+from walplane.node.metrics import NodeCollector
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.node.reporting import node_report
 from walplane.node.server import RpcServer, start_server
@@ -56,12 +58,14 @@ class NodeOptions:
         backend: URL of the backend.
         coord: host:port of the coordinator.
         grace_s: between SIGTERM and SIGKILL.
+        metrics: host:port where metrics are served; None: nowhere.
     """
 
     pod: Pod
     backend: str
     coord: str
     grace_s: float
+    metrics: str | None = None
 
 
 async def run_node(options: NodeOptions, stop: asyncio.Event) -> None:
@@ -125,6 +129,8 @@ class _Process:
             pod.listen, {SERVICE_NAME: StreamingNodeService(self._node).add_to}
         )
         taken.push_async_callback(server.stop, _GRACE_S)
+        collector = NodeCollector(self._node, runtime)
+        await taken.enter_async_context(serving_metrics(self._options.metrics, [collector]))
         await self._live(watch, server, stopping)
 
     async def _live(

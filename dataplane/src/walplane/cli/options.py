@@ -76,6 +76,18 @@ DebugOption = Annotated[
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")]
 
 
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        envvar="WALPLANE_METRICS",
+        metavar="HOST:PORT",
+        callback=parse_address,
+        help="Where to serve metrics for Prometheus, as /metrics; nowhere if not given.",
+    ),
+]
+
+
 def settings_of(context: typer.Context, address: str | None, debug: bool) -> Settings:
     """The settings of one command: its own options over the global ones."""
     outer = context.obj if isinstance(context.obj, Settings) else Settings()

@@ -15,6 +15,7 @@ from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
     DebugOption,
+    MetricsOption,
     examples,
     parse_address,
     settings_of,
@@ -57,6 +58,7 @@ def standalone(
             help="Address that clients are told, if it is not the one of --listen.",
         ),
     ] = None,
+    metrics: MetricsOption = None,
     log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
     debug: DebugOption = False,
@@ -68,32 +70,31 @@ def standalone(
     """
     settings = settings_of(context, None, debug)
     configure_logging(log_level, log_format)
-    run(settings, lambda: _main(data, listen, advertise, pchannels, backend, prefix), logs=False)
+
+    async def main() -> None:
+        began = time.monotonic()
+        wiring = needs("standalone", "walplane.cli.wiring")
+        options = wiring.StandaloneOptions(
+            data=data,
+            listen=listen,
+            advertise=advertise or _reachable(listen),
+            pchannels=pchannels,
+            prefix=prefix,
+            backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
+            metrics=metrics,
+        )
+        ready = functools.partial(_ready, options.advertise, began)
+        await wiring.run_standalone(options, _stop_on_signals(), ready)
+
+    run(settings, main, logs=False)
 
 
-async def _main(
-    data: Path,
-    listen: str,
-    advertise: str | None,
-    pchannels: int | None,
-    backend: str,
-    prefix: str,
-) -> None:
-    began = time.monotonic()
-    wiring = needs("standalone", "walplane.cli.wiring")
+def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    options = wiring.StandaloneOptions(
-        data=data,
-        listen=listen,
-        advertise=advertise or _reachable(listen),
-        pchannels=pchannels,
-        prefix=prefix,
-        backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
-    )
-    await wiring.run_standalone(options, stop, functools.partial(_ready, options.advertise, began))
+    return stop
 
 
 def _ready(address: str, began: float, pchannels: int) -> None:

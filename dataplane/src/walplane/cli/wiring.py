@@ -24,7 +24,10 @@ from walplane.backends.interface import Backend
 from walplane.backends.registry import open_backend
 from walplane.channel import pchannel_of
 from walplane.cli.errors import CommandError
+from walplane.cli.metrics import serving_metrics
 from walplane.coord.coord import SERVICE_NAMES, Coord
+from walplane.coord.metrics import CoordCollector
+from walplane.node.metrics import NodeCollector
 from walplane.node.server import AddToServer, RpcServer, start_server
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode
@@ -51,6 +54,7 @@ class StandaloneOptions:
         pchannels: how many; None = as many as there are, or the default for a new cluster.
         prefix: of the PChannels' names.
         backend: URL of the backend.
+        metrics: host:port where metrics are served; None: nowhere.
     """
 
     data: Path
@@ -59,6 +63,7 @@ class StandaloneOptions:
     pchannels: int | None
     prefix: str
     backend: str
+    metrics: str | None = None
 
 
 class _OwnNode:
@@ -128,6 +133,8 @@ async def _start(
     taken.push_async_callback(node.close)
     server = await _listen(options.listen, coord, node)
     taken.push_async_callback(server.stop, _GRACE_S)
+    collectors = [NodeCollector(node, runtime), CoordCollector(lambda: coord)]
+    await taken.enter_async_context(serving_metrics(options.metrics, collectors))
     own = _OwnNode(node, options.advertise)
     await taken.enter_async_context(coord.serving(own, own))
     return coord, own, server

@@ -83,6 +83,11 @@ class Broadcasts:
         self._ended: WalError | None = None
         self.refusals = 0
 
+    @property
+    def pending(self) -> int:
+        """Changes that were asked for or begun and are not done."""
+        return self._requests.qsize() + len(self._catalog.tasks)
+
     async def create(self, name: str, shards: int) -> CollectionMeta:
         """Makes a collection; it can be used when this returns.
 

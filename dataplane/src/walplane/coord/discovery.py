@@ -15,7 +15,11 @@ from walplane.rpc.v1 import coord_pb2
 
 
 class Discovery:
-    """The newest snapshot, and those who wait for a newer one."""
+    """The newest snapshot, and those who wait for a newer one.
+
+    Attributes:
+        streams: clients that are told of changes now.
+    """
 
     def __init__(
         self,
@@ -27,10 +31,16 @@ class Discovery:
         self._term = term
         self._cchannel = cchannel
         self._assignments = assignments
+        self.streams = 0
         self._local = 1
         self._newer = asyncio.Event()
         self._ended: WalError | None = None
         self._built: coord_pb2.DiscoverResponse | None = None
+
+    @property
+    def changes(self) -> int:
+        """How many newer snapshots there were since the start."""
+        return self._local - 1
 
     def changed(self) -> None:
         """Something that snapshots show is different: a new version, and everybody is woken."""

@@ -59,9 +59,14 @@ class TickSource:
         return max(self.mark, self._next + count + self._lead)
 
     @property
+    def left(self) -> int:
+        """Ticks that can be given before the mark must be raised."""
+        return max(self.mark - self._next, 0)
+
+    @property
     def low(self) -> bool:
         """Whether less than half the lead is left below the mark."""
-        return self.mark - self._next < self._lead // 2
+        return self.left < self._lead // 2
 
     def _advance(self, wall_ms: int, monotonic: float) -> None:
         elapsed = 0.0 if self._at is None else max(monotonic - self._at, 0.0)
@@ -120,6 +125,11 @@ class Oracle:
         self._ticks = TickSource(state.mark, settings.oracle_lead_ms)
         self._raising = asyncio.Lock()
         self._low = asyncio.Event()
+
+    @property
+    def left(self) -> int:
+        """Ticks that can be given before the mark must be raised."""
+        return self._ticks.left
 
     async def batch(self, terms: Mapping[str, int], size: int) -> TickBatch:
         """`size` ticks for a node that holds {PChannel: term}.

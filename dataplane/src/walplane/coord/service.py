@@ -67,12 +67,14 @@ class CoordService(coord_pb2_grpc.StreamingCoordServicer):
     ) -> AsyncIterator[coord_pb2.DiscoverResponse]:
         """A snapshot at once and after each change; takes the errors that the client reports."""
         taking = asyncio.create_task(self._take_reports(request_iterator), name="discover-reports")
+        self._discovery.streams += 1
         try:
             async for snapshot in self._discovery.snapshots():
                 yield snapshot
         except WalError as error:
             await _abort(context, error)
         finally:
+            self._discovery.streams -= 1
             taking.cancel()
             await asyncio.wait([taking])
 

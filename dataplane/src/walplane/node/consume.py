@@ -98,6 +98,7 @@ class ConsumeStream:
         for number, part in enumerate(found, start=1):
             await self._wait_for_credit()
             self._credit -= part.credit
+            self._edge.wal.meter.delivered_bytes += part.credit
             rest = streaming_pb2.ConsumeResponse()
             if number == len(found):
                 rest.watermark, rest.end = batch.watermark, batch.end

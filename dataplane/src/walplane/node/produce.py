@@ -90,7 +90,7 @@ class ProduceStream:
         try:
             size = self._edge.check(request.entry)
         except WalError as error:
-            self._answer(error_response(request.request_id, error))
+            self._refuse(request.request_id, error)
             return
         taken: list[ByteBudget] = []
         try:
@@ -105,7 +105,7 @@ class ProduceStream:
             append = self._edge.start_append(request.entry)
         except WalError as error:
             self._release(size)
-            self._answer(error_response(request.request_id, error))
+            self._refuse(request.request_id, error)
             return
         self._in_flight += 1
         append.add_done_callback(partial(self._done, request.request_id, size))
@@ -114,7 +114,16 @@ class ProduceStream:
     def _done(self, request_id: int, size: int, append: asyncio.Task[AppendResult]) -> None:
         self._release(size)
         self._in_flight -= 1
-        self._answer(_response(request_id, append))
+        error = _error_of(append)
+        if error is not None:
+            self._refuse(request_id, error)
+            return
+        result = result_to_proto(append.result())
+        self._answer(streaming_pb2.AppendResponse(request_id=request_id, result=result))
+
+    def _refuse(self, request_id: int, error: WalError) -> None:
+        self._edge.wal.meter.refused[error.code] += 1
+        self._answer(error_response(request_id, error))
 
     def _release(self, size: int) -> None:
         for budget in self._budgets:
@@ -134,19 +143,14 @@ class ProduceStream:
             await self._write(streaming_pb2.ProduceResponse(appends=ready))
 
 
-def _response(request_id: int, append: asyncio.Task[AppendResult]) -> streaming_pb2.AppendResponse:
+def _error_of(append: asyncio.Task[AppendResult]) -> WalError | None:
     if append.cancelled():
-        stopped = WalError(ErrorCode.ON_SHUTDOWN, "the node stopped: send it again to the owner")
-        return error_response(request_id, stopped)
+        return WalError(ErrorCode.ON_SHUTDOWN, "the node stopped: send it again to the owner")
     error = append.exception()
-    if error is None:
-        return streaming_pb2.AppendResponse(
-            request_id=request_id, result=result_to_proto(append.result())
-        )
-    if not isinstance(error, WalError):
-        _log.error("append failed", exc_info=error)
-        error = WalError(ErrorCode.INNER, f"append failed: {error!r}; send it again")
-    return error_response(request_id, error)
+    if error is None or isinstance(error, WalError):
+        return error
+    _log.error("append failed", exc_info=error)
+    return WalError(ErrorCode.INNER, f"append failed: {error!r}; send it again")
 
 
 def error_response(request_id: int, error: WalError) -> streaming_pb2.AppendResponse:

@@ -21,10 +21,12 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
+from walplane.wal.meter import Meters
 from walplane.wal.ownership import WALDeps, always
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.status import WALStatus
 from walplane.wal.timetick.reserve import TickReserve
-from walplane.wal.wal import WAL, WALStatus
+from walplane.wal.wal import WAL
 
 _log = structlog.get_logger(__name__)
 
@@ -60,6 +62,7 @@ class StreamingNode:
         config: limits.
         append_budget: bytes in flight over all Produce streams.
         reserve: ticks for every WAL of the node.
+        meters: what is counted about its logs, those it lost among them.
 
     Args:
         node_id: identity in assignments and status.
@@ -91,7 +94,10 @@ class StreamingNode:
         self.config = config or NodeConfig()
         self.append_budget = ByteBudget(self.config.node_append_bytes)
         self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
-        self._deps = WALDeps(backend, self.reserve, oracle, authority, runtime, may_tick_idle)
+        self.meters = Meters()
+        self._deps = WALDeps(
+            backend, self.reserve, oracle, authority, runtime, may_tick_idle, self.meters
+        )
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost
         self._channels: dict[str, _Channel] = {}
@@ -172,6 +178,11 @@ class StreamingNode:
             code, f"{pchannel}{asked} is not served here: node {self.node_id} {has}; ask discovery"
         )
 
+    def held(self) -> dict[str, WAL]:
+        """The logs that are open here, by PChannel."""
+        held = ((name, channel.held) for name, channel in self._channels.items())
+        return {name: edge.wal for name, edge in held if edge is not None}
+
     def status(self) -> list[streaming_pb2.ChannelStatus]:
         """One line per PChannel the node was ever given, in the order of their names."""
         return [self._channel_status(self._channels[name]) for name in sorted(self._channels)]
@@ -201,6 +212,7 @@ class StreamingNode:
 
     async def _open(self, channel: _Channel, term: int) -> None:
         channel.attempts += 1
+        opens = self.meters.of(channel.pchannel).opens
         opening = asyncio.create_task(
             self._open_wal(channel.pchannel, term), name=f"open-{channel.pchannel}"
         )
@@ -212,9 +224,11 @@ class StreamingNode:
             if task is not None and task.cancelling():
                 await _close_unwanted(opening)
                 raise
+            opens["given_up"] += 1
             raise self._interrupted(channel, term) from None
         except WalError as error:
             channel.last_error = error.message
+            opens["fenced" if isinstance(error, StaleTerm) else "failed"] += 1
             if isinstance(error, StaleTerm):
                 channel.term_floor = max(channel.term_floor, error.term_floor)
             _log.warning("open failed", pchannel=channel.pchannel, term=term, error=str(error))
@@ -222,6 +236,7 @@ class StreamingNode:
         finally:
             channel.opening = None
         channel.attempts, channel.last_error = 0, ""
+        opens["served"] += 1
         held = Edge(wal)
         channel.held = held
         wal.stopped.add_done_callback(partial(self._stopped, channel, held))
@@ -258,6 +273,7 @@ class StreamingNode:
         pchannel, term = channel.pchannel, held.wal.term
         error = stopped.result() or _not_served(self.node_id, pchannel, term, "its log stopped")
         channel.held = None
+        self.meters.of(pchannel).lost += 1
         channel.last_error = error.message
         if isinstance(error, StaleTerm):
             channel.term_floor = max(channel.term_floor, error.term_floor)
@@ -275,8 +291,7 @@ class StreamingNode:
             _log.warning("close failed", task=closer.get_name(), error=str(closer.exception()))
 
     def _holdings(self) -> dict[str, int]:
-        held = ((name, channel.held) for name, channel in self._channels.items())
-        return {name: wal.wal.term for name, wal in held if wal is not None}
+        return {name: wal.term for name, wal in self.held().items()}
 
     def _on_terms_lost(self, pchannels: frozenset[str]) -> None:
         for name in pchannels:

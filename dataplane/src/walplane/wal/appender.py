@@ -20,6 +20,7 @@ from walplane.wal.config import WALConfig
 from walplane.wal.frames import FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.limits import RecordLimits
+from walplane.wal.meter import LogMeter
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.timetick.acks import AckManager
 
@@ -29,7 +30,6 @@ class Pending(NamedTuple):
 
     op: AppendOp
     result: asyncio.Future[AppendResult]
-    since: float
 
 
 class FlyingFrame(NamedTuple):
@@ -52,6 +52,7 @@ class Appender:
         config: WALConfig,
         limits: RecordLimits,
         monotonic: Callable[[], float],
+        meter: LogMeter,
         stalled: Callable[[], bool],
         on_written: Callable[[LogEntry], None],
         on_settled: Callable[[], None],
@@ -67,6 +68,7 @@ class Appender:
             config: number of frames in flight.
             limits: size of a frame.
             monotonic: seconds, for the age of what is in flight.
+            meter: counts what is acknowledged.
             stalled: whether this process was stopped for so long that it may not acknowledge.
             on_written: takes each written entry in log order.
             on_settled: told after each frame that was acknowledged.
@@ -79,6 +81,7 @@ class Appender:
         self._config = config
         self._limits = limits
         self._monotonic = monotonic
+        self._meter = meter
         self._stalled = stalled
         self._on_written = on_written
         self._on_settled = on_settled
@@ -94,6 +97,12 @@ class Appender:
         return self._flying[0].since if self._flying else None
 
     @property
+    def oldest_append(self) -> float | None:
+        """When the oldest append came that waits here or is in flight, in monotonic seconds."""
+        waiting = self._flying[0].entries if self._flying else self._queue
+        return waiting[0].op.since if waiting else None
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
         return not self._queue and not self._flying
@@ -101,7 +110,7 @@ class Appender:
     def submit(self, op: AppendOp) -> asyncio.Future[AppendResult]:
         """Queues an entry behind all before it."""
         result: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
-        self.requeue(Pending(op, result, self._monotonic()))
+        self.requeue(Pending(op, result))
         return result
 
     def requeue(self, pending: Pending) -> None:
@@ -174,6 +183,7 @@ class Appender:
             )
             self.bytes_pending -= pending.op.size
         self._acks.record_written(MessageID(self._backend, record_id))
+        self._meter.acknowledged([pending.op for pending in frame.entries], self._monotonic())
         self._on_settled()
 
     def _log_entry(self, pending: Pending, record_id: RecordID, index: int) -> LogEntry:

@@ -65,6 +65,7 @@ class OpenedLog:
     barrier_id: MessageID
     barrier_tick: int
     last_confirmed: MessageID | None
+    frames: FrameFilter
     replayed: int = field(default=0)
 
 
@@ -166,6 +167,7 @@ class _Replay:
                             barrier_id=MessageID(self._backend, record.record_id),
                             barrier_tick=self._tick,
                             last_confirmed=self._last_confirmed,
+                            frames=frames,
                             replayed=self._entries,
                         )
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -18,6 +18,7 @@ from walplane.runtime import Runtime
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
 from walplane.wal.metalog import MetaState
+from walplane.wal.meter import Meters
 from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
 from walplane.wal.timetick.reserve import TickReserve
@@ -43,6 +44,7 @@ class WALDeps:
     Attributes:
         may_tick_idle: whether nobody can have taken this process for dead yet: only then may an
             idle log tell readers that time has passed, which no fence protects.
+        meters: count what the logs do.
     """
 
     backend: Backend
@@ -51,6 +53,7 @@ class WALDeps:
     authority: TermAuthority
     runtime: Runtime
     may_tick_idle: Callable[[], bool] = always
+    meters: Meters = field(default_factory=Meters)
 
 
 class Ownership:

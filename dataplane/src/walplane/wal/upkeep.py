@@ -40,6 +40,11 @@ class Upkeep:
         self._checkpointed = runtime.monotonic()
         self._saving: asyncio.Task[None] | None = None
 
+    @property
+    def unsaved_bytes(self) -> int:
+        """Bodies written since the latest checkpoint began."""
+        return self._bytes
+
     def note_written(self, item: LogEntry) -> None:
         """An entry was written: a TimeTick will be owed, and a checkpoint some time."""
         if item.entry.envelope.type != MessageType.TIME_TICK:

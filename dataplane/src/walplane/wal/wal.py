@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -28,11 +27,12 @@ from walplane.wal.limits import RecordLimits, too_large
 from walplane.wal.metalog import MetaState
 from walplane.wal.opener import Beginning, OpenedLog
 from walplane.wal.ownership import Ownership, WALDeps
-from walplane.wal.ports import AppendResult, LogEntry, StaleTerm
+from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.status import WALStatus
 from walplane.wal.timetick.acks import AckManager
 from walplane.wal.txn.expiry import TxnExpiry, roll_back
 from walplane.wal.txn.sessions import TxnSessions
@@ -41,29 +41,13 @@ from walplane.wal.upkeep import Upkeep
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class WALStatus:
-    """One PChannel as its owner sees it; ticks as in the log, bytes."""
-
-    pchannel: str
-    term: int
-    open_number: int
-    state: str
-    watermark: int
-    checkpoint_tick: int
-    vchannels: int
-    bytes_pending: int
-    attempts: int
-    last_error: str
-    term_floor: int
-
-
 class WAL:
     """Use `open`.
 
     Attributes:
         stopped: done when the WAL is over: with the reason when it ended by itself, else None.
         buffer: confirmed entries for tailing readers.
+        meter: counts what this log and its other owners in this process do.
         moved: notified whenever the watermark moved.
         recovery: what replay rebuilt and appends keep up to date.
     """
@@ -73,6 +57,7 @@ class WAL:
         self.pchannel = pchannel
         self.term = term
         self.config = config
+        self.meter = deps.meters.of(pchannel)
         self.recovery = RecoveryState(config)
         self.moved = Signal()
         self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
@@ -86,11 +71,14 @@ class WAL:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
-        self._expiry = TxnExpiry(self.recovery.txns, self._sessions, deps.runtime.monotonic)
-        recovery = self.recovery
+        now, recovery = deps.runtime.monotonic, self.recovery
+        self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
         idempotency = IdempotencyInterceptor(recovery.windows, recovery.txns, recovery.keyed)
-        timetick = TimeTickInterceptor(deps.reserve, lambda: self._acks, self._sessions)
-        self._chain = chain([idempotency, LockInterceptor(), timetick], self._submit)
+        timetick = TimeTickInterceptor(
+            deps.reserve, lambda: self._acks, self._sessions, self.meter, now
+        )
+        lock = LockInterceptor(self.meter, now)
+        self._chain = chain([idempotency, lock, timetick], self._submit)
 
     @classmethod
     async def open(cls, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> WAL:
@@ -164,6 +152,7 @@ class WAL:
                 ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is being closed here: ask discovery for it"
             )
         op = append_op(entry)
+        op.since = self._deps.runtime.monotonic()
         if op.stored > self.max_entry_bytes:
             raise self._too_large(op)
         if lock_wait_s is not None:
@@ -183,7 +172,9 @@ class WAL:
         first = self._deps.reserve.take(entry.envelope.count, self._acks.last_allocated)
         if first is None:
             return None
-        return self._appender.submit(append_op(entry, self._acks.allocate(first, 1)))
+        op = append_op(entry, self._acks.allocate(first, 1))
+        op.since = self._deps.runtime.monotonic()
+        return self._appender.submit(op)
 
     def move_idle(self) -> None:
         """Moves the watermark of an idle log to a new tick; reaches tailing readers only.
@@ -205,7 +196,7 @@ class WAL:
         # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
         for txn in [] if tick is None else self._expiry.due(tick):
-            self._start(roll_back(txn, self._chain))
+            self._start(roll_back(txn, self._chain, self.meter, self._deps.runtime.monotonic()))
 
     def check(self) -> None:
         """Raises what ended this WAL, if it is over."""
@@ -263,6 +254,11 @@ class WAL:
         return self._opened.replayed
 
     @property
+    def unsaved_bytes(self) -> int:
+        """Bodies written since the latest checkpoint began."""
+        return self._upkeep.unsaved_bytes
+
+    @property
     def acks(self) -> AckManager:
         """Ticks of the current open."""
         return self._acks
@@ -274,20 +270,7 @@ class WAL:
 
     def status(self) -> WALStatus:
         """What `walplane status` shows."""
-        failure = self.stopped.result() if self.stopped.done() else None
-        return WALStatus(
-            pchannel=self.pchannel,
-            term=self.term,
-            open_number=self.open_number,
-            state=self.state,
-            watermark=self._acks.watermark,
-            checkpoint_tick=self.recovery.checkpoint_tick,
-            vchannels=len(self.recovery.vchannels),
-            bytes_pending=self._appender.bytes_pending,
-            attempts=self._ownership.attempts,
-            last_error=self._ownership.last_error,
-            term_floor=failure.term_floor if isinstance(failure, StaleTerm) else 0,
-        )
+        return WALStatus.of(self, self._ownership.attempts, self._ownership.last_error)
 
     @property
     def meta_failure(self) -> WalError | None:
@@ -329,6 +312,7 @@ class WAL:
 
     def _serve(self, opened: OpenedLog) -> None:
         self._opened = opened
+        self.meter.frames_dropped(opened.frames)
         self._last_record = opened.barrier_id.record
         txns = self.recovery.txns
         txns.renew(opened.barrier_tick)
@@ -343,6 +327,7 @@ class WAL:
             self.config,
             self._limits,
             self._deps.runtime.monotonic,
+            self.meter,
             self._upkeep.stalled,
             self._written,
             self.moved.notify,
@@ -373,6 +358,7 @@ class WAL:
         if self.state != "serving":
             return
         self.state = "reopening"
+        self.meter.reopens += 1
         self._ownership.last_error = str(reason)
         _log.warning("self-reopen", pchannel=self.pchannel, term=self.term, reason=str(reason))
         self._appender.stop(reason)
@@ -436,6 +422,8 @@ class WAL:
                 continue
             for pending, item in zip(frame.entries, items, strict=True):
                 settle(pending, item, self._acks, self._written)
+            now = self._deps.runtime.monotonic()
+            self.meter.acknowledged([pending.op for pending in frame.entries], now)
         return lost
 
     # --- ending ------------------------------------------------------------------------------

@@ -36,6 +36,15 @@ _CONTAINER_SECURITY: Object = {
 }
 
 
+_SCRAPED = {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": str(names.METRICS_PORT),
+    "prometheus.io/path": "/metrics",
+}
+# By the environment, not by a flag: an image that does not know it starts all the same.
+_METRICS: Object = {"name": "WALPLANE_METRICS", "value": f"0.0.0.0:{names.METRICS_PORT}"}
+
+
 def metadata(cluster: WALCluster, name: str, component: str | None = None) -> Object:
     """Of an object that the cluster owns."""
     labels = {names.LABEL_CLUSTER: cluster.name, names.LABEL_MANAGED_BY: names.MANAGED_BY}
@@ -110,7 +119,7 @@ def pod_template(
         spec["priorityClassName"] = overlay.priority_class
     if overlay.image_pull_secrets:
         spec["imagePullSecrets"] = overlay.image_pull_secrets
-    annotations = {**overlay.annotations, names.ANNOTATION_CONFIG: digest(config)}
+    annotations = {**_SCRAPED, **overlay.annotations, names.ANNOTATION_CONFIG: digest(config)}
     return {
         "metadata": {"labels": {**overlay.labels, **managed, **labels}, "annotations": annotations},
         "spec": spec,
@@ -123,14 +132,18 @@ def _container(cluster: WALCluster, image: str, container: Container) -> Object:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": container.args,
-        "env": [*_pod_environment(), *container.env],
+        "env": [*_pod_environment(), _METRICS, *container.env],
         "envFrom": [{"configMapRef": {"name": names.config_map(cluster.name)}}],
-        "ports": [{"name": "grpc", "containerPort": container.port, "protocol": "TCP"}],
+        "ports": [_port("grpc", container.port), _port("metrics", names.METRICS_PORT)],
         "resources": container.resources,
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *container.mounts],  # noqa: S108
         **_probes(container.port, cluster.spec.lease.duration_seconds),
     }
+
+
+def _port(name: str, number: int) -> Object:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
 
 
 def _pod_environment() -> list[Object]:

@@ -29,6 +29,7 @@ class AppendOp:
         ticks: there once the timetick link gave them.
         before: the outcome of its producer's batch before it, when that was in flight too.
         own: whether the WAL made it, and no client.
+        since: when it came, in monotonic seconds.
         deadline: until when it may wait for a lock, in the loop's time; None = as long as it takes.
     """
 
@@ -38,6 +39,7 @@ class AppendOp:
     ticks: TickRange | None = None
     before: asyncio.Future[AppendResult] | None = None
     own: bool = False
+    since: float = 0.0
     deadline: float | None = None
 
     def check_before(self) -> None:

@@ -8,12 +8,14 @@ the order in which they came. A free lock costs no suspension.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from walplane.message.registry import Scope
 from walplane.message.txn import exclusive_scope
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.lock import RWLock
+from walplane.wal.meter import LogMeter
 from walplane.wal.ports import AppendResult
 
 _KEPT_LOCKS = 1024
@@ -23,8 +25,10 @@ _RETRY_AFTER_MS = 100
 class LockInterceptor:
     """The locks of one PChannel."""
 
-    def __init__(self) -> None:
-        """All free."""
+    def __init__(self, meter: LogMeter, monotonic: Callable[[], float]) -> None:
+        """All free; `meter` is told of waits, in the seconds of `monotonic`."""
+        self._meter = meter
+        self._monotonic = monotonic
         self._pchannel = RWLock()
         self._vchannels: dict[str, RWLock] = {}
 
@@ -62,6 +66,7 @@ class LockInterceptor:
                 self._vchannels.pop(vchannel, None)  # those that nobody uses do not pile up
 
     async def _wait(self, lock: RWLock, exclusive: bool, op: AppendOp) -> None:
+        self._meter.wait_begins(op, self._monotonic())
         try:
             async with asyncio.timeout_at(op.deadline):
                 await lock.acquire(exclusive=exclusive)
@@ -72,3 +77,5 @@ class LockInterceptor:
                 "an exclusive one before it, or for those that it excludes: nothing is written",
                 retry_after_ms=_RETRY_AFTER_MS,
             ) from None
+        finally:
+            self._meter.lock_wait_over(op, self._monotonic())

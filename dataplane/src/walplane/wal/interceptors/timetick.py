@@ -12,6 +12,7 @@ from collections.abc import Callable
 from walplane.message.registry import MessageType
 from walplane.message.txn import is_part
 from walplane.wal.interceptors.base import AppendOp, Forward
+from walplane.wal.meter import LogMeter
 from walplane.wal.ports import AppendResult
 from walplane.wal.timetick.acks import AckManager, TickRange
 from walplane.wal.timetick.reserve import TickReserve
@@ -24,12 +25,22 @@ class TimeTickInterceptor:
     """Allocates a contiguous range per entry; waits, in order, while there are no ticks."""
 
     def __init__(
-        self, reserve: TickReserve, acks: Callable[[], AckManager], sessions: TxnSessions
+        self,
+        reserve: TickReserve,
+        acks: Callable[[], AckManager],
+        sessions: TxnSessions,
+        meter: LogMeter,
+        monotonic: Callable[[], float],
     ) -> None:
-        """`acks` is asked each time: a self-reopen starts a new one."""
+        """`acks` is asked each time: a self-reopen starts a new one.
+
+        `meter` is told of waits, in the seconds of `monotonic`.
+        """
         self._reserve = reserve
         self._acks = acks
         self._sessions = sessions
+        self._meter = meter
+        self._monotonic = monotonic
         self._turn = asyncio.Lock()
 
     async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
@@ -63,7 +74,19 @@ class TimeTickInterceptor:
     async def _allocate(self, op: AppendOp) -> TickRange:
         count = op.entry.envelope.count
         op.check_before()
-        while (first := self._reserve.take(count, self._acks().last_allocated)) is None:
-            await self._reserve.ready(count, self._acks().last_allocated)
-            op.check_before()
+        first = self._reserve.take(count, self._acks().last_allocated)
+        if first is None:
+            first = await self._wait(op, count)
         return self._acks().allocate(first, count)
+
+    async def _wait(self, op: AppendOp, count: int) -> int:
+        self._meter.wait_begins(op, self._monotonic())
+        try:
+            while True:
+                await self._reserve.ready(count, self._acks().last_allocated)
+                op.check_before()
+                first = self._reserve.take(count, self._acks().last_allocated)
+                if first is not None:
+                    return first
+        finally:
+            self._meter.wait_over(op)

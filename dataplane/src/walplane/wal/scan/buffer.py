@@ -59,6 +59,11 @@ class WriteAheadBuffer:
         self._base = 0  # place of the first element of the lists
 
     @property
+    def bytes(self) -> int:
+        """Of the bodies that are here."""
+        return self._bytes
+
+    @property
     def last_tick(self) -> int:
         """The highest tick of an entry that was ever here; at first the floor."""
         return self._ticks[-1] if self._ticks else self.floor

@@ -19,6 +19,7 @@ from walplane.message.ids import MessageID, RecordID, ResumeToken
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
+from walplane.wal.meter import LogMeter
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
@@ -45,6 +46,7 @@ class LiveLog(Protocol):
     pchannel: str
     buffer: WriteAheadBuffer
     moved: Signal
+    meter: LogMeter
 
     @property
     def backend_name(self) -> str:
@@ -91,6 +93,7 @@ class WALScanner:
 
     async def __aenter__(self) -> WALScanner:
         """The scanner itself."""
+        self._log.meter.readers.add(self)
         return self
 
     async def __aexit__(
@@ -100,12 +103,19 @@ class WALScanner:
         trace: TracebackType | None,
     ) -> None:
         """Closes it."""
+        self._log.meter.readers.discard(self)
         await self.close()
+
+    @property
+    def tailing(self) -> bool:
+        """Whether it reads from memory."""
+        return self._place is not None
 
     async def close(self) -> None:
         """Releases what it reads from; idempotent."""
         if self._catch_up is not None:
             await self._catch_up.scanner.close()
+            self._catch_up.tell(self._log.meter)
             self._catch_up = None
 
     async def next(self) -> ScanBatch:
@@ -254,6 +264,11 @@ class _CatchUp:
     def _release_all(self, live: LivePosition) -> list[LogEntry]:
         self.past_parts = True
         return self.reorder.release(live.watermark)
+
+    def tell(self, meter: LogMeter) -> None:
+        """What was met on the way, once it is over."""
+        meter.frames_dropped(self._frames)
+        meter.reorder_violations += self.reorder.violations
 
     def _add(self, item: LogEntry) -> None:
         if self._first is not None and item.message_id[:3] < self._first[:3]:

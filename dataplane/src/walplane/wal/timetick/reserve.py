@@ -54,6 +54,11 @@ class TickReserve:
         self._fetched = float("-inf")
         self._refill: asyncio.Task[None] | None = None
 
+    @property
+    def left(self) -> int:
+        """Ticks of the present batch that nobody took."""
+        return self._end - self._next
+
     def take(self, count: int, above: int) -> int | None:
         """The first of `count` consecutive ticks, all above `above`; None when none are left."""
         first = max(self._next, above + 1)
@@ -95,8 +100,9 @@ class TickReserve:
                 async with asyncio.timeout(_CALL_TIMEOUT_S):
                     batch = await self._oracle.batch(self._holdings(), self._size)
             except (WalError, TimeoutError) as error:
-                left = self._end - self._next
-                _log.warning("no ticks from the coordinator", error=str(error), ticks_left=left)
+                _log.warning(
+                    "no ticks from the coordinator", error=str(error), ticks_left=self.left
+                )
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, most)
                 continue

@@ -16,6 +16,7 @@ from walplane.message.registry import MessageType
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.interceptors.base import Forward, append_op
+from walplane.wal.meter import LogMeter
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import OpenTxn, TxnTable
 
@@ -53,8 +54,8 @@ class TxnExpiry:
         return due
 
 
-async def roll_back(txn: OpenTxn, append: Forward) -> None:
-    """Ends `txn` by a record, unless something else does first."""
+async def roll_back(txn: OpenTxn, append: Forward, meter: LogMeter, now: float) -> None:
+    """Ends `txn` by a record, unless something else does first; `now` in monotonic seconds."""
     envelope = log_pb2.Envelope(
         version=1, type=MessageType.ROLLBACK_TXN, vchannel=txn.vchannel, count=1
     )
@@ -62,9 +63,11 @@ async def roll_back(txn: OpenTxn, append: Forward) -> None:
     envelope.txn.kind = log_pb2.TXN_KIND_PART
     op = append_op(codec.seal_entry(envelope, _BODY))
     op.own = True
+    op.since = now
     try:
         await append(op)
     except WalError as error:  # if this WAL is over, the next owner sees to it
         _log.debug("no rollback", vchannel=txn.vchannel, txn=txn.txn_id, error=str(error))
     else:
+        meter.expired += 1
         _log.info("transaction expired", vchannel=txn.vchannel, txn=txn.txn_id)

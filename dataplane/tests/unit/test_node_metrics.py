@@ -1,0 +1,207 @@
+"""What a node shows to Prometheus: each figure follows what happened, labels stay few."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from walplane.backends.registry import open_backend
+from walplane.channel import cchannel_name
+from walplane.node import NodeConfig, StreamingNode
+from walplane.node.edge import Edge
+from walplane.node.metrics import NodeCollector
+from walplane.node.produce import ProduceStream
+from walplane.rpc.errors import WalError
+from walplane.rpc.v1 import streaming_pb2
+from walplane.runtime import Runtime
+from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
+from walplane.testkit.outside import TestAuthority, TestOracle
+from walplane.testkit.txns import begin, exclusive_entry
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import CH, EARLIEST, V, entry
+from walplane.wal.config import WALConfig
+from walplane.wal.ports import StaleTerm
+from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+
+CONFIG = NodeConfig(wal=WALConfig(idle_tick_s=0.02, silence_s=3600, checkpoint_s=3600))
+_NOW_TICKS = (1_700_000_000_000) << 18
+
+
+class Watched:
+    """A node that holds one log, and its metrics."""
+
+    def __init__(self, backend: FaultyBackend) -> None:
+        self.backend = backend
+        self.clock = Runtime.system()
+        self.oracle = TestOracle(_NOW_TICKS)
+        self.authority = TestAuthority()
+        runtime = Runtime(lambda: 1_700_000_000_000, self.clock.monotonic, self.clock.random)
+        self.node = StreamingNode(
+            *("n1", backend, self.oracle, self.authority, runtime, CONFIG),
+        )
+        self.registry = CollectorRegistry()
+        self.registry.register(NodeCollector(self.node, runtime))
+
+    async def assign(self, term: int) -> Edge:
+        self.authority.terms[CH] = term
+        await self.node.assign(CH, term)
+        return self.node.edge(CH)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"walplane_{name}", labels)
+
+    def of_log(self, name: str, **labels: str) -> float | None:
+        return self.value(name, pchannel=CH, **labels)
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Watched]:
+    made = Watched(FaultyBackend(await open_backend("memory:")))
+    yield made
+    async with asyncio.timeout(30):
+        await made.node.close()
+        await made.backend.close()
+
+
+async def test_appends_are_counted_with_their_latency(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    await edge.wal.append(entry(b"one", b"two", number=0))
+    await edge.wal.append(entry(b"three", number=1))
+    assert watched.of_log("appended_entries_total") == 2
+    assert watched.of_log("appended_messages_total") == 3
+    assert watched.of_log("appended_frames_total") == 2
+    assert (watched.of_log("appended_bytes_total") or 0) > len("onetwothree")
+    assert watched.value("append_seconds_count", type="data") == 2
+    assert watched.value("append_seconds_bucket", type="data", le="10.0") == 2
+    assert 0 < (watched.value("append_seconds_sum", type="data") or 0) < 10
+    assert watched.value("append_seconds_count", type="txn") == 0
+
+
+async def test_what_is_in_flight_has_an_age_and_holds_the_watermark(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    assert watched.of_log("watermark_lag_seconds") == 0
+    assert watched.of_log("oldest_append_seconds") == 0
+    watched.backend.faults = lambda _topic: Fault.LOSE_ACK
+    append = edge.start_append(entry(b"lost", number=0))
+    await until(lambda: (watched.of_log("oldest_append_seconds") or 0) > 0.01)
+    assert (watched.of_log("pending_bytes") or 0) > 0
+    assert (watched.of_log("watermark_lag_seconds") or 0) >= 0
+    watched.backend.faults = no_faults
+    edge.wal.distrust(WalError.from_proto(StaleTerm(CH, 1, 1).to_proto()))
+    await append
+    assert watched.of_log("self_reopens_total") == 1
+    assert watched.of_log("oldest_append_seconds") == 0
+    assert watched.of_log("pending_bytes") == 0
+    assert watched.value("append_seconds_count", type="data") == 1
+
+
+async def test_waiting_for_ticks_is_an_age_too(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    watched.oracle.away = True
+    left = watched.value("tick_reserve")
+    assert left
+    assert watched.node.reserve.take(int(left) - 1, 0)
+    append = edge.start_append(entry(b"waits", number=0))
+    await until(lambda: (watched.of_log("oldest_append_seconds") or 0) > 0.01)
+    watched.oracle.away = False
+    await append
+    assert watched.of_log("oldest_append_seconds") == 0
+
+
+async def test_refusals_are_counted_by_code(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    answers: list[streaming_pb2.ProduceResponse] = []
+
+    async def write(response: streaming_pb2.ProduceResponse) -> None:
+        answers.append(response)
+
+    async def requests() -> AsyncIterator[streaming_pb2.ProduceRequest]:
+        unknown = entry(b"of nobody known", number=5, vchannel=cchannel_name(CH))
+        for refused in (entry(b"to nobody", vchannel=f"{CH}_7v0"), unknown):
+            append = streaming_pb2.AppendRequest(request_id=1, entry=refused)
+            yield streaming_pb2.ProduceRequest(append=append)
+
+    budget = watched.node.append_budget
+    await ProduceStream(edge, budget, CONFIG, write).run(requests())
+    assert sum(len(each.appends) for each in answers) == 2
+    assert watched.of_log("append_errors_total", code="CHANNEL_NOT_EXIST") == 1
+    assert watched.of_log("append_errors_total", code="OUTCOME_UNKNOWN") == 1
+
+
+async def test_opens_and_losses_outlive_the_log_they_happened_to(watched: Watched) -> None:
+    edge = await watched.assign(3)
+    edge.wal.fence(StaleTerm(CH, 3, 4))
+    await until(lambda: watched.of_log("channels_lost_total") == 1)
+    with pytest.raises(StaleTerm):
+        watched.authority.terms[CH] = 9
+        await watched.node.assign(CH, 4)
+    assert watched.of_log("opens_total", result="served") == 1
+    assert watched.of_log("opens_total", result="fenced") == 1
+    assert watched.of_log("serving") is None
+
+
+async def test_readers_by_how_they_read(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    await edge.wal.append(entry(b"one", number=0))
+    async with (
+        edge.wal.scan(ScanRequest(ScanStart(StartKind.LATEST))) as tailing,
+        edge.wal.scan(ScanRequest(EARLIEST)),
+    ):
+        waiting = asyncio.create_task(tailing.next())
+        await until(lambda: watched.of_log("readers", mode="tailing") == 1)
+        assert watched.of_log("readers", mode="catching_up") == 1
+        waiting.cancel()
+    assert watched.of_log("readers", mode="catching_up") == 0
+    assert watched.of_log("readers", mode="tailing") == 0
+
+
+async def test_transactions_and_locks(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    await edge.wal.append(exclusive_entry(V))
+    await begin(edge.wal, V)
+    assert watched.of_log("open_transactions") == 1
+    await begin(edge.wal, V, keepalive_ms=1)
+    watched.oracle._next += 10_000 << 18
+    await until(lambda: watched.of_log("transactions_expired_total") == 1)
+    assert watched.of_log("open_transactions") == 1
+    blocked = [edge.start_append(exclusive_entry(V)) for _ in range(2)]
+    await asyncio.gather(*blocked)
+    assert watched.value("lock_wait_seconds_count") == 1
+    assert watched.of_log("open_transactions") == 0
+
+
+async def test_a_checkpoint_ends_its_lag(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    await edge.wal.append(entry(b"x" * 1000, number=0))
+    assert (watched.of_log("checkpoint_lag_bytes") or 0) > 1000
+    assert (watched.of_log("write_ahead_bytes") or 0) > 1000
+    await watched.node.release(CH, 1)
+    await watched.assign(2)
+    assert watched.of_log("checkpoint_lag_bytes") == 0
+    assert watched.of_log("checkpoint_lag_seconds") == 0
+
+
+async def test_frames_that_do_not_count_are_counted(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    faults = iter([Fault.FAIL_BEFORE])
+    watched.backend.faults = lambda _topic: next(faults, Fault.NONE)
+    appends = [edge.start_append(entry(b"%d" % n, number=n)) for n in range(2)]
+    await asyncio.gather(*appends)
+    assert watched.of_log("self_reopens_total") == 1
+    assert watched.of_log("frames_dropped_total", why="orphaned") == 1
+    assert watched.of_log("frames_dropped_total", why="void") == 0
+    assert watched.of_log("appended_entries_total") == 2
+
+
+async def test_no_label_has_more_values_than_a_node_has_logs(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    for number in range(20):
+        await edge.wal.append(entry(b"x", vchannel=f"{CH}_{number}v0", producer=b"%d" % number))
+    text = generate_latest(watched.registry).decode()
+    assert "v0" not in text
+    names = {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+    sizes: Callable[[str], int] = lambda name: text.count(f"\n{name}{{")  # noqa: E731
+    assert max(map(sizes, names)) <= 3 * 15
