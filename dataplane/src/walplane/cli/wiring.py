@@ -23,6 +23,7 @@ import structlog
 from walplane.backends.interface import Backend
 from walplane.backends.registry import open_backend
 from walplane.channel import pchannel_of
+from walplane.cli import failpoints
 from walplane.cli.errors import CommandError
 from walplane.cli.metrics import serving_metrics
 from walplane.coord.coord import SERVICE_NAMES, Coord
@@ -123,7 +124,8 @@ async def _start(
     options: StandaloneOptions, taken: AsyncExitStack
 ) -> tuple[Coord, _OwnNode, RpcServer]:
     """Puts the parts together; `taken` gets what ends them, the last one first."""
-    backend = await open_backend(options.backend)
+    opened = await open_backend(options.backend)
+    backend = failpoints.with_failpoint(opened, os.environ.get(failpoints.VARIABLE))
     taken.push_async_callback(backend.close)
     runtime = Runtime.system()
     coord = await taken.enter_async_context(

@@ -273,6 +273,8 @@ class _Owner:
             if not receiving.done():
                 receiving.cancel()
                 await asyncio.gather(receiving, return_exceptions=True)
+            elif not receiving.cancelled():
+                receiving.exception()  # whoever cancels the read does not ask for it
 
     async def close(self) -> None:
         """Releases both."""

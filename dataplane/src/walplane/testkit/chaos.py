@@ -1,32 +1,29 @@
-"""kill -9 of a standalone process under load, again and again, and a verdict. Layer: testkit.
+"""A standalone process is hurt under load, again and again, and judged. Layer: testkit.
 
-Contract: several clients append without pause while the server is killed as soon as enough was
+Contract: several clients append without pause while the server is hurt as soon as enough was
 acknowledged, and started again on the same data; clients and readers go on by themselves. One
-reader per channel lives through everything, another one is made anew after each kill from the
+reader per channel lives through everything, another one is made anew after each stroke from the
 token the last one kept. At the end everything is read once more, and the whole history is judged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from walplane.client import AppendResult, PartialAppendError, StreamingClient
-from walplane.message.builder import MutableMessage, insert
+from walplane.client import StreamingClient
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import AnyBatch
-from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading, check
+from walplane.testkit.chaos_load import ChaosLoad, LoadPlan
+from walplane.testkit.history import Delivered, History, Reading, check
 from walplane.testkit.standalone import StandaloneProcess
+from walplane.testkit.strokes import Stroke
 
 COLLECTION = "chaos"
-_DEFINITE = {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.RESOURCE_ACQUIRED}
 _CATCH_UP_S = 60.0
 
 
@@ -35,24 +32,16 @@ class ChaosPlan:
     """What is done to the server.
 
     Attributes:
-        kills: how often it is killed.
-        acks_between: acknowledgements before each kill, at least.
-        clients: that append at the same time.
+        strokes: one after the other.
+        acks_between: acknowledgements before each stroke, at least.
         shards: VChannels of the collection.
-        batch: messages of one call at most; calls of one message are mixed in.
-        in_flight: calls of one client at a time.
-        payload_bytes: of one message.
-        seed: of all choices made here.
+        load: what appends meanwhile.
     """
 
-    kills: int = 3
+    strokes: Sequence[Stroke]
     acks_between: int = 10_000
-    clients: int = 4
     shards: int = 4
-    batch: int = 64
-    in_flight: int = 8
-    payload_bytes: int = 128
-    seed: int = 0
+    load: LoadPlan = field(default_factory=LoadPlan)
 
 
 @dataclass
@@ -62,14 +51,23 @@ class ChaosReport:
     Attributes:
         history: everything that happened.
         violations: of the invariants; empty when all is well.
-        recovery_s: per kill, from SIGKILL to ready.
-        acked_between: per kill, acknowledgements since the one before.
+        recovery_s: per stroke, until the server was ready again.
+        unavailable_s: per stroke, the longest time between two acknowledgements of a VChannel.
+        acked_between: per stroke, acknowledgements since the one before.
     """
 
     history: History = field(default_factory=History)
     violations: list[str] = field(default_factory=list)
     recovery_s: list[float] = field(default_factory=list)
+    unavailable_s: list[float] = field(default_factory=list)
     acked_between: list[int] = field(default_factory=list)
+
+    def latest(self) -> str:
+        """What came of the latest stroke."""
+        return (
+            f" after {self.acked_between[-1]:,} acknowledgements; ready again in "
+            f"{self.recovery_s[-1]:.2f} s, longest gap {self.unavailable_s[-1]:.2f} s"
+        )
 
     @property
     def not_acknowledged(self) -> int:
@@ -87,19 +85,15 @@ async def run_chaos(
         TimeoutError: a reader did not catch up.
     """
     report = ChaosReport()
-    random_source = random.Random(plan.seed)  # noqa: S311 - choices of a test, to be repeated
     async with StreamingClient.connect(server.address) as wal:
         info = await wal.create_collection(COLLECTION, plan.shards)
-        load = _Load(server.address, info.vchannels, plan, report.history)
+        load = ChaosLoad(server.address, info.vchannels, plan.load, report.history)
         async with _readers(server.address, info.vchannels, report.history) as readers:
             async with load.running():
-                for number in range(plan.kills):
-                    await _kill_once(server, load, plan, random_source, report)
+                for number, stroke in enumerate(plan.strokes, start=1):
+                    await _strike(stroke, server, load, plan, report)
                     readers.renew()
-                    say(
-                        f"kill {number + 1} of {plan.kills} after {report.acked_between[-1]:,} "
-                        f"acknowledgements, ready again in {report.recovery_s[-1]:.2f} s"
-                    )
+                    say(f"{number} of {len(plan.strokes)}: {stroke.name}{report.latest()}")
                 await load.acknowledged_more(plan.acks_between)
             await _read_all(wal, info.vchannels, report.history)
             await readers.catch_up(report.history)
@@ -107,98 +101,17 @@ async def run_chaos(
     return report
 
 
-async def _kill_once(
+async def _strike(
+    stroke: Stroke,
     server: StandaloneProcess,
-    load: _Load,
+    load: ChaosLoad,
     plan: ChaosPlan,
-    random_source: random.Random,
     report: ChaosReport,
 ) -> None:
-    more = plan.acks_between + random_source.randrange(plan.acks_between // 4 + 1)
-    acked = await load.acknowledged_more(more)
-    killed = time.monotonic()
-    await server.kill()
-    await server.start()
-    report.recovery_s.append(time.monotonic() - killed)
-    report.acked_between.append(acked)
-
-
-class _Load:
-    """Clients that append until they are told to stop."""
-
-    def __init__(
-        self, address: str, vchannels: Sequence[str], plan: ChaosPlan, history: History
-    ) -> None:
-        self._address = address
-        self._vchannels = vchannels
-        self._plan = plan
-        self._history = history
-        self._stop = False
-        self._acked = 0
-        self._progress = asyncio.Event()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Appends while the body runs; every call has its outcome when this ends."""
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(self._plan.clients):
-                tasks.create_task(self._client(f"client-{number}", self._plan.seed + number))
-            try:
-                yield
-            finally:
-                self._stop = True
-
-    async def acknowledged_more(self, count: int) -> int:
-        """Waits for `count` more acknowledgements; returns how many there were."""
-        before = self._acked
-        while self._acked - before < count:
-            self._progress.clear()
-            await self._progress.wait()
-        return self._acked - before
-
-    async def _client(self, name: str, seed: int) -> None:
-        random_source = random.Random(seed)  # noqa: S311
-        numbers = itertools.count()
-        window = asyncio.Semaphore(self._plan.in_flight)
-        async with (
-            StreamingClient.connect(self._address) as wal,
-            asyncio.TaskGroup() as calls,
-        ):
-            while not self._stop:
-                await window.acquire()
-                size = random_source.choice((1, self._plan.batch))
-                attempts, messages = self._next(name, numbers, size, random_source)
-                call = calls.create_task(self._append(wal, attempts, messages))
-                call.add_done_callback(lambda _: window.release())
-
-    def _next(
-        self, name: str, numbers: Iterator[int], size: int, random_source: random.Random
-    ) -> tuple[list[Attempt], list[MutableMessage]]:
-        attempts: list[Attempt] = []
-        for number in itertools.islice(numbers, size):
-            vchannel = random_source.choice(self._vchannels)
-            payload = f"{name}/{number}/".encode().ljust(self._plan.payload_bytes, b".")
-            attempts.append(self._history.begin(name, vchannel, payload))
-        return attempts, [insert(each.vchannel, each.payload) for each in attempts]
-
-    async def _append(
-        self, wal: StreamingClient, attempts: Sequence[Attempt], messages: Sequence[MutableMessage]
-    ) -> None:
-        outcomes: Sequence[AppendResult | WalError]
-        try:
-            outcomes = await wal.append_many(messages)
-        except PartialAppendError as error:
-            outcomes = error.outcomes
-        for attempt, outcome in zip(attempts, outcomes, strict=True):
-            if isinstance(outcome, WalError):
-                if outcome.code in _DEFINITE:
-                    attempt.outcome = Outcome.REFUSED
-                continue
-            attempt.outcome = Outcome.ACKNOWLEDGED
-            attempt.message_id = outcome.message_id
-            attempt.time_tick = outcome.time_tick
-            self._acked += 1
-        self._progress.set()
+    report.acked_between.append(await load.acknowledged_more(plan.acks_between))
+    load.count_gaps()
+    report.recovery_s.append(await stroke.hit(server, load))
+    report.unavailable_s.append(await load.longest_gap(time.monotonic()))
 
 
 class _Readers:

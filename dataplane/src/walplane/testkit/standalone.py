@@ -45,6 +45,12 @@ class StandaloneProcess:
             RuntimeError: it ended, or was not ready in time.
         """
         began = time.monotonic()
+        await self.spawn()
+        await self.ready()
+        return time.monotonic() - began
+
+    async def spawn(self, failpoint: str = "") -> None:
+        """Starts the process; `failpoint` says where it is to kill itself (`cli.failpoints`)."""
         command = ["standalone", "--data", str(self.data), "--listen", self.address]
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -52,10 +58,17 @@ class StandaloneProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=dict(os.environ, PYTHONUNBUFFERED="1"),
+                env=dict(os.environ, PYTHONUNBUFFERED="1", WALPLANE_FAILPOINT=failpoint),
             )
-        if self._process.stdout is None:
-            raise RuntimeError("no pipe to the process")
+
+    async def ready(self) -> None:
+        """Waits until it serves.
+
+        Raises:
+            RuntimeError: it ended, or was not ready in time.
+        """
+        if self._process is None or self._process.stdout is None:
+            raise RuntimeError("walplane standalone was not started")
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 line = await self._process.stdout.readline()
@@ -64,7 +77,6 @@ class StandaloneProcess:
         if not line.startswith(b"ready"):
             await self.kill()
             raise RuntimeError(f"walplane standalone is not ready: {self.log_tail()}")
-        return time.monotonic() - began
 
     @property
     def pid(self) -> int:
@@ -77,6 +89,16 @@ class StandaloneProcess:
     def running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.returncode is None
+
+    async def ended(self) -> None:
+        """Waits until it has ended by itself."""
+        if self._process is not None:
+            await self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
 
     async def kill(self) -> None:
         """SIGKILL: it gets no chance to do anything; returns when it is gone."""

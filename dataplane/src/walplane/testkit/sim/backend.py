@@ -16,6 +16,7 @@ from typing import TypeVar
 from walplane.backends.interface import Record, Start
 from walplane.backends.sequenced import (
     closed,
+    fenced,
     first_to_read,
     missing,
     sequence_of,
@@ -54,6 +55,7 @@ class Manners:
         resets: the connection breaks behind it.
         stalls: it waits for up to three seconds on the way.
         read_records: records a read returns, at most.
+        flips: a bit of a record is wrong when it is read; a share of records.
     """
 
     knows_terms: bool = False
@@ -68,9 +70,11 @@ class Manners:
     resets: float = 0.0
     stalls: float = 0.0
     read_records: int = 256
+    flips: float = 0.0
 
     def calm(self) -> None:
         """No more faults."""
+        self.flips = 0.0
         self.mute = self.times_out = self.gap = self.no_id = self.resets = self.stalls = 0.0
 
 
@@ -79,6 +83,8 @@ class Broker:
 
     Attributes:
         up: False during an outage.
+        storage_error: why nothing can be written; empty while it can.
+        damaged: whether storage ever failed: then users may be told so.
         manners: may be changed at any time.
         trespasses: openers that went on where they had to give up.
     """
@@ -89,6 +95,8 @@ class Broker:
         self.disk = disk
         self.manners = manners
         self.up = True
+        self.storage_error = ""
+        self.damaged = False
         self.trespasses: list[str] = []
         self.random = random.Random(seed)  # noqa: S311 - reproducible, not secret
 
@@ -104,8 +112,25 @@ class Broker:
             writer.reset()
 
     def recover(self) -> None:
-        """Ends it."""
-        self.up = True
+        """Ends it; storage works again."""
+        self.up, self.storage_error = True, ""
+
+    def fail_storage(self, why: str, *, lost: bool) -> None:
+        """Nothing can be written until `recover`; `lost`: nor is what was not synced there."""
+        self.storage_error, self.damaged = why, True
+        if not lost:
+            return
+        self.disk.crash()
+        for topic in self.disk.topics.values():
+            if topic.writer is not None:
+                topic.writer.arrived = topic.writer.durable
+                topic.writer.fail_unsynced(self.unwritable(topic))
+
+    def unwritable(self, topic: Topic) -> WalError:
+        """What a writer is told while storage fails."""
+        return WalError(
+            ErrorCode.UNRECOVERABLE, f"{topic.name} cannot be written: {self.storage_error}"
+        )
 
     def reachable(self, process: Process) -> bool:
         """Whether `process` and the broker can talk."""
@@ -116,6 +141,15 @@ class Broker:
         """Whether `writer` may not write into `topic` any more."""
         return topic.writer is not writer
 
+    def read_back(self, data: bytes) -> bytes:
+        """`data` as it comes from the disk: with a flipped bit now and then."""
+        if not self.network.chance(self.manners.flips):
+            return data
+        self.damaged = True
+        flipped = bytearray(data)
+        flipped[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
+        return bytes(flipped)
+
     def receive(self, writer: SimWriter, sequence: int, data: bytes) -> None:
         """One frame arrives, in the order in which its client sent them."""
         topic = writer.topic
@@ -125,7 +159,10 @@ class Broker:
             if self.network.chance(self.manners.leaks):
                 self.disk.write(topic, data, lambda _: None)
             if not self.network.chance(self.manners.silent_fence):
-                writer.refuse(sequence)
+                writer.refuse(sequence, fenced(topic.name, *writer.key))
+            return
+        if self.storage_error:
+            writer.refuse(sequence, self.unwritable(topic))
             return
         again = sequence <= writer.arrived
         if again and self.manners.deduplicates:
@@ -305,7 +342,7 @@ class SimScanner:
         at = self._position - topic.earliest
         end = min(at + self._broker.manners.read_records, topic.visible - topic.earliest)
         return [
-            Record((topic.earliest + n,), data)
+            Record((topic.earliest + n,), self._broker.read_back(data))
             for n, data in enumerate(topic.records[at:end], start=at)
         ]
 

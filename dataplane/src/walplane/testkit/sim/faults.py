@@ -8,6 +8,7 @@ itself, or when the scenario heals everything.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from walplane.testkit.sim.backend import HOST as BACKEND
@@ -178,6 +179,43 @@ def slow_disk(stage: Stage, which: int, force: float) -> None:
     cluster = stage.cluster
     cluster.disk.sync_s = 2.0 * force * force
     cluster.network.world(3.0, setattr, cluster.disk, "sync_s", cluster.shape.sync_s)
+
+
+@fault(1)
+def disk_full(stage: Stage, which: int, force: float) -> None:
+    """The backend can write nothing for a while."""
+    stage.cluster.broker.fail_storage("no space left", lost=False)
+    stage.cluster.network.world(2.0 * force, stage.cluster.broker.recover)
+
+
+@fault(1)
+def fsync_error(stage: Stage, which: int, force: float) -> None:
+    """What was not synced is lost; nothing is written before the backend was started again."""
+    broker, world = stage.cluster.broker, stage.cluster.network.world
+    broker.fail_storage("fsync failed", lost=True)
+    world(2.0 * force, partial(broker.fail, crash=True))
+    world(2.0 * force + 0.5, broker.recover)
+
+
+@fault(2)
+def bit_flips(stage: Stage, which: int, force: float) -> None:
+    """Records come damaged from the disk, for a while."""
+    manners = stage.cluster.broker.manners
+    manners.flips = 0.2 * force * force
+    stage.cluster.network.world(1.0, setattr, manners, "flips", 0.0)
+
+
+@fault(2)
+def no_api_server(stage: Stage, which: int, force: float) -> None:
+    """Nobody reaches the store of Leases, and nothing is decided, for up to eight seconds."""
+    cluster = stage.cluster
+    seconds = 8.0 * force * force
+    cluster.leases.frozen = True
+    cluster.network.world(seconds, setattr, cluster.leases, "frozen", False)
+    for host in [*cluster.nodes, "coord"]:
+        for way in ((host, LEASES), (LEASES, host)):
+            cluster.network.cut(*way)
+            cluster.network.world(seconds, cluster.network.heal, *way)
 
 
 @fault(3)

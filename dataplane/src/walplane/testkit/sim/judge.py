@@ -88,7 +88,8 @@ def simulate_plan(plan: Plan, tell: Callable[[str], None] | None = None) -> Verd
 
 def _judge(run: Run, verdict: Verdict) -> None:
     found = [*run.late, *run.work.unexpected]
-    found += [f"damage: {what}" for what in run.cluster.leases.damage]
+    if not run.cluster.broker.damaged:
+        found += [f"damage: {what}" for what in run.cluster.leases.damage]
     found += run.cluster.broker.trespasses
     found += stale_grants_served(run)
     for pchannel in run.cluster.pchannels:

@@ -22,11 +22,6 @@ from walplane.testkit.history import Attempt, Outcome, TxnAttempt
 if TYPE_CHECKING:
     from walplane.testkit.sim.workload import Work
 
-EXPECTED = frozenset(
-    {ErrorCode.OUTCOME_UNKNOWN, ErrorCode.TRANSACTION_EXPIRED, ErrorCode.RESOURCE_ACQUIRED}
-)
-"""What a program with a transaction must reckon with."""
-
 Begin = Callable[[str, str], Attempt]
 """Records an append: (producer, VChannel)."""
 
@@ -36,7 +31,7 @@ class UserTxns:
 
     def __init__(self, work: Work, begin: Begin, draw: random.Random) -> None:
         """None yet."""
-        self._unexpected = work.unexpected
+        self._note_failure = work.note_failure
         self._count = work.cluster.trace.count
         self._begin = begin
         self._txns = work.history.txns
@@ -82,8 +77,8 @@ class UserTxns:
         if txn.state is not TxnState.UNKNOWN:
             attempt.settle(Outcome.REFUSED)  # its Commit was never sent, or was refused
         self._count(f"txn ends with {error.code.name}")
-        if error.code not in EXPECTED:
-            self._unexpected.append(f"a transaction on {attempt.vchannel} failed with {error}")
+        if error.code is not ErrorCode.TRANSACTION_EXPIRED:
+            self._note_failure(error, f"a transaction on {attempt.vchannel}")
 
 
 def manual_flush(vchannel: str) -> MutableMessage:

@@ -107,8 +107,13 @@ class Work:
             return
         if outcome.code in DEFINITE:
             attempt.outcome = Outcome.REFUSED
-        if outcome.code not in _EXPECTED:
-            self.unexpected.append(f"{attempt.payload!r} failed with {outcome}")
+        self.note_failure(outcome, f"{attempt.payload!r}")
+
+    def note_failure(self, error: WalError, what: str) -> None:
+        """`what` failed: a user has to reckon with some errors, and with damage that there was."""
+        excused = error.code is ErrorCode.UNRECOVERABLE and self.cluster.broker.damaged
+        if error.code not in _EXPECTED and not excused:
+            self.unexpected.append(f"{what} failed with {error}")
 
 
 class User:
@@ -219,8 +224,7 @@ class User:
         try:
             await client.append(manual_flush(vchannel), timeout=timeout_s)
         except WalError as error:
-            if error.code not in _EXPECTED:
-                self._work.unexpected.append(f"a flush of {vchannel} failed with {error}")
+            self._work.note_failure(error, f"a flush of {vchannel}")
 
     async def _append_many(
         self, client: StreamingClient, producer: str, vchannel: str, timeout_s: float
@@ -269,8 +273,8 @@ class User:
             except TimeoutError:
                 continue  # a program that reads a while, and again from its token
             except WalError as error:
-                self._work.unexpected.append(f"a read of {tail.channel} failed with {error}")
-                return
+                self._work.note_failure(error, f"a read of {tail.channel}")
+                await asyncio.sleep(_RESTART_S)
 
     async def _watch(self, tail: Tail, reader: Reader) -> None:
         """A program that looks at the watermark now and then."""

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from walplane.backends.sequenced import closed, fenced, given_up, oversized
+from walplane.backends.sequenced import closed, given_up, oversized
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.sim.process import Process
@@ -166,9 +166,15 @@ class SimWriter:
             record_id = None
         self._answer(sequence, record_id, None)
 
-    def refuse(self, sequence: int) -> None:
-        """The broker has another writer."""
-        self._answer(sequence, None, fenced(self.topic.name, *self.key))
+    def refuse(self, sequence: int, error: WalError) -> None:
+        """The broker has another writer, or nowhere to write."""
+        self._answer(sequence, None, error)
+
+    def fail_unsynced(self, error: WalError) -> None:
+        """What the broker took and did not sync is lost, and it says so."""
+        for sequence in self._pending:
+            if sequence > self.durable:
+                self.refuse(sequence, error)
 
     def _answer(self, sequence: int, record_id: RecordID | None, error: WalError | None) -> None:
         now = self._now()
