@@ -93,6 +93,11 @@ def pchannel_of(vchannel: str) -> str:
     return match["pchannel"] if match else VChannelName.parse(vchannel).pchannel
 
 
+def carrier_of(vchannel: str) -> str:
+    """As `pchannel_of`, for a name that was checked before; nothing for no name."""
+    return vchannel.rpartition("_")[0]
+
+
 def meta_topic(pchannel: str) -> str:
     """The topic that holds the metadata of `pchannel`."""
     return f"{pchannel}-meta"

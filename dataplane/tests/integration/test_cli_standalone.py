@@ -17,6 +17,9 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from walplane.cli.wiring import StandaloneOptions, run_standalone
+from walplane.client import StreamingClient
+from walplane.message.builder import insert
 from walplane.testkit.command import start, walplane
 from walplane.testkit.standalone import StandaloneProcess
 
@@ -121,6 +124,27 @@ async def test_a_pulsar_that_is_not_there(tmp_path: Path) -> None:
     assert ran.code == 1
     assert ran.err.count("\n") == 1
     assert "pulsar://127.0.0.1:1" in ran.err
+
+
+async def test_any_free_port_is_told_to_clients(tmp_path: Path) -> None:
+    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+    options = StandaloneOptions(
+        data=tmp_path,
+        listen="127.0.0.1:0",
+        advertise="127.0.0.1:0",
+        pchannels=1,
+        prefix="wal",
+        backend=f"rocksdb:{tmp_path / 'log'}",
+    )
+    running = asyncio.create_task(
+        run_standalone(options, stop, lambda address, _: ready.set_result(address))
+    )
+    async with asyncio.timeout(60):
+        async with StreamingClient.connect(await ready) as wal:
+            collection = await wal.create_collection("c")
+            await wal.append(insert(collection.vchannels[0], b"a"))
+        stop.set()
+        await running
 
 
 # --- a full disk -------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ async def test_reads_on_after_a_break_without_gap_or_repeat() -> None:
     assert await ticks(owners.reader()) == [10, 11, 12, 20, 30, 31, 40]
     starts = [request.start for request in owners.requests]
     assert starts[0] == ScanStart(StartKind.EARLIEST)
-    token = ResumeToken(MessageID("memory", (1,)), 20, 7, 2)
+    token = ResumeToken(MessageID("memory", (1,)), 20, 7, 2, "test_0")
     assert starts[1] == ScanStart(StartKind.TOKEN, token)
     assert owners.reports == [BROKEN, BROKEN]
     assert all(stream.closed for stream in owners.streams)

@@ -209,7 +209,7 @@ def test_a_message_as_a_reader_sees_it() -> None:
     assert str(last.message_id) == "pulsar:12:34:2:2"
     assert last.time_tick == 102
     assert last.last_confirmed_message_id == CONFIRMED
-    assert last.resume_token == ResumeToken(CONFIRMED, 102, 3, 4)
+    assert last.resume_token == ResumeToken(CONFIRMED, 102, 3, 4, "by-dev_0")
     assert (last.type, last.vchannel, last.term) == (MessageType.INSERT, VCHANNEL, 3)
     assert last.properties == {"k": "v"}
     assert last.header == headers_pb2.InsertHeader(rows=3)
@@ -220,7 +220,7 @@ def test_before_anything_is_confirmed_a_token_starts_at_the_earliest() -> None:
     entry.envelope.ClearField("last_confirmed")
     (message,) = Batch(entry, POSITION, open_number=1)
     assert message.last_confirmed_message_id is None
-    assert str(message.resume_token) == "earliest@100.3.1"
+    assert str(message.resume_token) == "earliest@100.3.1@by-dev_0"
 
 
 @pytest.mark.parametrize(

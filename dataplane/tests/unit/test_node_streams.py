@@ -40,7 +40,7 @@ class FakeLog:
         self.started: list[bytes] = []
         self.finished: list[bytes] = []
         self.release = asyncio.Event()
-        self.live = LivePosition(500, (9,), None)
+        self.live = LivePosition(500, (9,), None, 2)
         self.scanned: asyncio.Queue[ScanBatch] = asyncio.Queue()
         self.requests: list[ScanRequest] = []
         self.scanning = 0
@@ -305,7 +305,7 @@ async def test_an_idle_watermark_leaves_alone_with_the_place_to_resume_at(
     assert behind.watermark == 400
     assert not behind.HasField("position")  # the log itself is further: its place says nothing
     assert live.watermark == 500
-    assert ResumeToken.from_proto(live.position) == ResumeToken(None, 500, 7, 2)
+    assert ResumeToken.from_proto(live.position) == ResumeToken(None, 500, 7, 2, "test_0")
     stream.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stream
@@ -316,8 +316,8 @@ async def test_latest_becomes_a_place_that_can_be_resumed(
 ) -> None:
     stream = consume(edge, client, kind=StartKind.LATEST)
     first = await client.consumed.get()
-    assert ResumeToken.from_proto(first.position) == ResumeToken(None, 500, 7, 2)
-    assert log.requests[0].start.token == ResumeToken(None, 500, 7, 2)
+    assert ResumeToken.from_proto(first.position) == ResumeToken(None, 500, 7, 2, "test_0")
+    assert log.requests[0].start.token == ResumeToken(None, 500, 7, 2, "test_0")
     edge.end(GONE)
     with pytest.raises(WalError) as caught:
         await stream

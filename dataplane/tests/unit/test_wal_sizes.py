@@ -23,6 +23,7 @@ from walplane.testkit.reading import payloads
 from walplane.testkit.wal_world import World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
+from walplane.wal.scan.buffer import WriteAheadBuffer
 from walplane.wal.wal import WAL
 
 RECORD_BYTES = 200_000
@@ -183,3 +184,15 @@ def test_responses_stay_small_when_envelopes_are_large() -> None:
     made = list(parts(items, 100_000))
     assert [sum(map(len, part.pieces)) < 130_000 for part in made] == [True] * 4
     assert sum(part.credit for part in made) == 20 * len(stored.body)
+
+
+def test_the_write_ahead_buffer_counts_envelopes_and_objects() -> None:
+    """Small entries with large properties, or none, take far more than their bodies."""
+    buffer = WriteAheadBuffer(0, 1 << 20)
+    for number in range(1000):
+        item = entry(b"x", properties={"p": "y" * 5000})
+        item.envelope.first_tick = number + 1
+        buffer.add(LogEntry(item, MessageID("memory", (number,)), 0))
+    found = buffer.read(buffer.place_after(buffer.floor) or 0, 1 << 30)
+    assert found is not None
+    assert 100 < len(found[0]) < (1 << 20) // 6500

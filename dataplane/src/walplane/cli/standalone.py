@@ -83,7 +83,7 @@ def standalone(
             backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
             metrics=metrics,
         )
-        ready = functools.partial(_ready, options.advertise, began)
+        ready = functools.partial(_ready, began)
         await wiring.run_standalone(options, _stop_on_signals(), ready)
 
     run(settings, main, logs=False)
@@ -97,7 +97,7 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _ready(address: str, began: float, pchannels: int) -> None:
+def _ready(began: float, address: str, pchannels: int) -> None:
     seconds = time.monotonic() - began
     print(f"ready at {address}: {pchannels} PChannels served after {seconds:.1f} s", flush=True)
 

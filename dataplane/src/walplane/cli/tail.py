@@ -29,7 +29,7 @@ from walplane.cli.options import (
 )
 from walplane.cli.output import StreamPrinter
 from walplane.cli.run import run
-from walplane.client import StreamingClient
+from walplane.client import Only, StreamingClient
 from walplane.message.registry import MessageType
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
@@ -74,6 +74,15 @@ def tail(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what is appended later.")
     ] = False,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only messages of this type, like INSERT or DROP_COLLECTION; may be repeated. "
+            "Transactions are printed whole; TXN means all of them.",
+        ),
+    ] = None,
     output: OutputOption = OutputFormat.TABLE,
     address: AddressOption = None,
     debug: DebugOption = False,
@@ -85,6 +94,7 @@ def tail(
     go on behind one, use the token of its last message.
     """
     settings = settings_of(context, address, debug)
+    only = Only(types=frozenset(map(_type, types or ())))
 
     async def command() -> None:
         async with StreamingClient.connect(settings.address) as wal:
@@ -98,13 +108,20 @@ def tail(
             printer = StreamPrinter(output, _WIDTHS)
             async with asyncio.TaskGroup() as tasks:
                 prints = [
-                    tasks.create_task(_print(wal, channel, start, follow, printer))
+                    tasks.create_task(_print(wal, channel, start, follow, only, printer))
                     for channel in channels
                 ]
         if follow and all(each.result() for each in prints):
             print(f"walplane: {target} was dropped: nothing more comes", file=sys.stderr)
 
     run(settings, command)
+
+
+def _type(name: str) -> MessageType:
+    try:
+        return MessageType[name.upper().replace("-", "_")]
+    except KeyError:
+        raise CommandError(f"there is no message type {name!r}", WRONG_USE) from None
 
 
 async def _channels(wal: StreamingClient, target: str) -> list[str]:
@@ -123,11 +140,16 @@ async def _channels(wal: StreamingClient, target: str) -> list[str]:
 
 
 async def _print(
-    wal: StreamingClient, channel: str, start: str, follow: bool, printer: StreamPrinter
+    wal: StreamingClient,
+    channel: str,
+    start: str,
+    follow: bool,
+    only: Only,
+    printer: StreamPrinter,
 ) -> bool:
     """Prints a channel to its end; gives whether that is the end for ever, since it was dropped."""
     may_end = not is_cchannel(channel) and is_vchannel(channel)
-    reader = wal.reader(channel, start=start, follow=follow)
+    reader = wal.reader(channel, start=start, follow=follow, only=only)
     async with reader:
         async for batch in reader.batches():
             rows: list[dict[str, Any]] = []

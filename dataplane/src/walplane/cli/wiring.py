@@ -51,7 +51,7 @@ class StandaloneOptions:
     Attributes:
         data: directory of everything local; made when missing.
         listen: host:port.
-        advertise: host:port that clients are told.
+        advertise: host:port that clients are told; port 0 = the one that was free.
         pchannels: how many; None = as many as there are, or the default for a new cluster.
         prefix: of the PChannels' names.
         backend: URL of the backend.
@@ -65,6 +65,10 @@ class StandaloneOptions:
     prefix: str
     backend: str
     metrics: str | None = None
+
+
+OnReady = Callable[[str, int], None]
+"""Told the address for clients and the number of PChannels, once all are served."""
 
 
 class _OwnNode:
@@ -95,9 +99,9 @@ class _OwnNode:
 
 
 async def run_standalone(
-    options: StandaloneOptions, stop: asyncio.Event, on_ready: Callable[[int], None]
+    options: StandaloneOptions, stop: asyncio.Event, on_ready: OnReady
 ) -> None:
-    """Runs a cluster until `stop` is set; `on_ready` gets the number of PChannels served.
+    """Runs a cluster until `stop` is set.
 
     Raises:
         CommandError: the data directory is in use, or draining took too long.
@@ -137,7 +141,8 @@ async def _start(
     taken.push_async_callback(server.stop, _GRACE_S)
     collectors = [NodeCollector(node, runtime), CoordCollector(lambda: coord)]
     await taken.enter_async_context(serving_metrics(options.metrics, collectors))
-    own = _OwnNode(node, options.advertise)
+    host, _, port = options.advertise.rpartition(":")
+    own = _OwnNode(node, f"{host}:{server.port}" if int(port) == 0 else options.advertise)
     await taken.enter_async_context(coord.serving(own, own))
     return coord, own, server
 
@@ -170,7 +175,7 @@ async def _serve(
     own: _OwnNode,
     server: RpcServer,
     stop: asyncio.Event,
-    on_ready: Callable[[int], None],
+    on_ready: OnReady,
 ) -> None:
     """Returns when it is asked to stop."""
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -179,7 +184,7 @@ async def _serve(
     try:
         await asyncio.wait({*ends, ready, own.damage}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            on_ready(ready.result())
+            on_ready(own.address, ready.result())
             for service in ("", SERVICE_NAME, *SERVICE_NAMES):
                 await server.set_serving(service, True)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

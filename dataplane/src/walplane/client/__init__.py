@@ -20,6 +20,7 @@ from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, AppendResults, PartialAppendError
 from walplane.client.sync import SyncStreamingClient
 from walplane.client.txn import Txn
+from walplane.wal.scan.request import Only
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -28,6 +29,7 @@ __all__ = [
     "Assignment",
     "ClientConfig",
     "CollectionInfo",
+    "Only",
     "PartialAppendError",
     "Reader",
     "StreamingClient",

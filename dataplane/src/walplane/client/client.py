@@ -37,7 +37,7 @@ from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
-from walplane.wal.scan.request import ScanRequest
+from walplane.wal.scan.request import EVERYTHING, Only, ScanRequest, check_token
 
 _GONE = WalError(ErrorCode.UNKNOWN, "the caller has gone")
 
@@ -251,6 +251,7 @@ class StreamingClient:
         start: StartAt = "earliest",
         after: bool = False,
         follow: bool = True,
+        only: Only = EVERYTHING,
         patience: float | None = None,
     ) -> Reader:
         """A reader of a VChannel or of a whole PChannel.
@@ -260,21 +261,26 @@ class StreamingClient:
             start: where to begin.
             after: with a message id: begin behind that message instead of with it.
             follow: go on with what is appended later; else end at the present end.
+            only: message types and ticks to read; the node keeps most of all else back.
             patience: seconds to go on without any answer; by default for ever when following,
                 else the configuration's `append_timeout_s`.
 
         Raises:
-            WalError: INVALID_ARGUMENT or CHANNEL_NOT_EXIST for a wrong start or channel.
+            WalError: INVALID_ARGUMENT or CHANNEL_NOT_EXIST for a wrong start, channel or type.
         """
         self._appends.check_open()
         pchannel = channel if is_pchannel(channel) else self._appends.pchannel_of(channel)
         self._discovery.known(pchannel)
         if patience is None and not follow:
             patience = self._config.append_timeout_s
+        position = start_position(start, after=after)
+        check_token(position.token, pchannel)
+        only.check()
         request = ScanRequest(
-            start=start_position(start, after=after),
+            start=position,
             vchannel="" if channel == pchannel else channel,
             follow=follow,
+            only=only,
         )
         reader = Reader(pchannel, request, self._discovery, self._transport, self._config, patience)
         self._readers.add(reader)
@@ -287,10 +293,13 @@ class StreamingClient:
         start: StartAt = "earliest",
         after: bool = False,
         follow: bool = True,
+        only: Only = EVERYTHING,
         patience: float | None = None,
     ) -> AsyncIterator[ImmutableMessage]:
         """The messages of a channel, one by one; arguments and errors as for `reader`."""
-        reader = self.reader(channel, start=start, after=after, follow=follow, patience=patience)
+        reader = self.reader(
+            channel, start=start, after=after, follow=follow, only=only, patience=patience
+        )
         async with reader:
             async for message in reader:
                 yield message

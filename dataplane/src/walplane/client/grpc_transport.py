@@ -211,6 +211,9 @@ def start_to_proto(
         start=position,
         follow=request.follow,
         credit_bytes=credit,
+        types=sorted(request.only.types),
+        from_tick=request.only.from_tick,
+        until_tick=request.only.until_tick,
     )
 
 

@@ -21,6 +21,7 @@ from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.transport import ConsumeStream, Delivery, Transport
 from walplane.message.ids import MessageID, ResumeToken
+from walplane.message.registry import MessageType
 from walplane.message.txn import is_part
 from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.message.view import Batch, ImmutableMessage
@@ -65,7 +66,8 @@ class Reader:
         self._config = config
         self._patience_s = patience_s
         self._token = request.start.token
-        self._tick = 0 if self._token is None else self._token.time_tick
+        self._only = request.only
+        self._tick = max(self._only.from_tick - 1, self._token.time_tick if self._token else 0)
         self._owner: _Owner | None = None
         self._tried: Assignment | None = None
         self._delay = 0.0
@@ -77,7 +79,7 @@ class Reader:
     @property
     def token(self) -> ResumeToken | None:
         """Where a reader that has taken all delivered batches goes on; None before anything."""
-        return self._token
+        return None if self._token is None else self._token._replace(pchannel=self._pchannel)
 
     @property
     def held_bytes(self) -> int:
@@ -204,13 +206,16 @@ class Reader:
         for item in delivery.entries:
             batch = self._batch_of(item)
             if batch is not None:
-                self._tick = item.last_tick
-                self._token = item.token()
+                token = item.token()
+                self._tick = batch.last_tick
+                self._token = token._replace(time_tick=min(token.time_tick, batch.last_tick))
                 yield batch
-        if delivery.position is not None and delivery.position.time_tick >= self._tick:
-            self._token = delivery.position
-            self._tick = self._token.time_tick
-        self.watermark = max(self.watermark, delivery.watermark)
+        position, until = delivery.position, self._only.until_tick
+        if position is not None and position.time_tick >= self._tick and not until:
+            self._token = position
+            self._tick = position.time_tick
+        watermark = min(delivery.watermark, until or delivery.watermark)
+        self.watermark = max(self.watermark, watermark)
         if self._token is not None and self._token.time_tick < self.watermark:
             self._token = self._token._replace(time_tick=self.watermark)
 
@@ -219,10 +224,12 @@ class Reader:
         if item.entry.envelope.HasField("txn"):
             return self._txn_of(item)
         self._txns.pass_by(item)
-        skip = self._known(item)
-        if skip >= item.entry.envelope.count:
+        skip, only = self._known(item), self._only
+        unwanted = only.types and item.entry.envelope.type not in only.types
+        if unwanted or skip >= item.entry.envelope.count:
             return None
-        return Batch(item.entry, item.message_id, item.open_number, skip)
+        batch = Batch(item.entry, item.message_id, item.open_number, skip)
+        return batch.up_to(only.until_tick) if only.until_tick else batch
 
     def _txn_of(self, item: LogEntry) -> ImmutableTxnMessage | None:
         """The transaction that is complete with an entry, if it is new; it is never divided."""
@@ -233,7 +240,16 @@ class Reader:
         else:
             new = item.last_tick > self._tick
         txn = self._txns.take(item)
-        return txn if new else None
+        return txn if new and txn is not None and self._wants_txn(txn) else None
+
+    def _wants_txn(self, txn: ImmutableTxnMessage) -> bool:
+        """Whether one of its messages was asked for: it is never divided."""
+        types, until = self._only.types, self._only.until_tick
+        if until and txn.time_tick > until:
+            return False
+        if not types or MessageType.TXN in types:
+            return True
+        return any(batch.type in types for batch in txn.batches)
 
     def _before_start(self, item: LogEntry) -> bool:
         start = self._request.start

@@ -21,6 +21,7 @@ from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
 from walplane.message.builder import MutableMessage
 from walplane.message.txn_view import AnyBatch
 from walplane.message.view import ImmutableMessage
+from walplane.wal.scan.request import EVERYTHING, Only
 
 _Result = TypeVar("_Result")
 
@@ -110,10 +111,15 @@ class SyncStreamingClient:
         return SyncTxn(self._wait(self._begin(vchannel, keepalive, timeout)), self._wait)
 
     def batches(
-        self, channel: str, *, start: StartAt = "earliest", follow: bool = False
+        self,
+        channel: str,
+        *,
+        start: StartAt = "earliest",
+        follow: bool = False,
+        only: Only = EVERYTHING,
     ) -> Iterator[AnyBatch]:
         """The batches of a channel; as `StreamingClient.reader`, but ends by default."""
-        batches = self._wait(self._batches(channel, start, follow))
+        batches = self._wait(self._batches(channel, start, follow, only))
         try:
             while (batch := self._wait(_next(batches))) is not None:
                 yield batch
@@ -121,10 +127,15 @@ class SyncStreamingClient:
             self._wait(_close(batches))
 
     def read(
-        self, channel: str, *, start: StartAt = "earliest", follow: bool = False
+        self,
+        channel: str,
+        *,
+        start: StartAt = "earliest",
+        follow: bool = False,
+        only: Only = EVERYTHING,
     ) -> Iterator[ImmutableMessage]:
         """The messages of a channel; as `StreamingClient.read`, but ends by default."""
-        for batch in self.batches(channel, start=start, follow=follow):
+        for batch in self.batches(channel, start=start, follow=follow, only=only):
             yield from batch
 
     def create_collection(self, name: str, shards: int = 1) -> CollectionInfo:
@@ -160,8 +171,10 @@ class SyncStreamingClient:
     async def _begin(self, vchannel: str, keepalive: float, timeout_s: float | None) -> Txn:
         return self._connected.txn(vchannel, keepalive=keepalive, timeout=timeout_s)
 
-    async def _batches(self, channel: str, start: StartAt, follow: bool) -> AsyncIterator[AnyBatch]:
-        return self._connected.reader(channel, start=start, follow=follow).batches()
+    async def _batches(
+        self, channel: str, start: StartAt, follow: bool, only: Only
+    ) -> AsyncIterator[AnyBatch]:
+        return self._connected.reader(channel, start=start, follow=follow, only=only).batches()
 
     def _wait(self, call: Coroutine[Any, Any, _Result]) -> _Result:
         future = asyncio.run_coroutine_threadsafe(call, self._loop)

@@ -60,18 +60,21 @@ class ResumeToken(NamedTuple):
 
     `last_confirmed` is None while nothing is confirmed yet: read from the earliest record.
     (term, open_number) are those of the message the token was taken from, so that void records
-    can be told from valid ones.
+    can be told from valid ones. `pchannel` is where it belongs; empty in a token of old, or in one
+    of a message that names no VChannel.
     """
 
     last_confirmed: MessageID | None
     time_tick: int
     term: int
     open_number: int
+    pchannel: str = ""
 
     def __str__(self) -> str:
-        """`<last confirmed id | earliest>@<tick>.<term>.<open number>`."""
+        """`<last confirmed id | earliest>@<tick>.<term>.<open number>[@<PChannel>]`."""
         position = "earliest" if self.last_confirmed is None else str(self.last_confirmed)
-        return f"{position}@{self.time_tick}.{self.term}.{self.open_number}"
+        where = f"@{self.pchannel}" if self.pchannel else ""
+        return f"{position}@{self.time_tick}.{self.term}.{self.open_number}{where}"
 
     @classmethod
     def parse(cls, text: str) -> ResumeToken:
@@ -80,18 +83,22 @@ class ResumeToken(NamedTuple):
         Raises:
             ValueError: `text` is no resume token.
         """
-        position, at, numbers = text.partition("@")
+        position, at, rest = text.partition("@")
+        numbers, _, pchannel = rest.partition("@")
         parts = numbers.split(".")
         if not at or len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
-            raise ValueError(f"{text!r} is no resume token: expected ID@tick.term.open")
+            raise ValueError(f"{text!r} is no resume token: expected ID@tick.term.open@PChannel")
         confirmed = None if position == "earliest" else MessageID.parse(position)
         tick, term, open_number = map(int, parts)
-        return cls(confirmed, tick, term, open_number)
+        return cls(confirmed, tick, term, open_number, pchannel)
 
     def to_proto(self) -> log_pb2.ResumeToken:
         """The token on the wire."""
         proto = log_pb2.ResumeToken(
-            time_tick=self.time_tick, term=self.term, open_number=self.open_number
+            time_tick=self.time_tick,
+            term=self.term,
+            open_number=self.open_number,
+            pchannel=self.pchannel,
         )
         if self.last_confirmed is not None:
             proto.last_confirmed.CopyFrom(self.last_confirmed.to_proto())
@@ -103,4 +110,4 @@ class ResumeToken(NamedTuple):
         confirmed = None
         if proto.HasField("last_confirmed"):
             confirmed = MessageID.from_proto(proto.last_confirmed)
-        return cls(confirmed, proto.time_tick, proto.term, proto.open_number)
+        return cls(confirmed, proto.time_tick, proto.term, proto.open_number, proto.pchannel)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
+from walplane.channel import carrier_of
 from walplane.message import codec
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.registry import MessageSpec, MessageType, spec_of
@@ -120,6 +121,12 @@ class Batch:
         first = max(self.first, tick + 1 - self.first_tick)
         return Batch(self.entry, self.message_id, self.open_number, min(first, self.last))
 
+    def up_to(self, tick: int) -> Batch:
+        """The part of this batch at or below `tick`."""
+        cut = Batch(self.entry, self.message_id, self.open_number, self.first)
+        cut.last = max(min(self.last, tick + 1 - self.entry.envelope.first_tick), self.first)
+        return cut
+
     def tick_of(self, message_index: int) -> int:
         """The tick of a message, by its index in the entry."""
         return self.first_tick + message_index
@@ -127,7 +134,8 @@ class Batch:
     def token_of(self, message_index: int) -> ResumeToken:
         """Where a reader that has taken this message goes on."""
         tick, term = self.tick_of(message_index), self.envelope.term
-        return ResumeToken(self.last_confirmed, tick, term, self.open_number)
+        pchannel = carrier_of(self.envelope.vchannel)
+        return ResumeToken(self.last_confirmed, tick, term, self.open_number, pchannel)
 
     @property
     def envelope(self) -> log_pb2.Envelope:
@@ -172,10 +180,11 @@ class Batch:
         where = str(self.message_id)
         codec.check_stored_entry(self.entry, where)
         decoded = codec.decode_body(self.entry.body)
-        if len(decoded[1]) != self.last:  # fewer or more would be given wrong ticks, silently
+        count = self.entry.envelope.count
+        if len(decoded[1]) != count:  # fewer or more would be given wrong ticks, silently
             raise WalError(
                 ErrorCode.UNRECOVERABLE,
-                f"the entry at {where} holds {len(decoded[1])} messages, but says {self.last}: "
+                f"the entry at {where} holds {len(decoded[1])} messages, but says {count}: "
                 "restore the topic from a replica or backup",
             )
         return decoded
@@ -187,7 +196,7 @@ class Batch:
         Raises:
             WalError: UNRECOVERABLE when the entry is damaged.
         """
-        return self._decoded[1][self.first :]
+        return self._decoded[1][self.first : self.last]
 
     @cached_property
     def header(self) -> Message:

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from walplane.message.ids import MessageID, ResumeToken
+from walplane.message.registry import spec_of
 from walplane.node.config import NodeConfig
 from walplane.node.delivery import Part, parts, response
 from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
-from walplane.wal.scan.request import ScanBatch, ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
 
 WriteResponse = Callable[[bytes], Awaitable[None]]
 """Takes a serialised `ConsumeResponse`."""
@@ -138,4 +139,9 @@ def scan_request(start: streaming_pb2.StartConsume) -> ScanRequest:
         ),
         vchannel=start.vchannel,
         follow=start.follow,
+        only=Only(
+            types=frozenset(spec_of(number).type for number in start.types),
+            from_tick=start.from_tick,
+            until_tick=start.until_tick,
+        ),
     )

@@ -15,7 +15,7 @@ from walplane.node.checks import check_append, check_vchannel
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
-from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind, check_token
 from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.wal import WAL
 
@@ -60,10 +60,11 @@ class Edge:
         """A read of the log.
 
         Raises:
-            WalError: CHANNEL_NOT_EXIST or INVALID_ARGUMENT for a wrong VChannel.
+            WalError: CHANNEL_NOT_EXIST or INVALID_ARGUMENT for a wrong VChannel or token.
         """
         if request.vchannel:
             check_vchannel(request.vchannel, self.wal)
+        check_token(request.start.token, self.wal.pchannel)
         return self.wal.scan(request)
 
     def position(self, watermark: int) -> ResumeToken | None:
@@ -81,4 +82,7 @@ class Edge:
 
     def _live_token(self) -> ResumeToken:
         live = self.wal.live_position()
-        return ResumeToken(live.last_confirmed, live.watermark, self.wal.term, self.wal.open_number)
+        wal = self.wal
+        return ResumeToken(
+            live.last_confirmed, live.watermark, wal.term, live.open_number, wal.pchannel
+        )

@@ -188,7 +188,8 @@ class Appender:
 
     def _log_entry(self, pending: Pending, record_id: RecordID, index: int) -> LogEntry:
         message_id = MessageID(self._backend, record_id, index)
-        return LogEntry(pending.op.entry, message_id, self._key.open_number, pending.op.size)
+        op = pending.op
+        return LogEntry(op.entry, message_id, self._key.open_number, op.size, op.stored)
 
 
 def settle(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from walplane.channel import carrier_of
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
@@ -75,6 +76,10 @@ class AppendResult:
     open_number: int
 
 
+HELD_OVERHEAD_BYTES = 1600
+"""Of one entry in memory, besides its bytes, as measured: most of what small ones cost."""
+
+
 @dataclass(slots=True)
 class LogEntry:
     """One entry as it lies in the log, with its position; nobody changes it."""
@@ -83,6 +88,7 @@ class LogEntry:
     message_id: MessageID
     open_number: int
     known_size: int = field(default=-1, compare=False, repr=False)
+    known_stored: int = field(default=-1, compare=False, repr=False)
     known_result: AppendResult | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -91,6 +97,13 @@ class LogEntry:
         if self.known_size < 0:
             self.known_size = len(self.entry.body)
         return self.known_size
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory, about: body, envelope and the objects around them."""
+        if self.known_stored < 0:
+            self.known_stored = self.size + self.entry.envelope.ByteSize()
+        return self.known_stored + HELD_OVERHEAD_BYTES
 
     @property
     def first_tick(self) -> int:
@@ -121,8 +134,10 @@ class LogEntry:
 
     def token(self) -> ResumeToken:
         """Where a reader that has taken this whole entry goes on."""
-        result = self.result()
-        return ResumeToken(result.last_confirmed, self.last_tick, result.term, self.open_number)
+        result, pchannel = self.result(), carrier_of(self.entry.envelope.vchannel)
+        return ResumeToken(
+            result.last_confirmed, self.last_tick, result.term, self.open_number, pchannel
+        )
 
 
 class StaleTerm(WalError):

@@ -220,7 +220,8 @@ class WAL:
     def live_position(self) -> LivePosition:
         """How far the log is settled now."""
         acks = self._acks
-        return LivePosition(acks.watermark, self._last_record, acks.last_confirmed)
+        served = self._served_open
+        return LivePosition(acks.watermark, self._last_record, acks.last_confirmed, served)
 
     def settled_tick(self) -> int:
         """Up to here everything written is settled; idle ticks do not count."""
@@ -312,6 +313,7 @@ class WAL:
 
     def _serve(self, opened: OpenedLog) -> None:
         self._opened = opened
+        self._served_open = self.open_number  # not that of an open under way
         self.meter.frames_dropped(opened.frames)
         self._last_record = opened.barrier_id.record
         txns = self.recovery.txns

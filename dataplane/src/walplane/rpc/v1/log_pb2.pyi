@@ -64,16 +64,18 @@ class MessageID(_message.Message):
     def __init__(self, backend: _Optional[str] = ..., record: _Optional[_Iterable[int]] = ..., entry_index: _Optional[int] = ..., message_index: _Optional[int] = ...) -> None: ...
 
 class ResumeToken(_message.Message):
-    __slots__ = ("last_confirmed", "time_tick", "term", "open_number")
+    __slots__ = ("last_confirmed", "time_tick", "term", "open_number", "pchannel")
     LAST_CONFIRMED_FIELD_NUMBER: _ClassVar[int]
     TIME_TICK_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     OPEN_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PCHANNEL_FIELD_NUMBER: _ClassVar[int]
     last_confirmed: MessageID
     time_tick: int
     term: int
     open_number: int
-    def __init__(self, last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., term: _Optional[int] = ..., open_number: _Optional[int] = ...) -> None: ...
+    pchannel: str
+    def __init__(self, last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., term: _Optional[int] = ..., open_number: _Optional[int] = ..., pchannel: _Optional[str] = ...) -> None: ...
 
 class ProducerBatch(_message.Message):
     __slots__ = ("producer_id", "number")

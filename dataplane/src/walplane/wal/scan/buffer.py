@@ -72,10 +72,10 @@ class WriteAheadBuffer:
         """Takes the next entry in tick order."""
         self._entries.append(log_entry)
         self._ticks.append(log_entry.last_tick)
-        self._bytes += log_entry.size
+        self._bytes += log_entry.held_bytes
         while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
             oldest = self._entries[self._dropped]
-            self._bytes -= oldest.size
+            self._bytes -= oldest.held_bytes
             self.floor = oldest.last_tick
             self._dropped += 1
         if self._dropped >= _COMPACT_AT or self._dropped * 2 > len(self._entries):
@@ -94,7 +94,7 @@ class WriteAheadBuffer:
             return None
         end, size = index, 0
         while end < len(self._entries) and (size == 0 or size < max_bytes):
-            size += self._entries[end].size + 1
+            size += self._entries[end].held_bytes
             end += 1
         return self._entries[index:end], self._base + end
 

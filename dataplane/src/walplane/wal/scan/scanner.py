@@ -16,28 +16,29 @@ from typing import NamedTuple, Protocol
 from walplane.backends.interface import EARLIEST, RecordScanner, Start, StartAt
 from walplane.message.codec import decode_frame
 from walplane.message.ids import MessageID, RecordID, ResumeToken
-from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
 from walplane.wal.meter import LogMeter
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
-from walplane.wal.scan.request import ScanBatch, ScanRequest, StartKind
+from walplane.wal.scan.request import HIDDEN, ScanBatch, ScanRequest, StartKind
 
 _BATCH_BYTES = 2 << 20
-_HIDDEN = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
 
 
 class LivePosition(NamedTuple):
     """Every message at or below `watermark` lies in a record at or below `record`.
 
-    Every message above it lies at or after `last_confirmed`, None = anywhere.
+    Every message above it lies at or after `last_confirmed`, None = anywhere, and was written by
+    the open `open_number` or a later one.
     """
 
     watermark: int
     record: RecordID
     last_confirmed: MessageID | None
+    open_number: int = 0
 
 
 class LiveLog(Protocol):
@@ -83,12 +84,12 @@ class WALScanner:
         self._log = log
         self._request = request
         self._check = check
-        self._end = None if request.follow else log.last_appended()
+        self._only = request.only
+        self._end = _end_of(log, request)
         self._catch_up: _CatchUp | None = None
         self._place: int | None = None
-        self._last: LogEntry | None = None
         self._placed = False
-        self._token = _start_token(log, request)
+        self._token = _start_token(log, request)  # never an entry: that would pin its bytes
         self.tick = 0 if self._token is None else self._token.time_tick
 
     async def __aenter__(self) -> WALScanner:
@@ -160,7 +161,6 @@ class WALScanner:
         found = self._log.buffer.read(place, _BATCH_BYTES)
         if found is None:  # overtaken by the writers: from the backend again
             self._place = None
-            self._token = self._resume_token()
             return None
         entries, self._place = found
         watermark = self._log.live_position().watermark
@@ -175,7 +175,7 @@ class WALScanner:
     def _batch(self, entries: Sequence[LogEntry], watermark: int) -> ScanBatch | None:
         wanted = [item for item in entries if self._wants(item)]
         if entries:
-            self._last = entries[-1]
+            self._token = _at_least(entries[-1].token(), self.tick)
         end = self._at_end(watermark)
         if not wanted and watermark <= self.tick and not end:
             return None
@@ -183,6 +183,8 @@ class WALScanner:
 
     def _note(self, batch: ScanBatch) -> ScanBatch:
         self.tick = max(self.tick, batch.watermark)
+        if self._token is not None:
+            self._token = _at_least(self._token, self.tick)
         return batch
 
     def _at_end(self, watermark: int) -> bool:
@@ -190,14 +192,9 @@ class WALScanner:
 
     def _wants(self, item: LogEntry) -> bool:
         envelope = item.entry.envelope
-        if envelope.type in _HIDDEN:
+        if envelope.type in HIDDEN or not self._only.may_need(item):
             return False
         return self._request.vchannel in ("", envelope.vchannel) or not envelope.vchannel
-
-    def _resume_token(self) -> ResumeToken:
-        if self._last is None:
-            return self._token or ResumeToken(None, self.tick, 0, 0)
-        return self._last.token()._replace(time_tick=self.tick)
 
 
 class _CatchUp:
@@ -212,15 +209,17 @@ class _CatchUp:
         self,
         scanner: RecordScanner,
         topic: str,
-        floor: OpenKey,
         reorder: ReorderBuffer,
         first: MessageID | None,
+        since: OpenKey,
     ) -> None:
         self.scanner = scanner
         self.reorder = reorder
         self.past_parts = not reorder.parts
         self._read_to: RecordID = ()
-        self._frames = FrameFilter(topic, floor)
+        self._frames = FrameFilter(topic)
+        self._since = since
+        self._start = reorder.released
         self._topic = topic
         self._first = first
 
@@ -229,16 +228,16 @@ class _CatchUp:
         cls, log: LiveLog, request: ScanRequest, token: ResumeToken | None, *, parts: bool
     ) -> _CatchUp:
         first = request.start.message_id if token is None else None
-        floor, tick = BEFORE_ANY_OPEN, 0
+        since, tick = BEFORE_ANY_OPEN, 0
         start = EARLIEST
         if token is not None:
-            tick = token.time_tick
+            since, tick = OpenKey(token.term, token.open_number), token.time_tick
             if token.last_confirmed is not None:
                 start = Start(StartAt.FROM, _record_of(log, token.last_confirmed))
         elif first is not None:
             start = Start(StartAt.FROM, _record_of(log, first))
         scanner = await log.open_scanner(start)
-        return cls(scanner, log.pchannel, floor, ReorderBuffer(tick, parts=parts), first)
+        return cls(scanner, log.pchannel, ReorderBuffer(tick, parts=parts), first, since)
 
     async def read(self, log: LiveLog) -> list[LogEntry]:
         """The entries that the next records let go."""
@@ -249,7 +248,7 @@ class _CatchUp:
         for record in await self.scanner.read():
             self._read_to = record.record_id
             content = decode_frame(record.data, f"{record.record_id} of {self._topic}")
-            if self._frames.admit(content):
+            if not self._void(content) and self._frames.admit(content):
                 watermark = 0
                 for index, entry in enumerate(content.entries):
                     message_id = MessageID(log.backend_name, record.record_id, index)
@@ -270,10 +269,26 @@ class _CatchUp:
         meter.frames_dropped(self._frames)
         meter.reorder_violations += self.reorder.violations
 
+    def _void(self, content: log_pb2.FrameContent) -> bool:
+        """Whether the token tells that a later open had fenced the frame's writer.
+
+        Only that open, or one behind it, wrote above the token's tick. The filter can tell by
+        itself once it has seen that open, which may lie before the first record there is.
+        """
+        if OpenKey(content.term, content.open_number) >= self._since:
+            return False
+        void = any(_last_tick(entry) > self._start for entry in content.entries)
+        self._frames.void += void
+        return void
+
     def _add(self, item: LogEntry) -> None:
         if self._first is not None and item.message_id[:3] < self._first[:3]:
             return
         self.reorder.add(item)
+
+
+def _last_tick(entry: log_pb2.Entry) -> int:
+    return entry.envelope.first_tick + entry.envelope.count - 1
 
 
 def _record_of(log: LiveLog, message_id: MessageID) -> RecordID:
@@ -285,14 +300,26 @@ def _record_of(log: LiveLog, message_id: MessageID) -> RecordID:
     return message_id.record
 
 
+def _at_least(token: ResumeToken, tick: int) -> ResumeToken:
+    return token._replace(time_tick=max(token.time_tick, tick))
+
+
+def _end_of(log: LiveLog, request: ScanRequest) -> int | None:
+    """The tick at which the read ends; None when it does not."""
+    until = request.only.until_tick
+    if request.follow:
+        return until or None
+    return min(log.last_appended(), until) if until else log.last_appended()
+
+
 def _start_token(log: LiveLog, request: ScanRequest) -> ResumeToken | None:
     """A token when the start is a tick that is known; None when it is a place in the log."""
-    start = request.start
-    if start.kind is StartKind.TOKEN:
-        return start.token
+    start, before = request.start, max(request.only.from_tick - 1, 0)
+    if start.kind is StartKind.TOKEN and start.token is not None:
+        return _at_least(start.token, before)
     if start.kind is StartKind.LATEST:
         live = log.live_position()
-        return ResumeToken(live.last_confirmed, live.watermark, 0, 0)
+        return _at_least(ResumeToken(live.last_confirmed, live.watermark, 0, 0), before)
     if start.kind is StartKind.EARLIEST:
-        return ResumeToken(None, 0, 0, 0)
+        return ResumeToken(None, before, 0, 0)
     return None
