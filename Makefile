@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	  || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
 	@echo "installing walplane and its tools into $(VENV)"
 	@$(BIN)/pip install -q --upgrade pip
-	@$(BIN)/pip install -q -e '.[all,dev]'
+	@$(BIN)/pip install -q -e '.[all,dev,bench]'
 	@touch $@
 
 proto: $(STAMP)  ## regenerate the gRPC code

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.model import Summary
+from benchmarks.report import quotient
 
 _MET, _MISSED = "#2b7a4b", "#b3402a"
 _BOUNDS: tuple[tuple[str, Literal[":", "-", "--"], str], ...] = (
@@ -19,6 +20,9 @@ _BOUNDS: tuple[tuple[str, Literal[":", "-", "--"], str], ...] = (
     ("goal", "--", "goal"),
 )
 _HEIGHT_OF_A_ROW = 0.62
+_TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+_LEAST = 0.001
+"""A ratio of 0 has no place on a logarithmic axis."""
 
 
 def draw(summaries: Sequence[Summary], paths: Sequence[Path]) -> None:
@@ -33,9 +37,7 @@ def draw(summaries: Sequence[Summary], paths: Sequence[Path]) -> None:
     axes.set_yticks(range(len(summaries)), [_label(summary) for summary in summaries])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xticks(
-        [0.2, 0.5, 1, 2, 5, 10, 20, 50], ["0.2", "0.5", "1", "2", "5", "10", "20", "50"]
-    )
+    axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.minorticks_off()
     axes.set_xlim(*_limits(summaries))
     axes.axvline(1, color="#888888", linewidth=0.8, zorder=0)
@@ -51,10 +53,10 @@ def draw(summaries: Sequence[Summary], paths: Sequence[Path]) -> None:
 
 
 def _draw_row(axes: Axes, place: int, summary: Summary) -> None:
-    met = summary.row.meets(summary.ratio, summary.target.must)
-    color = _MET if met else _MISSED
-    left = min(1.0, summary.ratio)
-    axes.barh(place, abs(summary.ratio - 1), left=left, height=0.5, color=color, alpha=0.75)
+    color = _MET if summary.meets(summary.target.must) else _MISSED
+    left = min(1.0, max(_LEAST, summary.ratio))
+    right = max(1.0, summary.ratio)
+    axes.barh(place, right - left, left=left, height=0.5, color=color, alpha=0.75)
     axes.plot(summary.ratios, [place] * len(summary.ratios), "o", color="black", markersize=3)
     for name, style, _ in _BOUNDS:
         bound = getattr(summary.target, name)
@@ -63,12 +65,13 @@ def _draw_row(axes: Axes, place: int, summary: Summary) -> None:
 
 
 def _label(summary: Summary) -> str:
-    better = "higher" if summary.row.higher_is_better else "lower"
-    return f"{summary.row.title(summary.figure)}\n{summary.ratio:.2f} ({better} is better)"
+    better = "higher" if summary.higher_is_better else "lower"
+    return f"{summary.row.title(summary.figure)}\n{quotient(summary.ratio)} ({better} is better)"
 
 
 def _limits(summaries: Sequence[Summary]) -> tuple[float, float]:
     values = [1.0]
     for summary in summaries:
-        values += [*summary.ratios, summary.target.must, summary.target.goal]
-    return min(values) / 1.4, max(values) * 1.4
+        bounds = (summary.target.must, summary.target.goal)
+        values += [*summary.ratios, *(bound for bound in bounds if bound is not None)]
+    return max(_LEAST, min(values)) / 1.4, max(values) * 1.4

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from benchmarks.model import (
+    VALUE,
     BenchmarkError,
-    Pair,
+    Measure,
     Round,
     Row,
     Sample,
@@ -81,24 +82,34 @@ def _run_row(
     with row.start(setting) as pair:
         versions.update(pair.versions)
         say(f"{row.name}: warming up")
+        reference = pair.reference or _constant(row)
         pair.ours(setting.seconds * WARM_UP_SHARE)
-        pair.reference(setting.seconds * WARM_UP_SHARE)
+        reference(setting.seconds * WARM_UP_SHARE)
         for number in range(1, rounds + 1):
-            one = _run_round(row.name, number, pair, setting.seconds)
+            one = _run_round(row.name, number, pair.ours, reference, setting.seconds)
             measured.append(one)
             print(json.dumps(one.to_json(row, setting.seconds, versions)), file=lines, flush=True)
             say(_progress(row, one, rounds))
     return measured
 
 
-def _run_round(name: str, number: int, pair: Pair, seconds: float) -> Round:
+def _constant(row: Row) -> Measure:
+    """The row's constant as a reference: nothing runs."""
+    if row.constant is None:
+        raise ValueError(f"row {row.name} has neither a measured reference nor a constant")
+    sample = Sample(dict.fromkeys((VALUE, *row.targets), row.constant))
+    return lambda _seconds: sample
+
+
+def _run_round(
+    name: str, number: int, measure_ours: Measure, measure_reference: Measure, seconds: float
+) -> Round:
     load = os.getloadavg()[0]
     ours_first = number % 2 == 1
-    ours: Sample
     if ours_first:
-        ours, reference = pair.ours(seconds), pair.reference(seconds)
+        ours, reference = measure_ours(seconds), measure_reference(seconds)
     else:
-        reference, ours = pair.reference(seconds), pair.ours(seconds)
+        reference, ours = measure_reference(seconds), measure_ours(seconds)
     return Round(name, number, ours_first, ours, reference, load)
 
 

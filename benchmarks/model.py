@@ -48,19 +48,27 @@ class Sample:
         return self.figures[VALUE]
 
 
+Measure = Callable[[float], Sample]
+"""Puts one side under load for so many seconds."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What a ratio has to reach: a minimum, or a maximum where lower is better.
 
     Attributes:
         first: what the first working version must show; None where nothing is asked of it.
-        must: without it a release is no release.
+        must: without it a release is no release; None where only the goal is set.
         goal: where it is to go.
+        unit: of this figure; None: the row's.
+        higher_is_better: for this figure; None: as the row says.
     """
 
     first: float | None
-    must: float
+    must: float | None
     goal: float
+    unit: str | None = None
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,12 @@ class Pair:
 
     Attributes:
         ours: measures walplane.
-        reference: measures what it is compared with.
+        reference: measures what it is compared with; None where that is the row's constant.
         versions: of the servers that were started for it.
     """
 
-    ours: Callable[[float], Sample]
-    reference: Callable[[float], Sample]
+    ours: Measure
+    reference: Measure | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,10 +94,12 @@ class Row:
         name: as on the command line.
         what: what is measured, in one sentence.
         reference: what it is measured against.
-        unit: of the main figure and of every figure with a target.
-        higher_is_better: False for latencies.
+        unit: of the main figure, and of figures whose target names none.
+        higher_is_better: False for latencies; targets may differ.
         targets: by name of the figure.
         start: brings up what is measured, and takes it down again.
+        constant: what the figures are compared with when the requirement names a number, and so
+            nothing is measured beside ours.
     """
 
     name: str
@@ -99,14 +109,11 @@ class Row:
     higher_is_better: bool
     targets: Mapping[str, Target]
     start: Callable[[Setting], AbstractContextManager[Pair]]
+    constant: float | None = None
 
     def title(self, figure: str) -> str:
         """Name of one figure's line in table and chart."""
         return self.name if figure == VALUE else f"{self.name} {figure}"
-
-    def meets(self, ratio: float, bound: float) -> bool:
-        """Whether `ratio` reaches `bound`."""
-        return ratio >= bound if self.higher_is_better else ratio <= bound
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class Round:
             "round": self.number,
             "ours": self.ours.value,
             "reference": self.reference.value,
+            "reference_is_constant": row.constant is not None,
             "ratio": self.ratio(),
             "unit": row.unit,
             "better": "higher" if row.higher_is_better else "lower",
@@ -155,6 +163,23 @@ class Summary:
     def target(self) -> Target:
         """What the ratio has to reach."""
         return self.row.targets[self.figure]
+
+    @property
+    def unit(self) -> str:
+        """Of this figure."""
+        return self.target.unit or self.row.unit
+
+    @property
+    def higher_is_better(self) -> bool:
+        """For this figure."""
+        own = self.target.higher_is_better
+        return self.row.higher_is_better if own is None else own
+
+    def meets(self, bound: float | None) -> bool:
+        """Whether the ratio reaches `bound`; no bound is always reached."""
+        if bound is None:
+            return True
+        return self.ratio >= bound if self.higher_is_better else self.ratio <= bound
 
     @property
     def ours(self) -> float:

@@ -33,23 +33,30 @@ def amount(value: float, unit: str) -> str:
     return f"{text} {unit}"
 
 
+def quotient(ratio: float) -> str:
+    """A ratio for people: two decimals, three where two would show nothing."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.3f}"
+
+
 def verdict(summary: Summary, bound: float | None) -> str:
     """A bound and whether the median ratio reaches it."""
     if bound is None:
         return "-"
-    sign = "≥" if summary.row.higher_is_better else "≤"
-    met = "met" if summary.row.meets(summary.ratio, bound) else "**not met**"
+    sign = "≥" if summary.higher_is_better else "≤"
+    met = "met" if summary.meets(bound) else "**not met**"
     return f"{sign} {bound:g} {met}"
 
 
 def _line(summary: Summary) -> str:
     row, target = summary.row, summary.target
+    constant = "" if row.constant is None else " (constant)"
     cells = [
         row.title(summary.figure),
-        amount(summary.ours, row.unit),
-        amount(summary.reference, row.unit),
-        f"**{summary.ratio:.2f}**",
-        f"{len(summary.rounds)} ({min(summary.ratios):.2f} to {max(summary.ratios):.2f})",
+        amount(summary.ours, summary.unit),
+        amount(summary.reference, summary.unit) + constant,
+        f"**{quotient(summary.ratio)}**",
+        f"{len(summary.rounds)} ({quotient(min(summary.ratios))} to "
+        f"{quotient(max(summary.ratios))})",
         *(verdict(summary, bound) for bound in (target.first, target.must, target.goal)),
     ]
     return f"| {' | '.join(cells)} |"
@@ -60,7 +67,8 @@ def _explanation(results: Results, seconds: float) -> str:
     count = " or ".join(str(number) for number in sorted(rounds)) or "no"
     return (
         f"Medians of {count} rounds of {seconds:g} s a side, the sides in turn; a ratio is taken "
-        "within one round. Every round is kept in `rounds.jsonl`."
+        "within one round. A constant is the number that the requirement names; nothing runs for "
+        "it. Every round is kept in `rounds.jsonl`."
     )
 
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from benchmarks import growth, peers, reading
 from benchmarks.model import VALUE, Pair, Row, Sample, Setting, Target
-from benchmarks.system import Node, broker, fresh_directory, load, standalone
+from benchmarks.sides import Start, unused, walplane
+from benchmarks.system import broker, fresh_directory, load, standalone
 
 _APPENDERS = 256
 _FLOOD, _SINGLES, _CONCURRENT, _SYNC = "flood", "singles", "concurrent", "sync"
 _TUNED = "pulsar-client `send_async`, one producer, batches of up to 1000 messages, 1 MiB, 1 ms"
-
-Start = Callable[[Setting], AbstractContextManager[Pair]]
-Measure = Callable[[float], Sample]
-
-
-def _walplane(node: Node, mode: str, size: int) -> Measure:
-    def measure(seconds: float) -> Sample:
-        arguments = [mode, "--address", node.address, "--collection", _unused("benchmark_")]
-        arguments += ["--size", str(size), "--concurrency", str(_APPENDERS)]
-        return load("walplane_client", *arguments, seconds=seconds, node=node)
-
-    return measure
 
 
 def _on_pulsar(name: str, mode: str, size: int, reference_mode: str | None = None) -> Start:
@@ -42,12 +31,12 @@ def _on_pulsar(name: str, mode: str, size: int, reference_mode: str | None = Non
 
             def reference(seconds: float) -> Sample:
                 arguments = [reference_mode or mode, "--url", pulsar.service, "--topic"]
-                arguments += [pulsar.topic(_unused("reference-")), "--size", str(size)]
+                arguments += [pulsar.topic(unused("reference-")), "--size", str(size)]
                 arguments += ["--concurrency", str(_APPENDERS)]
                 return load("pulsar_client", *arguments, seconds=seconds)
 
             versions = {"pulsar broker": pulsar.version()}
-            yield Pair(_walplane(node, mode, size), reference, versions)
+            yield Pair(walplane(node, mode, size, _APPENDERS), reference, versions)
 
     return start
 
@@ -60,20 +49,16 @@ def _embedded(name: str, mode: str, disk_mode: str, size: int) -> Start:
         with standalone(setting, name, None) as node:
 
             def reference(seconds: float) -> Sample:
-                data = fresh_directory(setting.data / _unused(f"{disk_mode}-"))
+                data = fresh_directory(setting.data / unused(f"{disk_mode}-"))
                 try:
                     arguments = [disk_mode, "--data", str(data), "--size", str(size)]
                     return load("disk", *arguments, seconds=seconds)
                 finally:
                     fresh_directory(data)
 
-            yield Pair(_walplane(node, mode, size), reference)
+            yield Pair(walplane(node, mode, size), reference)
 
     return start
-
-
-def _unused(prefix: str) -> str:
-    return prefix + uuid.uuid4().hex[:12]
 
 
 def _pulsar_append(name: str, size: int, text: str, target: Target) -> Row:
@@ -138,5 +123,8 @@ ROWS = (
         targets={"p50": Target(None, 3, 2)},
         start=_embedded("sync-embedded-1KiB", _SYNC, "rocksdb-put", 1024),
     ),
+    *reading.ROWS,
+    *peers.ROWS,
+    *growth.ROWS,
 )
 """All rows, in the order of the table."""

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +23,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.loads.common import cpu_s
 from benchmarks.model import BenchmarkError, Sample, Setting
+from devservices.peers.server import free_port
 from devservices.pulsar import URL_VARIABLE, PrerequisiteMissingError, PulsarError, PulsarProcess
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -48,26 +49,38 @@ class Node:
     pid: int
 
     @property
+    def resident_mb(self) -> float:
+        """Resident memory, in MB of 10^6 bytes.
+
+        Raises:
+            BenchmarkError: /proc does not tell.
+        """
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError as error:
+            raise BenchmarkError(f"resident memory needs Linux's /proc: {error}") from error
+        (kib,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
+        return int(kib) * 1024 / 1e6
+
+    @property
     def cpu_s(self) -> float:
         """Processor seconds it has used; 0 where /proc does not tell."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.pid)
 
 
 @contextmanager
-def standalone(setting: Setting, row: str, backend: str | None) -> Iterator[Node]:
-    """A walplane process with one PChannel; `backend` None is the embedded one.
+def standalone(
+    setting: Setting, row: str, backend: str | None, pchannels: int = 1
+) -> Iterator[Node]:
+    """A walplane process of its own; `backend` None is the embedded one.
 
     Raises:
         BenchmarkError: it did not get ready.
     """
     data = fresh_directory(setting.data / f"{row}-walplane")
-    address = f"127.0.0.1:{_free_port()}"
-    command = [sys.executable, "-m", "walplane", "standalone", "--pchannels", "1"]
-    command += ["--data", str(data), "--listen", address]
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "walplane", "standalone"]
+    command += ["--pchannels", str(pchannels), "--data", str(data), "--listen", address]
     command += ["--backend", backend] if backend else []
     log = setting.out / f"{row}-walplane.log"
     with log.open("wb") as errors:
@@ -80,28 +93,52 @@ def standalone(setting: Setting, row: str, backend: str | None) -> Iterator[Node
             shutil.rmtree(data, ignore_errors=True)
 
 
-def load(program: str, *arguments: str, seconds: float, node: Node | None = None) -> Sample:
+def load(
+    program: str,
+    *arguments: str,
+    seconds: float,
+    node: Node | None = None,
+    python: str = sys.executable,
+) -> Sample:
     """Runs one load program; with `node`, its processor time is one of the figures.
+
+    Args:
+        program: name of its module.
+        arguments: for it.
+        seconds: how long it is to measure.
+        node: whose processor time is taken.
+        python: interpreter with what the program imports.
 
     Raises:
         BenchmarkError: the program failed, or did not end in time.
     """
-    command = [sys.executable, "-m", f"benchmarks.loads.{program}", *arguments]
-    command += ["--seconds", str(seconds)]
     before = node.cpu_s if node else 0.0
+    timed = (*arguments, "--seconds", str(seconds))
+    limit_s = seconds + _LOAD_GRACE_S
+    figures = run_program(program, *timed, timeout_s=limit_s, python=python)
+    if node:
+        figures["node_cpu_s"] = node.cpu_s - before
+    return Sample(figures)
+
+
+def run_program(
+    program: str, *arguments: str, timeout_s: float, python: str = sys.executable
+) -> dict[str, float]:
+    """Runs one program of `benchmarks.loads`; the figures that it prints.
+
+    Raises:
+        BenchmarkError: the program failed, or did not end within `timeout_s`.
+    """
+    command = [python, "-m", f"benchmarks.loads.{program}", *arguments]
     try:
-        done = subprocess.run(
-            command, cwd=_ROOT, capture_output=True, text=True, timeout=seconds + _LOAD_GRACE_S
-        )
+        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        raise BenchmarkError(f"load {program} did not end within {_LOAD_GRACE_S:.0f} s") from None
+        raise BenchmarkError(f"load {program} did not end within {timeout_s:.0f} s") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise BenchmarkError(f"load {program} failed: {lines[-1]}")
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    if node:
-        figures["node_cpu_s"] = node.cpu_s - before
-    return Sample(figures)
+    return figures
 
 
 def fresh_directory(path: Path) -> Path:
@@ -153,15 +190,18 @@ def broker() -> Iterator[Broker]:
     """
     own = None if os.environ.get(URL_VARIABLE) else PulsarProcess(_BROKER_DATA)
     try:
-        url = own.start() if own else os.environ[URL_VARIABLE]
-    except (PrerequisiteMissingError, PulsarError) as error:
-        raise BenchmarkError(str(error)) from error
-    try:
-        with _namespaces(url) as ours:
+        with _namespaces(_url(own)) as ours:
             yield ours
     finally:
         if own:
             own.wipe()
+
+
+def _url(own: PulsarProcess | None) -> str:
+    try:
+        return own.start() if own else os.environ[URL_VARIABLE]
+    except (PrerequisiteMissingError, PulsarError) as error:
+        raise BenchmarkError(str(error)) from error
 
 
 @contextmanager
@@ -218,9 +258,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
     if process.stdout:
         process.stdout.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

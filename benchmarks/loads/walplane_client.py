@@ -1,16 +1,17 @@
-"""Our side: one StreamingClient on one collection with one shard, in a process of its own."""
+"""Our side: one StreamingClient on one collection, in a process of its own."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
 
-from benchmarks.loads.common import WARM_UP_S, latency, payloads, rate, report
+from benchmarks.loads.common import WARM_UP_S, appends, cpu_s, latency, payloads, rate, report
 from walplane.client import CollectionInfo, StreamingClient
 from walplane.message.builder import MutableMessage, insert
 from walplane.runtime import keep_large_buffers
@@ -20,6 +21,8 @@ _CALL_PAYLOADS = 4000
 _BULK_PAYLOADS = 1000
 
 Load = Callable[[float], Coroutine[Any, Any, tuple[int, float]]]
+
+Singles = Callable[[float], Coroutine[Any, Any, tuple[list[float], float]]]
 
 
 class Appender:
@@ -31,11 +34,13 @@ class Appender:
         self._collection = collection
         self._size = size
         self._payloads = payloads(size)
+        self._vchannels = itertools.cycle(collection.vchannels)
 
     def flood(self, per_message: int) -> Load:
         """A few calls of `append_many` at a time, `per_message` payloads to a message object.
 
-        Gives rows and the seconds until all of them are acknowledged.
+        Each call is for one VChannel, the next one for the next. Gives rows and the seconds until
+        all of them are acknowledged.
         """
         bodies = self._payloads * (_CALL_PAYLOADS // len(self._payloads) + 1)
         groups = [bodies[at : at + per_message] for at in range(0, _CALL_PAYLOADS, per_message)]
@@ -44,7 +49,9 @@ class Appender:
             async def caller() -> int:
                 acknowledged = 0
                 while time.perf_counter() < end:
-                    await self._wal.append_many([self._message(*group) for group in groups])
+                    vchannel = next(self._vchannels)
+                    messages = [self._message(vchannel, *group) for group in groups]
+                    await self._wal.append_many(messages)
                     acknowledged += per_message * len(groups)
                 return acknowledged
 
@@ -55,38 +62,32 @@ class Appender:
 
         return load
 
-    def concurrent(self, appenders: int) -> Load:
-        """So many appenders, each awaits its acknowledgement before it appends on."""
+    def concurrent(self, appenders: int) -> Singles:
+        """So many appenders, each awaits its acknowledgement before it appends on.
 
-        async def load(seconds: float) -> tuple[int, float]:
-            async def appender(number: int) -> int:
-                body = self._payloads[number % len(self._payloads)]
-                acknowledged = 0
-                while time.perf_counter() < end:
-                    await self._wal.append(self._message(body))
-                    acknowledged += 1
-                return acknowledged
+        Gives the seconds that each append took, and all of them together.
+        """
 
-            start = time.perf_counter()
-            end = start + seconds
-            counts = await asyncio.gather(*(appender(number) for number in range(appenders)))
-            return sum(counts), time.perf_counter() - start
+        async def load(seconds: float) -> tuple[list[float], float]:
+            taken: list[float] = []
+
+            async def appender() -> None:
+                while (start := time.perf_counter()) < end:
+                    body = self._payloads[len(taken) % len(self._payloads)]
+                    await self._wal.append(self._message(next(self._vchannels), body))
+                    taken.append(time.perf_counter() - start)
+
+            begun = time.perf_counter()
+            end = begun + seconds
+            await asyncio.gather(*(appender() for _ in range(appenders)))
+            return taken, time.perf_counter() - begun
 
         return load
 
-    async def sync(self, seconds: float) -> list[float]:
-        """One append after the other; the seconds that each took."""
-        taken: list[float] = []
-        end = time.perf_counter() + seconds
-        while (start := time.perf_counter()) < end:
-            await self._wal.append(self._message(self._payloads[len(taken) % len(self._payloads)]))
-            taken.append(time.perf_counter() - start)
-        return taken
-
-    def _message(self, *bodies: bytes) -> MutableMessage:
+    def _message(self, vchannel: str, *bodies: bytes) -> MutableMessage:
         info = self._collection
         return insert(
-            info.vchannels[0],
+            vchannel,
             *bodies,
             collection_id=info.collection_id,
             partition_id=info.default_partition_id,
@@ -96,19 +97,21 @@ class Appender:
 
 async def _run(options: argparse.Namespace) -> dict[str, float]:
     async with StreamingClient.connect(options.address) as wal:
-        collection = await wal.create_collection(options.collection, 1)
+        collection = await wal.create_collection(options.collection, options.shards)
         appender = Appender(wal, collection, options.size)
-        if options.mode == "sync":
-            await appender.sync(WARM_UP_S)
-            return latency(await appender.sync(options.seconds))
-        load = {
-            "flood": appender.flood(_BULK_PAYLOADS),
-            "singles": appender.flood(1),
-            "concurrent": appender.concurrent(options.concurrency),
-        }[options.mode]
+        if options.mode in ("sync", "concurrent"):
+            single = appender.concurrent(1 if options.mode == "sync" else options.concurrency)
+            await single(WARM_UP_S)
+            taken, elapsed = await single(options.seconds)
+            if options.mode == "sync":
+                return latency(taken)
+            return appends(taken, elapsed, options.size)
+        load = appender.flood(_BULK_PAYLOADS if options.mode == "flood" else 1)
         await load(WARM_UP_S)
+        before = cpu_s(options.node)
         count, elapsed = await load(options.seconds)
-        return rate(count, elapsed, options.size)
+        spent = cpu_s(options.node) - before
+        return {**rate(count, elapsed, options.size), "node_us_per_message": spent / count * 1e6}
 
 
 def main() -> None:
@@ -120,6 +123,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--node", type=int, required=True, help="pid of the process at ADDRESS")
     keep_large_buffers()  # as the walplane command does
     report(uvloop.run(_run(parser.parse_args())))
 

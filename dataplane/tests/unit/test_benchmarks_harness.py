@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def fake_row(sides: FakeSides, *, higher: bool = True, name: str = "fake") -> Ro
         higher_is_better=higher,
         targets={VALUE: Target(2, 5, 20), "p99": Target(None, 1, 2)},
         start=sides.start,
+    )
+
+
+def constant_row(sides: FakeSides) -> Row:
+    @contextmanager
+    def start(setting: Setting) -> Iterator[Pair]:
+        with sides.start(setting) as pair:
+            yield Pair(pair.ours)
+
+    return Row(
+        name="fake",
+        what="a fake.",
+        reference="a number.",
+        unit="ms",
+        higher_is_better=False,
+        targets={"p99": Target(None, 0.1, 0.025)},
+        start=start,
+        constant=200,
     )
 
 
@@ -113,6 +132,48 @@ def test_a_latency_is_better_when_lower(tmp_path: Path) -> None:
         if line.startswith("| fake |")
     ]
     assert "≤ 2 **not met** | ≤ 5 met | ≤ 20 met" in line
+
+
+def test_a_figure_may_have_its_own_unit_and_direction(tmp_path: Path) -> None:
+    row = replace(
+        fake_row(FakeSides([1, 10, 10, 10], [1, 10, 10, 10])),
+        targets={VALUE: Target(None, 1, 2), "p99": Target(None, None, 1, "ms", False)},
+    )
+    measure(row, tmp_path)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    (value,) = [line for line in lines if line.startswith("| fake |")]
+    (p99,) = [line for line in lines if line.startswith("| fake p99 |")]
+    assert value.endswith("| ≥ 1 met | ≥ 2 **not met** |")
+    assert "| 30 ms | 10 ms | **3.00** |" in p99
+    assert p99.endswith("| - | - | ≤ 1 **not met** |")
+
+
+def test_a_constant_is_a_reference_that_nothing_runs_for(tmp_path: Path) -> None:
+    sides = FakeSides([100, 4, 2, 3], [])
+    _, rounds = measure(constant_row(sides), tmp_path)
+    assert [side for side, _ in sides.calls] == ["ours"] * 4
+    assert [(r["ours"], r["reference"], r["ratio"]) for r in rounds] == [
+        *((4, 200, 0.02), (2, 200, 0.01), (3, 200, 0.015))
+    ]
+    assert {r["reference_is_constant"] for r in rounds} == {True}
+    (line,) = [
+        line
+        for line in (tmp_path / "table.md").read_text().splitlines()
+        if line.startswith("| fake p99 |")
+    ]
+    assert "| 9 ms | 200 ms (constant) | **0.045** | 3 (0.030 to 0.060) |" in line
+    assert "≤ 0.1 met | ≤ 0.025 **not met**" in line
+
+
+def test_a_ratio_of_nothing_is_drawn_too(tmp_path: Path) -> None:
+    measure(constant_row(FakeSides([0, 0, 0, 0], [])), tmp_path)
+    assert "</svg>" in (tmp_path / "chart.svg").read_text()
+
+
+def test_a_row_without_reference_and_constant_is_a_mistake(tmp_path: Path) -> None:
+    row = replace(constant_row(FakeSides([1, 1], [])), constant=None)
+    with pytest.raises(ValueError, match="row fake has neither"):
+        measure(row, tmp_path)
 
 
 def test_a_chart_is_drawn(tmp_path: Path) -> None:
