@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from walplane.cli import append, cluster, collection, coord, ingest, node, standalone, tail
+from walplane.cli import (
+    append,
+    cluster,
+    collection,
+    coord,
+    ingest,
+    node,
+    standalone,
+    tail,
+    verify,
+)
 from walplane.cli.errors import INTERRUPTED, one_line
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
@@ -56,6 +66,7 @@ app.command("append", epilog=append.EXAMPLES)(append.append)
 app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 app.command("topology", epilog=cluster.TOPOLOGY_EXAMPLES)(cluster.topology)
 app.command("status", epilog=cluster.STATUS_EXAMPLES)(cluster.status)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
 app.command("version")(cluster.version)
 
 

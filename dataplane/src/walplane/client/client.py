@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -21,6 +22,7 @@ from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
+from walplane.client.raw_reader import RawReader
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import (
     AppendResult,
@@ -37,6 +39,7 @@ from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
+from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import EVERYTHING, Only, ScanRequest, check_token
 
 _GONE = WalError(ErrorCode.UNKNOWN, "the caller has gone")
@@ -303,6 +306,23 @@ class StreamingClient:
         async with reader:
             async for message in reader:
                 yield message
+
+    async def entries(self, pchannel: str) -> AsyncIterator[Sequence[LogEntry]]:
+        """The entries of a PChannel as they lie in its log, up to the present end.
+
+        In the order of the log, not of the ticks, and with what the log wrote by itself: for
+        checking a log. Goes on after failures, each entry once.
+
+        Raises:
+            WalError: CHANNEL_NOT_EXIST for an unknown PChannel; DATA_TRUNCATED or UNRECOVERABLE
+                when reading on is impossible; else why nobody answered for `append_timeout_s`.
+        """
+        self._appends.check_open()
+        self._discovery.known(pchannel)
+        reader = RawReader(pchannel, self._discovery, self._transport, self._config)
+        async with aclosing(reader.pieces()) as pieces:
+            async for piece in pieces:
+                yield piece
 
     # --- collections and the cluster -----------------------------------------------------------
 

@@ -210,6 +210,7 @@ def start_to_proto(
         vchannel=request.vchannel,
         start=position,
         follow=request.follow,
+        raw=request.raw,
         credit_bytes=credit,
         types=sorted(request.only.types),
         from_tick=request.only.from_tick,

@@ -144,4 +144,5 @@ def scan_request(start: streaming_pb2.StartConsume) -> ScanRequest:
             from_tick=start.from_tick,
             until_tick=start.until_tick,
         ),
+        raw=start.raw,
     )

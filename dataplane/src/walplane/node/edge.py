@@ -15,6 +15,7 @@ from walplane.node.checks import check_append, check_vchannel
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
+from walplane.wal.scan.raw import RawScanner
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind, check_token
 from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.wal import WAL
@@ -56,12 +57,16 @@ class Edge:
             return request
         return replace(request, start=ScanStart(StartKind.TOKEN, self._live_token()))
 
-    def scan(self, request: ScanRequest) -> WALScanner:
+    def scan(self, request: ScanRequest) -> WALScanner | RawScanner:
         """A read of the log.
 
         Raises:
-            WalError: CHANNEL_NOT_EXIST or INVALID_ARGUMENT for a wrong VChannel or token.
+            WalError: CHANNEL_NOT_EXIST or INVALID_ARGUMENT for a wrong VChannel or token;
+                INVALID_ARGUMENT for a raw read that is more than raw.
         """
+        if request.raw:
+            self.wal.check()
+            return RawScanner(self.wal, request, self.wal.check)
         if request.vchannel:
             check_vchannel(request.vchannel, self.wal)
         check_token(request.start.token, self.wal.pchannel)

@@ -23,12 +23,15 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 from walplane.backends.interface import Record
+from walplane.message.codec import seal_entry
 from walplane.message.ids import MessageID
 from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
 from walplane.testkit.log_txns import check_exclusive, check_transactions
 from walplane.testkit.log_view import Logged, LoggedMessage, LogView, ValidFrames
+from walplane.wal.audit.log import LogAudit
+from walplane.wal.ports import LogEntry
 
 
 def check_log(log: LogView) -> list[str]:
@@ -37,6 +40,16 @@ def check_log(log: LogView) -> list[str]:
     found += check_transactions(log.pchannel, log.in_tick_order())
     found += check_exclusive(log.pchannel, log.entries)
     return [*found, *_barriers_part(log), *_batches_once(log)]
+
+
+def check_by_audit(log: LogView) -> list[str]:
+    """What `walplane verify` says of the log."""
+    audit = LogAudit(log.pchannel)
+    for entry in log.entries:
+        sealed = seal_entry(entry.envelope, entry.body)
+        audit.take(LogEntry(sealed, entry.message_id, entry.open_number))
+    audit.finish()
+    return [f"verify: {violation}" for violation in audit.violations]
 
 
 def check_attempts(log: LogView, attempts: Sequence[Attempt]) -> Iterator[str]:

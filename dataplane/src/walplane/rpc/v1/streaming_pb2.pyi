@@ -99,7 +99,7 @@ class StartPosition(_message.Message):
     def __init__(self, kind: _Optional[_Union[StartKind, str]] = ..., token: _Optional[_Union[_log_pb2.ResumeToken, _Mapping]] = ..., message_id: _Optional[_Union[_log_pb2.MessageID, _Mapping]] = ...) -> None: ...
 
 class StartConsume(_message.Message):
-    __slots__ = ("pchannel", "vchannel", "start", "follow", "credit_bytes", "term", "types", "from_tick", "until_tick")
+    __slots__ = ("pchannel", "vchannel", "start", "follow", "credit_bytes", "term", "types", "from_tick", "until_tick", "raw")
     PCHANNEL_FIELD_NUMBER: _ClassVar[int]
     VCHANNEL_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class StartConsume(_message.Message):
     TYPES_FIELD_NUMBER: _ClassVar[int]
     FROM_TICK_FIELD_NUMBER: _ClassVar[int]
     UNTIL_TICK_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
     pchannel: str
     vchannel: str
     start: StartPosition
@@ -118,7 +119,8 @@ class StartConsume(_message.Message):
     types: _containers.RepeatedScalarFieldContainer[int]
     from_tick: int
     until_tick: int
-    def __init__(self, pchannel: _Optional[str] = ..., vchannel: _Optional[str] = ..., start: _Optional[_Union[StartPosition, _Mapping]] = ..., follow: _Optional[bool] = ..., credit_bytes: _Optional[int] = ..., term: _Optional[int] = ..., types: _Optional[_Iterable[int]] = ..., from_tick: _Optional[int] = ..., until_tick: _Optional[int] = ...) -> None: ...
+    raw: bool
+    def __init__(self, pchannel: _Optional[str] = ..., vchannel: _Optional[str] = ..., start: _Optional[_Union[StartPosition, _Mapping]] = ..., follow: _Optional[bool] = ..., credit_bytes: _Optional[int] = ..., term: _Optional[int] = ..., types: _Optional[_Iterable[int]] = ..., from_tick: _Optional[int] = ..., until_tick: _Optional[int] = ..., raw: _Optional[bool] = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
     __slots__ = ("start", "credit_bytes")

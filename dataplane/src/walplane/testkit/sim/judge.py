@@ -108,7 +108,7 @@ def _judge_log(run: Run, pchannel: str) -> list[str]:
     log = LogView.of(pchannel, "sim", _records(topics[pchannel]))
     history = run.history
     mine = [each for each in history.attempts if pchannel_of(each.vchannel) == pchannel]
-    found = log_checks.check_log(log)
+    found = log_checks.check_log(log) + log_checks.check_by_audit(log)
     found += log_checks.check_attempts(log, mine)
     found += log_checks.check_read_ticks(history, pchannel)
     acknowledged = {

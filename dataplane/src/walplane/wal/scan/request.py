@@ -91,12 +91,14 @@ class ScanRequest:
         vchannel: only entries of this VChannel; empty for all.
         follow: False ends the read at what was appended when it began.
         only: what of it is wanted; the reader gets a little more, and looks for itself.
+        raw: entries as they lie in the log, the log's own among them: `scan.raw`.
     """
 
     start: ScanStart
     vchannel: str = ""
     follow: bool = True
     only: Only = EVERYTHING
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,9 +233,9 @@ class _CatchUp:
         if token is not None:
             since, tick = OpenKey(token.term, token.open_number), token.time_tick
             if token.last_confirmed is not None:
-                start = Start(StartAt.FROM, _record_of(log, token.last_confirmed))
+                start = Start(StartAt.FROM, record_of(log, token.last_confirmed))
         elif first is not None:
-            start = Start(StartAt.FROM, _record_of(log, first))
+            start = Start(StartAt.FROM, record_of(log, first))
         scanner = await log.open_scanner(start)
         return cls(scanner, log.pchannel, ReorderBuffer(tick, parts=parts), first, since)
 
@@ -291,7 +291,12 @@ def _last_tick(entry: log_pb2.Entry) -> int:
     return entry.envelope.first_tick + entry.envelope.count - 1
 
 
-def _record_of(log: LiveLog, message_id: MessageID) -> RecordID:
+def record_of(log: LiveLog, message_id: MessageID) -> RecordID:
+    """The record that `message_id` names.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it is a place on another backend.
+    """
     if message_id.backend != log.backend_name:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,

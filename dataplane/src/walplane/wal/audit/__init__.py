@@ -1,0 +1,1 @@
+"""Checks of a log in one pass, in log order and bounded memory."""

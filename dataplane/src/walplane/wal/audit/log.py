@@ -1,0 +1,203 @@
+"""Whether a log keeps its own rules, entry by entry in log order. Layer: wal.
+
+Contract: pure; feed it every entry that counts, the log's own among them, in the order of the log,
+from wherever the log begins now. Memory does not grow with the log. What one pass can tell:
+
+    I3 ticks are unique
+    I5 message ids grow, terms and open numbers never fall
+    I6 reading from an entry's LastConfirmed finds everything above its tick
+    I7 nothing comes at or below a watermark that was told before; watermarks never fall
+    I8 parts of a transaction lie between its Begin and the one record that ends it
+    I9 what lies behind a barrier lies above its tick, what lies before it below
+    I13 a producer's batches are there once, in order, without a gap
+    also bodies match their checksums, and nothing of a collection comes after its drop
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+
+from walplane.channel import cchannel_name
+from walplane.message.codec import check_entry
+from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
+from walplane.message.txn import txn_of
+from walplane.rpc.errors import WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.audit.txns import TxnAudit
+from walplane.wal.ports import LogEntry
+
+_KEPT_VIOLATIONS = 100
+_WINDOW = 100_000  # entries above the watermark; more than any node has in flight
+_PRODUCERS = 50_000
+_DROPPED = 50_000
+_NAMES = {kind.value: kind.name for kind in MessageType}
+
+
+class LogAudit:
+    """One PChannel's log.
+
+    Attributes:
+        violations: the first of them, each one sentence that names the place.
+        found: how many there were.
+        entries: seen, and the messages and bytes of bodies in them.
+        first_tick: lowest tick seen, 0 before any; `last_tick` is the highest.
+    """
+
+    def __init__(self, pchannel: str) -> None:
+        """Nothing seen yet."""
+        self.pchannel = pchannel
+        self.violations: list[str] = []
+        self.found = 0
+        self.entries = self.messages = self.bytes = 0
+        self.first_tick = self.last_tick = 0
+        self._watermark = 0
+        self._stamped = 0
+        self._last: LogEntry | None = None
+        self._window: list[tuple[int, int, LogEntry]] = []  # above the watermark, by tick
+        self._numbers: OrderedDict[tuple[bytes, str, int], int] = OrderedDict()
+        self._dropped: OrderedDict[str, LogEntry] = OrderedDict()
+        self._txns = TxnAudit(self._report)
+
+    @property
+    def open_transactions(self) -> int:
+        """Transactions that no record ended yet."""
+        return len(self._txns.open)
+
+    def take(self, item: LogEntry) -> None:
+        """Checks the next entry."""
+        self._check_place(item)
+        self._check_ticks(item)
+        self._check_confirmed(item)
+        self._check_producer(item)
+        self._check_content(item)
+        self._txns.take(item, self.first_tick or item.first_tick)
+        self._count(item)
+
+    def damaged(self, error: WalError) -> None:
+        """The log cannot be read on."""
+        self._report("damage", error.message)
+
+    def finish(self) -> None:
+        """The log ends here."""
+        self._txns.finish()
+
+    def _report(self, rule: str, what: str) -> None:
+        self.found += 1
+        if len(self.violations) < _KEPT_VIOLATIONS:
+            self.violations.append(f"{rule} {self.pchannel}: {what}")
+
+    def _check_place(self, item: LogEntry) -> None:
+        last, self._last = self._last, item
+        if last is None:
+            return
+        if item.message_id <= last.message_id:
+            self._report("I5", f"{name(item)} comes behind {name(last)}")
+        if _key(item) < _key(last):
+            self._report("I5", f"{name(item)} is of an older owner than {name(last)} before it")
+
+    def _check_ticks(self, item: LogEntry) -> None:
+        envelope = item.entry.envelope
+        if envelope.watermark < self._stamped:
+            told = f"{self._stamped} was told before"
+            self._report("I7", f"{name(item)} carries watermark {envelope.watermark}, {told}")
+        if envelope.watermark >= item.first_tick:
+            self._report("I7", f"{name(item)} carries watermark {envelope.watermark} itself")
+        self._stamped = max(self._stamped, envelope.watermark)
+        if item.first_tick <= self._watermark:
+            self._report("I7", f"{name(item)} comes after watermark {self._watermark}")
+        if envelope.type == MessageType.RECOVERY_BARRIER:
+            if item.first_tick <= self.last_tick:
+                self._report("I9", f"barrier {name(item)} is not above tick {self.last_tick}")
+            self._watermark = max(self._watermark, item.last_tick)
+        self._watermark = max(self._watermark, envelope.watermark)
+        self._place(item)
+
+    def _place(self, item: LogEntry) -> None:
+        """Puts the entry among those in flight, where it must not share a tick."""
+        window = self._window
+        while window and (window[0][1] <= self._watermark or len(window) > _WINDOW):
+            window.pop(0)
+        at = bisect_left(window, item.first_tick, key=lambda each: each[0])
+        beside = window[max(at - 1, 0) : at + 1]
+        for first, last, other in beside:
+            if first <= item.last_tick and item.first_tick <= last:
+                self._report("I3", f"{name(item)} shares ticks with {name(other)}")
+        window.insert(at, (item.first_tick, item.last_tick, item))
+
+    def _check_confirmed(self, item: LogEntry) -> None:
+        confirmed = confirmed_of(item)
+        if confirmed is None:
+            return
+        if confirmed > item.message_id:
+            self._report("I6", f"LastConfirmed {confirmed} of {name(item)} lies behind it")
+        for first, _, other in reversed(self._window):
+            if first <= item.last_tick:
+                return
+            if other.message_id < confirmed:
+                self._report("I6", f"{confirmed} of {name(item)} misses {name(other)}")
+
+    def _check_producer(self, item: LogEntry) -> None:
+        envelope = item.entry.envelope
+        if not envelope.HasField("producer"):
+            return
+        producer = envelope.producer
+        key = (producer.producer_id, envelope.vchannel, txn_of(envelope))
+        last = self._numbers.pop(key, None)
+        who = f"batch {producer.number} of producer {producer.producer_id.hex()}"
+        if last is not None and producer.number <= last:
+            self._report("I13", f"{name(item)} is {who}, which came before")
+        elif last is not None and producer.number > last + 1:
+            self._report("I13", f"{name(item)} is {who}, but {last + 1} is missing before it")
+        self._numbers[key] = producer.number if last is None else max(last, producer.number)
+        if len(self._numbers) > _PRODUCERS:
+            self._numbers.popitem(last=False)
+
+    def _check_content(self, item: LogEntry) -> None:
+        envelope = item.entry.envelope
+        try:
+            check_entry(item.entry)
+        except WalError as error:
+            self._report("damage", f"{name(item)}: {error.message}")
+        vchannel = envelope.vchannel
+        drop = self._dropped.get(vchannel)
+        if drop is not None:
+            self._report("order", f"{name(item)} is of {vchannel}, which {name(drop)} dropped")
+        elif _drops(envelope, self.pchannel):
+            self._dropped[vchannel] = item
+            if len(self._dropped) > _DROPPED:
+                self._dropped.popitem(last=False)
+
+    def _count(self, item: LogEntry) -> None:
+        self.entries += 1
+        self.messages += item.entry.envelope.count
+        self.bytes += item.size
+        self.first_tick = min(self.first_tick or item.first_tick, item.first_tick)
+        self.last_tick = max(self.last_tick, item.last_tick)
+
+
+def name(item: LogEntry) -> str:
+    """The entry as violations call it."""
+    envelope = item.entry.envelope
+    known = _NAMES.get(envelope.type, f"type {envelope.type}")
+    ticks = f"ticks {item.first_tick}-{item.last_tick}"
+    return f"{known} {item.message_id} ({ticks}, term {envelope.term} open {item.open_number})"
+
+
+def confirmed_of(item: LogEntry) -> MessageID | None:
+    """LastConfirmed of an entry; None = the earliest record."""
+    envelope = item.entry.envelope
+    if not envelope.HasField("last_confirmed"):
+        return None
+    return MessageID.from_proto(envelope.last_confirmed)
+
+
+def _key(item: LogEntry) -> tuple[int, int]:
+    return item.entry.envelope.term, item.open_number
+
+
+def _drops(envelope: log_pb2.Envelope, pchannel: str) -> bool:
+    """The control channel is told of every drop, and stays."""
+    dropped = envelope.type == MessageType.DROP_COLLECTION
+    return dropped and envelope.vchannel not in ("", cchannel_name(pchannel))

@@ -1,0 +1,83 @@
+"""A read of a log as it lies in the backend, for whoever checks it. Layer: wal.
+
+Contract: every entry that counts, the log's own among them, in the order of the log and not of the
+ticks, up to the last record that was settled when the read began. Holds what one read of the
+backend gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from walplane.backends.interface import EARLIEST, RecordScanner, Start, StartAt
+from walplane.message.codec import decode_frame
+from walplane.message.ids import MessageID
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.frames import FrameFilter
+from walplane.wal.ports import LogEntry
+from walplane.wal.scan.request import EVERYTHING, ScanBatch, ScanRequest, StartKind
+from walplane.wal.scan.scanner import LiveLog, record_of
+
+_STARTS = frozenset({StartKind.EARLIEST, StartKind.FROM_ID})
+
+
+class RawScanner:
+    """Use as an async context manager; `next` until a batch says `end`; watermarks are 0.
+
+    Raises:
+        WalError: INVALID_ARGUMENT for a request that follows, filters or starts elsewhere;
+            DATA_TRUNCATED; UNRECOVERABLE for damage; whatever stopped the WAL.
+    """
+
+    def __init__(self, log: LiveLog, request: ScanRequest, check: Callable[[], None]) -> None:
+        """Reads `log`; `check` raises what stopped it."""
+        part = request.vchannel or request.only != EVERYTHING
+        if request.follow or part or request.start.kind not in _STARTS:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"a raw read of {log.pchannel} is one of the whole PChannel, from the earliest "
+                "entry or from a message id, to the present end",
+            )
+        self._log = log
+        self._check = check
+        self._first = request.start.message_id
+        self._end = log.live_position().record
+        self._frames = FrameFilter(log.pchannel)
+        self._scanner: RecordScanner | None = None
+
+    async def __aenter__(self) -> RawScanner:
+        """The scanner itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+        scanner, self._scanner = self._scanner, None
+        if scanner is not None:
+            await scanner.close()
+
+    async def next(self) -> ScanBatch:
+        """The next entries, perhaps none; cancelling it loses nothing."""
+        self._check()
+        if self._scanner is None:
+            self._scanner = await self._log.open_scanner(self._start())
+        entries: list[LogEntry] = []
+        for record in await self._scanner.read():
+            content = decode_frame(record.data, f"{record.record_id} of {self._log.pchannel}")
+            if record.record_id <= self._end and self._frames.admit(content):
+                for index, entry in enumerate(content.entries):
+                    message_id = MessageID(self._log.backend_name, record.record_id, index)
+                    entries.append(LogEntry(entry, message_id, content.open_number))
+            if record.record_id >= self._end:
+                return ScanBatch(entries, 0, end=True)
+        return ScanBatch(entries, 0)
+
+    def _start(self) -> Start:
+        if self._first is None:
+            return EARLIEST
+        return Start(StartAt.FROM, record_of(self._log, self._first))
