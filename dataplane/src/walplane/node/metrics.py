@@ -35,7 +35,7 @@ def _checkpoint_lag(wal: WAL) -> float:
 _STATES: tuple[tuple[str, str, Callable[[WAL], float]], ...] = (
     ("checkpoint_lag_seconds", "Tick time that a recovery would replay.", _checkpoint_lag),
     ("checkpoint_lag_bytes", "Bodies that it would replay.", lambda wal: wal.unsaved_bytes),
-    ("write_ahead_bytes", "Bodies kept for tailing readers.", lambda wal: wal.buffer.bytes),
+    ("write_ahead_bytes", "Entries kept for tailing readers.", lambda wal: wal.buffer.bytes),
     ("write_ahead_limit_bytes", "At most.", lambda wal: wal.config.write_ahead_bytes),
     ("pending_bytes", "Bodies not acknowledged yet.", lambda wal: wal.appender.bytes_pending),
     ("open_transactions", "That no record ended.", lambda wal: len(wal.recovery.txns.open)),

@@ -18,7 +18,7 @@ from walplane.client import StreamingClient
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import AnyBatch
-from walplane.testkit.chaos_load import ChaosLoad, LoadPlan
+from walplane.testkit.chaos_load import CONNECT_S, ChaosLoad, LoadPlan
 from walplane.testkit.history import Delivered, History, Reading, check
 from walplane.testkit.standalone import StandaloneProcess
 from walplane.testkit.strokes import Stroke
@@ -157,7 +157,7 @@ class _Readers:
                 await self._grown.wait()
 
     async def _last(self, vchannel: str) -> None:
-        async with StreamingClient.connect(self._address) as wal:
+        async with StreamingClient.connect(self._address, timeout=CONNECT_S) as wal:
             reader = wal.reader(vchannel, start="earliest")
             async for batch in reader.batches():
                 _record(self._lasting[vchannel], batch)
@@ -165,7 +165,7 @@ class _Readers:
 
     async def _renewal(self, vchannel: str) -> None:
         token = self._tokens[vchannel]
-        async with StreamingClient.connect(self._address) as wal:
+        async with StreamingClient.connect(self._address, timeout=CONNECT_S) as wal:
             reader = wal.reader(vchannel, start="earliest" if token is None else str(token))
             async for batch in reader.batches():
                 _record(self._renewed[vchannel], batch)

@@ -21,6 +21,9 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import Attempt, History, Outcome
 
 _DEFINITE = {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.RESOURCE_ACQUIRED}
+CONNECT_S = 120.0
+"""A program that starts while the server is away waits for it so long."""
+
 PATIENT = ClientConfig(append_timeout_s=600.0)
 
 
@@ -112,7 +115,7 @@ class ChaosLoad:
         numbers = itertools.count()
         window = asyncio.Semaphore(self._plan.in_flight)
         async with (
-            StreamingClient.connect(self._address, config=PATIENT) as wal,
+            StreamingClient.connect(self._address, timeout=CONNECT_S, config=PATIENT) as wal,
             asyncio.TaskGroup() as calls,
         ):
             while not self._stop:

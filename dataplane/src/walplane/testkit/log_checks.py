@@ -113,7 +113,7 @@ def check_read_ticks(history: History, pchannel: str) -> Iterator[str]:
 
 def check_checkpoints(log: LogView, topic: str, records: Sequence[Record]) -> Iterator[str]:
     """I10 of every snapshot that the meta topic still holds."""
-    for parts in _snapshots(topic, records):
+    for parts in snapshots(topic, records):
         for data in parts.get("checkpoint", ()):
             checkpoint = log_pb2.WALCheckpoint.FromString(data)
             begin = None
@@ -142,7 +142,8 @@ def _windows_complete(log: LogView, tick: int, parts: Sequence[bytes]) -> Iterat
                 yield f"I10 the snapshot of checkpoint {tick} does not know {entry}"
 
 
-def _snapshots(topic: str, records: Sequence[Record]) -> Iterator[dict[str, list[bytes]]]:
+def snapshots(topic: str, records: Sequence[Record]) -> Iterator[dict[str, list[bytes]]]:
+    """The whole snapshots in a meta topic, by component, in their order."""
     parts: dict[str, list[bytes]] | None = None
     for _, content in ValidFrames(topic, records).valid():
         for meta in content.meta:

@@ -14,7 +14,7 @@ class WALConfig(BaseModel):
     frame_bytes: PositiveInt = 1 << 20
     """A frame is closed once its entries, envelopes included, hold this much; one may be larger."""
     write_ahead_bytes: PositiveInt = 32 << 20
-    """Confirmed entries kept in memory for tailing readers."""
+    """Confirmed entries kept in memory for tailing readers, with all that comes with each."""
     open_timeout_s: PositiveFloat = 60.0
     """An open that takes longer fails and releases all it took."""
     ack_timeout_s: PositiveFloat | None = None

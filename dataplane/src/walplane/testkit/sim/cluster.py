@@ -46,6 +46,7 @@ class Shape:
         sync_s: of the backend's disk.
         lease_s: how long a session lives.
         link_waits: share of appends that wait between their ticks and the backend.
+        append_bytes: in flight at a node.
     """
 
     nodes: int
@@ -57,6 +58,7 @@ class Shape:
     sync_s: float
     lease_s: float
     link_waits: float
+    append_bytes: int
 
 
 class SimCluster:
@@ -108,7 +110,7 @@ class SimCluster:
                 self.network,
                 self.broker,
                 self.leases,
-                NodeConfig(wal=self.shape.wal),
+                NodeConfig(wal=self.shape.wal, node_append_bytes=self.shape.append_bytes),
                 self.shape.max_record_bytes,
                 self.trace,
                 self._wal,

@@ -22,9 +22,11 @@ import structlog
 from walplane.backends.interface import Record
 from walplane.channel import is_pchannel, meta_topic, pchannel_of
 from walplane.testkit import log_checks
+from walplane.testkit.broadcast_checks import check_broadcasts
 from walplane.testkit.history import History, Outcome
 from walplane.testkit.history import check as check_history
 from walplane.testkit.log_view import LogView
+from walplane.testkit.replay_checks import check_replay
 from walplane.testkit.sim.disk import Topic
 from walplane.testkit.sim.loop import SimLoop, SimulationError
 from walplane.testkit.sim.process import PROCESS
@@ -91,9 +93,15 @@ def _judge(run: Run, verdict: Verdict) -> None:
     if not run.cluster.broker.damaged:
         found += [f"damage: {what}" for what in run.cluster.leases.damage]
     found += run.cluster.broker.trespasses
+    found += run.budgets.violations
     found += stale_grants_served(run)
-    for pchannel in run.cluster.pchannels:
-        found += _judge_log(run, pchannel)
+    logs = [_log(run, pchannel) for pchannel in run.cluster.pchannels]
+    for log in logs:
+        found += _judge_log(run, log)
+    if not run.late:
+        catalogs = [each.coord.catalog for each in run.cluster.coordinators if each.coord]
+        ids = [each.collection_id for each in catalogs[-1].collections()]
+        found += check_broadcasts(logs, ids)
     found += check_history(_of_vchannels(run.history))
     verdict.violations += found[:_MOST_TOLD]
     verdict.operations = run.work.operations
@@ -101,12 +109,13 @@ def _judge(run: Run, verdict: Verdict) -> None:
     verdict.digest = _digest(run, verdict)
 
 
-def _judge_log(run: Run, pchannel: str) -> list[str]:
-    topics = run.cluster.disk.topics
-    if pchannel not in topics:
-        return []
-    log = LogView.of(pchannel, "sim", _records(topics[pchannel]))
-    history = run.history
+def _log(run: Run, pchannel: str) -> LogView:
+    topic = run.cluster.disk.topics.get(pchannel) or Topic(pchannel)
+    return LogView.of(pchannel, "sim", _records(topic))
+
+
+def _judge_log(run: Run, log: LogView) -> list[str]:
+    history, pchannel = run.history, log.pchannel
     mine = [each for each in history.attempts if pchannel_of(each.vchannel) == pchannel]
     found = log_checks.check_log(log) + log_checks.check_by_audit(log)
     found += log_checks.check_attempts(log, mine)
@@ -120,7 +129,10 @@ def _judge_log(run: Run, pchannel: str) -> list[str]:
         elif not is_pchannel(reading.vchannel) and pchannel_of(reading.vchannel) == pchannel:
             found += log_checks.check_reading(reading, log, reading.vchannel, acknowledged)
     meta = meta_topic(pchannel)
-    found += log_checks.check_checkpoints(log, meta, _records(topics[meta]))
+    if meta in run.cluster.disk.topics:
+        records = _records(run.cluster.disk.topics[meta])
+        found += log_checks.check_checkpoints(log, meta, records)
+        found += check_replay(log, meta, records, run.plan.shape.wal)
     return found
 
 

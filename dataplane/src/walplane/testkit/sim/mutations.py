@@ -14,13 +14,16 @@ from unittest import mock
 import google_crc32c
 
 from walplane.backends.interface import EARLIEST, BackendSession
+from walplane.coord.broadcast import Broadcasts
 from walplane.coord.oracle import Oracle
 from walplane.message import codec
 from walplane.message.codec import decode_frame
 from walplane.message.ids import MessageID, RecordID
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import WalError
+from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1.coordmeta_pb2 import BROADCAST_STATE_PENDING, CatalogDelta
 from walplane.testkit.sim.backend import Broker
 from walplane.testkit.sim.disk import Disk, OnDurable, Topic
 from walplane.testkit.sim.judge import Verdict, simulate
@@ -32,13 +35,17 @@ from walplane.wal.interceptors.lock import LockInterceptor
 from walplane.wal.metalog import MetaLog, MetaState, _StateReader
 from walplane.wal.opener import Observe, OpenedLog, _Replay
 from walplane.wal.ownership import Begin, Ownership
-from walplane.wal.ports import AppendResult
+from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.state import RecoveryState
+from walplane.wal.scan.buffer import WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.timetick.acks import AckManager, TickRange
 from walplane.wal.txn.table import TxnTable
 from walplane.wal.wal import WAL
 
 _distrust = WAL.distrust
+_persist = Broadcasts._persist
+_snapshot = RecoveryState.snapshot
 
 
 class Mutation(NamedTuple):
@@ -228,6 +235,27 @@ def _end_none(_table: TxnTable, _log_entry: object, _vchannel: object) -> None:
     return None
 
 
+def _keep_all(self: WriteAheadBuffer, log_entry: LogEntry) -> None:
+    self._entries.append(log_entry)
+    self._ticks.append(log_entry.last_tick)
+
+
+def _room_for_all(_budget: ByteBudget, _size: int) -> bool:
+    return True
+
+
+async def _begin_in_memory(self: Broadcasts, delta: CatalogDelta) -> None:
+    if delta.tasks[0].state == BROADCAST_STATE_PENDING:
+        self._catalog.apply(delta.SerializeToString())
+    else:
+        await _persist(self, delta)
+
+
+def _claim_more(self: RecoveryState, checkpoint: log_pb2.WALCheckpoint) -> dict[str, list[bytes]]:
+    checkpoint.time_tick += 1000
+    return _snapshot(self, checkpoint)
+
+
 class _AnySum(int):
     """A checksum that is always right."""
 
@@ -271,6 +299,12 @@ MUTATIONS = (
         100,
     ),
     Mutation("exclusive ends transactions", _patched(TxnTable, "_end_all", _end_none), 100),
+    Mutation(
+        "checkpoint below the unsettled", _patched(RecoveryState, "snapshot", _claim_more), 100
+    ),
+    Mutation("a change is PENDING first", _patched(Broadcasts, "_persist", _begin_in_memory), 100),
+    Mutation("budget of kept entries", _patched(WriteAheadBuffer, "add", _keep_all), 100),
+    Mutation("budget of appends", _patched(ByteBudget, "_fits", _room_for_all), 100),
     Mutation("checksums", _patched(codec, "crc32c", _sum_of_anything), 100),
     Mutation("locks", _patched(LockInterceptor, "append", _share_everything), 100),
     Mutation(

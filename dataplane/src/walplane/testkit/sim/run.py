@@ -15,6 +15,8 @@ from walplane.channel import is_pchannel, pchannel_of
 from walplane.message.builder import insert
 from walplane.rpc.errors import WalError
 from walplane.testkit.history import History
+from walplane.testkit.sim.budgets import Budgets
+from walplane.testkit.sim.changes import Changes
 from walplane.testkit.sim.cluster import SimCluster
 from walplane.testkit.sim.faults import FAULTS, Stage
 from walplane.testkit.sim.loop import SimLoop
@@ -34,6 +36,8 @@ class Run:
     Attributes:
         late: what did not come about in time.
         work: what users did and got.
+        budgets: looks at memory.
+        changes: of the catalog.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Run:
         self.history = History()
         self.cluster = SimCluster(loop, plan.shape, plan.seed)
         self.work = Work(self.cluster, self.history)
+        self.budgets = Budgets(self.cluster)
+        self.changes = Changes(self.work)
         self._loop = loop
         self._users: list[User] = []
         self._reads = Reads(self.work)
@@ -101,11 +107,14 @@ class Run:
             if step.what in FAULTS:
                 self.work.operations += 1
                 FAULTS[step.what][1](stage, step.which, step.force)
+            elif step.what == "change":
+                self.changes.start(step)
             else:
                 self._reads.start(step)
 
     async def _recover(self) -> None:
         await _until(self._all_assigned)
+        await _until(self.changes.over)
         process = self.cluster.process("final")
         await process.start(self._read_all(process))
         await self._reads.all_done()

@@ -85,9 +85,9 @@ def plan_of(seed: int) -> Plan:
 
 
 def _steps(draw: random.Random, least: int) -> tuple[Step, ...]:
-    names = ["catch_up", "read_tick", *FAULTS]
+    names = ["catch_up", "read_tick", "change", *FAULTS]
     calm = draw.random() < 0.1  # now and then nothing is wrong
-    weights = [4, 2, *(0 if calm else weight for weight, _ in FAULTS.values())]
+    weights = [4, 2, 2, *(0 if calm else weight for weight, _ in FAULTS.values())]
     drawn = draw.choices(names, weights, k=max(least, 0) + draw.randint(10, 25))
     times = sorted(draw.random() * _SPAN_S for _ in drawn)
     return tuple(
@@ -114,6 +114,7 @@ def _shape(draw: random.Random) -> Shape:
         sync_s=draw.choice([0.0005, 0.002, 0.01]),
         lease_s=lease_s,
         link_waits=draw.choice([0.0, 0.0, 0.1, 0.4]),
+        append_bytes=draw.choice([1000, 4000, 128 << 20]),
     )
 
 
@@ -121,7 +122,7 @@ def _wal_config(draw: random.Random, lease_s: float) -> WALConfig:
     return WALConfig(
         frames_in_flight=draw.choice([1, 2, 4, 16]),
         frame_bytes=draw.choice([1, 300, 4000]),
-        write_ahead_bytes=draw.choice([200, 4000, 1 << 20]),
+        write_ahead_bytes=draw.choice([200, 10_000, 1 << 20]),
         open_timeout_s=8.0,
         barrier_timeout_s=2.0,
         stall_limit_s=lease_s / 2,

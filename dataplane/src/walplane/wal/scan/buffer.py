@@ -1,8 +1,8 @@
 """The write-ahead buffer: confirmed entries in memory, in tick order, for tailing readers.
 
-Contract: holds every confirmed entry above `floor`; the oldest leave when the byte budget is
-exceeded and `floor` rises with them. Readers keep their own place and are never waited for.
-Layer: wal.
+Contract: holds every confirmed entry above `floor`; the oldest leave when the budget, of bodies and
+what comes with each, is exceeded, and `floor` rises with them. Readers keep their own place and are
+never waited for. Layer: wal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from walplane.wal.ports import LogEntry
 
-_COMPACT_AT = 1024
+_KEPT_SHARE = 8  # entries that left are let go when they hold an eighth of the budget
 
 
 class Signal:
@@ -55,12 +55,13 @@ class WriteAheadBuffer:
         self._bytes = 0
         self._entries: list[LogEntry] = []
         self._ticks: list[int] = []
+        self._dropped_bytes = 0
         self._dropped = 0  # entries at the head of the lists that left already
         self._base = 0  # place of the first element of the lists
 
     @property
     def bytes(self) -> int:
-        """Of the bodies that are here."""
+        """Of the entries that are here."""
         return self._bytes
 
     @property
@@ -75,10 +76,12 @@ class WriteAheadBuffer:
         self._bytes += log_entry.held_bytes
         while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
             oldest = self._entries[self._dropped]
-            self._bytes -= oldest.held_bytes
+            size = oldest.held_bytes
+            self._bytes -= size
+            self._dropped_bytes += size
             self.floor = oldest.last_tick
             self._dropped += 1
-        if self._dropped >= _COMPACT_AT or self._dropped * 2 > len(self._entries):
+        if self._dropped_bytes * _KEPT_SHARE > self._max_bytes:
             self._compact()
 
     def place_after(self, tick: int) -> int | None:
@@ -102,4 +105,4 @@ class WriteAheadBuffer:
         del self._entries[: self._dropped]
         del self._ticks[: self._dropped]
         self._base += self._dropped
-        self._dropped = 0
+        self._dropped = self._dropped_bytes = 0

@@ -1,0 +1,68 @@
+"""Changes of the catalog: collections made, written to and dropped meanwhile. Layer: testkit.
+
+Contract: each comes from a program of its own, which may never hear what became of it. Programs
+name the same few collections, so some are refused; that is part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from walplane.client import StreamingClient
+from walplane.message.builder import insert
+from walplane.rpc.errors import WalError
+from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.scenario import Step
+from walplane.testkit.sim.workload import Work
+
+_NAMES = 3
+_DROPS = 0.4
+
+
+class Changes:
+    """Starts them."""
+
+    def __init__(self, work: Work) -> None:
+        """None yet."""
+        self._work = work
+        self._started = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def start(self, step: Step) -> None:
+        """Begins what `step` says."""
+        self._started += 1
+        self._work.operations += 1
+        process = self._work.cluster.process(f"d{self._started}")
+        task = process.start(self._run(process, f"d{step.which % _NAMES}", step.force < _DROPS))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    def over(self) -> bool:
+        """Whether nothing is asked for, and a coordinator has completed whatever was begun."""
+        coordinators = [each.coord for each in self._work.cluster.coordinators]
+        idle = [each for each in coordinators if each is not None and not each.catalog.tasks]
+        return not self._under_way and bool(idle)
+
+    async def _run(self, process: Process, name: str, drops: bool) -> None:
+        count = self._work.cluster.trace.count
+        try:
+            async with self._work.cluster.client(process) as client:
+                if drops:
+                    await client.drop_collection(name)
+                else:
+                    await self._make(client, process, name)
+            count("dropped" if drops else "made")
+        except WalError as error:
+            count(f"change ends with {error.code.name}")
+
+    async def _make(self, client: StreamingClient, process: Process, name: str) -> None:
+        made = await client.create_collection(name, shards=2)
+        for number, vchannel in enumerate(made.vchannels):
+            payload = f"{process.name}/{number}".encode()
+            attempt = self._work.history.begin(process.name, vchannel, payload)
+            try:
+                result = await client.append(insert(vchannel, payload), timeout=5.0)
+            except WalError as error:
+                self._work.settle(attempt, error)
+            else:
+                self._work.settle(attempt, result)
