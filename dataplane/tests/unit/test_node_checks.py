@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from walplane.backends.memory import MemoryBackend
 from walplane.channel import cchannel_name
-from walplane.message.builder import BroadcastMutableMessage, MutableMessage, insert
+from walplane.message.builder import (
+    BroadcastMutableMessage,
+    MutableMessage,
+    drop_collection,
+    insert,
+)
 from walplane.message.registry import MessageType, spec_of
 from walplane.node.checks import check_append, check_vchannel
+from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.wal_world import World, entry
 
 PCHANNEL = "test_0"
 VCHANNEL = "test_0_1v0"
@@ -18,6 +27,9 @@ VCHANNEL = "test_0_1v0"
 class Known:
     pchannel = PCHANNEL
     max_entry_bytes = 1000
+
+    def has_written(self, envelope: log_pb2.Envelope) -> bool:
+        return False
 
     def has_vchannel(self, name: str) -> bool:
         return name == VCHANNEL
@@ -134,3 +146,32 @@ def test_a_replicated_entry_is_refused_here() -> None:
     entry = insert(VCHANNEL, b"payload").to_entry()
     entry.envelope.replicate.cluster_id = "elsewhere"
     assert refused(entry).code is ErrorCode.REPLICATE_VIOLATION
+
+
+async def test_a_repeat_of_what_is_written_gets_the_first_result_though_the_vchannel_is_gone() -> (
+    None
+):
+    world = World(FaultyBackend(MemoryBackend()))
+    edge = Edge(await world.open(1))
+    header = headers_pb2.CollectionHeader(collection_id=2)
+    made = [create(VCHANNEL), entry(b"row", number=0, vchannel=VCHANNEL)]
+    made += [drop_collection(header, [VCHANNEL], "test_0_vcchan").split(2, 1)[0].to_entry()]
+    for place, one in enumerate(made):
+        if place != 1:
+            one.envelope.producer.producer_id = b"broadcast/%d" % place
+            one.envelope.producer.number = 0
+
+    def again(one: log_pb2.Entry) -> log_pb2.Entry:
+        copy = log_pb2.Entry()
+        copy.CopyFrom(one)
+        return copy
+
+    first = [await edge.wal.append(again(one)) for one in made]
+    assert not edge.wal.has_vchannel(VCHANNEL)
+    for one, result in zip(made, first, strict=True):
+        edge.check(one)
+        assert await edge.wal.append(again(one)) == result
+    with pytest.raises(WalError) as caught:
+        edge.check(entry(b"new", number=1, vchannel=VCHANNEL))
+    assert caught.value.code is ErrorCode.CHANNEL_NOT_EXIST
+    await world.close()

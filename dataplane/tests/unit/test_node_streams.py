@@ -45,6 +45,9 @@ class FakeLog:
         self.requests: list[ScanRequest] = []
         self.scanning = 0
 
+    def has_written(self, envelope: log_pb2.Envelope) -> bool:
+        return False
+
     def has_vchannel(self, name: str) -> bool:
         return name == VCHANNEL
 

@@ -33,6 +33,10 @@ class KnownChannels(Protocol):
         """Whether a CreateCollection made `name` and no DropCollection ended it."""
         ...
 
+    def has_written(self, envelope: log_pb2.Envelope) -> bool:
+        """Whether the log holds this batch of its producer, or the end of its transaction."""
+        ...
+
 
 def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
     """Checks what a client sent before the WAL sees it.
@@ -42,7 +46,9 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
 
     Raises:
         WalError: INVALID_ARGUMENT for an entry that no client may append here, a damaged or an
-            oversized one; CHANNEL_NOT_EXIST for a VChannel that is not there.
+            oversized one; CHANNEL_NOT_EXIST for a VChannel that is not there. What the log holds
+            already is no offence: its repeat gets the first result, also when that was the
+            DropCollection, or one came since.
     """
     envelope = entry.envelope
     size = envelope.ByteSize() + len(entry.body)
@@ -54,7 +60,8 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
     _check_served(envelope)
     if envelope.vchannel:
         creates = envelope.type == MessageType.CREATE_COLLECTION
-        check_vchannel(envelope.vchannel, wal, must_exist=not creates)
+        must_exist = not creates and not wal.has_written(envelope)
+        check_vchannel(envelope.vchannel, wal, must_exist=must_exist)
     return size
 
 

@@ -163,6 +163,10 @@ class WAL:
         """Whether the log says that `vchannel` exists."""
         return vchannel in self.recovery.vchannels
 
+    def has_written(self, envelope: log_pb2.Envelope) -> bool:
+        """Whether the log holds this batch of its producer, or the end of its transaction."""
+        return self.recovery.holds(envelope)
+
     async def _submit(self, op: AppendOp) -> AppendResult:
         self.check()
         return await self._appender.submit(op)

@@ -48,6 +48,14 @@ class RecoveryState:
                 self.keyed.observe(log_entry)
             self.vchannels.observe(log_entry)
 
+    def holds(self, envelope: log_pb2.Envelope) -> bool:
+        """Whether the log holds this batch of its producer, or the end of its transaction."""
+        if txn_id := txn_of(envelope):
+            return self.txns.ended(txn_id) is not None
+        producer = envelope.producer
+        key = (producer.producer_id, envelope.vchannel)
+        return envelope.HasField("producer") and producer.number < self.windows.expected(key)
+
     def load(self, meta: MetaState) -> None:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
