@@ -16,7 +16,7 @@ COPY pyproject.toml wheels* /wheels/
 RUN set -eu; \
     if ls /wheels/*.whl >/dev/null 2>&1; then export PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels; \
     elif [ -n "${INDEX}" ]; then export PIP_INDEX_URL="${INDEX}"; fi; \
-    python3 -c "import tomllib; project = tomllib.load(open('/wheels/pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; print(*project['dependencies'], *(one for name in ('standalone', 'node', 'pulsar', 'operator') for one in extras[name] if not one.startswith('walplane[')), sep='\n')" >/wheels/requirements.txt; \
+    python3 -c "import tomllib; project = tomllib.load(open('/wheels/pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; print(*project['dependencies'], *(one for name in ('standalone', 'node', 'pulsar', 'otel', 'operator') for one in extras[name] if not one.startswith('walplane[')), sep='\n')" >/wheels/requirements.txt; \
     python3 -m venv --without-pip /opt/venv; \
     python3 -m pip --python /opt/venv/bin/python install -q --no-cache-dir --disable-pip-version-check -r /wheels/requirements.txt; \
     rm -rf /opt/venv/lib/python3*/site-packages/pyarrow/tests /opt/venv/lib/python3*/site-packages/pyarrow/include /opt/venv/lib/python3*/site-packages/pyarrow/src

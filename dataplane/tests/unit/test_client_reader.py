@@ -60,6 +60,8 @@ class FakeStream:
 class Owners:
     """Discovery and transport in one: each connection plays the next script."""
 
+    remote = True
+
     def __init__(self, *scripts: Script) -> None:
         self.scripts = list(scripts)
         self.requests: list[ScanRequest] = []

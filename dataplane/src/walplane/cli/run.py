@@ -16,6 +16,7 @@ import typer
 from walplane.cli.errors import CommandError, describe, exit_code_of, root_of
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import Settings
+from walplane.cli.traces import exporting_traces
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def run(
     if logs:
         configure_logging(LogLevel.DEBUG if settings.debug else LogLevel.ERROR, LogFormat.TEXT)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with exporting_traces(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.get_loop().set_exception_handler(_note)
             code = runner.run(command())
     except BaseException as error:

@@ -25,12 +25,14 @@ from walplane.client.results import (
     joined,
     refused,
 )
+from walplane.client.spans import autocommit
 from walplane.client.transport import Transport
 from walplane.client.turns import Turn, Turns
 from walplane.client.txn import Outlet, Txn
 from walplane.message.builder import MutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
+from walplane.tracing import Tracing
 
 _GONE = WalError(ErrorCode.UNKNOWN, "the caller has gone")
 
@@ -45,6 +47,7 @@ class Appends:
         transport: Callable[[Assignment], Transport],
         new_id: Callable[[], bytes],
         config: ClientConfig,
+        tracing: Tracing | None = None,
     ) -> None:
         """Sends nothing yet.
 
@@ -54,8 +57,10 @@ class Appends:
             transport: the way to an owner.
             new_id: gives producer ids.
             config: limits.
+            tracing: makes the spans of what is appended.
         """
         self._name = name
+        self._tracing = tracing or Tracing()
         self._discovery = discovery
         self._transport = transport
         self._new_id = new_id
@@ -110,6 +115,12 @@ class Appends:
 
     async def one(self, message: MutableMessage, seconds: float) -> AppendResult:
         """See `StreamingClient.append`."""
+        if self._tracing.on:
+            with autocommit(self._tracing, [message]) as traced:
+                return await self._one(traced[0], seconds)
+        return await self._one(message, seconds)
+
+    async def _one(self, message: MutableMessage, seconds: float) -> AppendResult:
         vchannel, count = message.vchannel, len(message.payloads)
         parcel = self._kinds.parcel(message)
         if self._turns.free(vchannel) and self._offer_at_once(vchannel, parcel):
@@ -120,6 +131,12 @@ class Appends:
 
     async def many(self, messages: Sequence[MutableMessage], seconds: float) -> AppendResults:
         """See `StreamingClient.append_many`."""
+        if self._tracing.on:
+            with autocommit(self._tracing, messages) as traced:
+                return await self._many(traced, seconds)
+        return await self._many(messages, seconds)
+
+    async def _many(self, messages: Sequence[MutableMessage], seconds: float) -> AppendResults:
         vchannels = {message.vchannel for message in messages}
         rooms = [self._producer(vchannel).entry_limit for vchannel in vchannels]
         known = [room for room in rooms if room is not None]
@@ -133,7 +150,10 @@ class Appends:
     def txn(self, vchannel: str, keepalive: float, seconds: float) -> Txn:
         """See `StreamingClient.txn`."""
         self._producer(vchannel)
-        return Txn(self._outlet, vchannel, keepalive, seconds)
+        txn = Txn(self._outlet, vchannel, keepalive, seconds)
+        if self._tracing.on:
+            txn.trace(self._tracing.root("wal.txn", {"message.vchannel": vchannel}))
+        return txn
 
     def _forget(self, vchannel: str, lane: str) -> None:
         producer = self._by_vchannel.get(vchannel)

@@ -14,10 +14,11 @@ from typing import NamedTuple
 from walplane.client.results import Written
 from walplane.message.codec import crc32c, encode_body, encode_entry
 from walplane.message.ids import MessageID
-from walplane.message.registry import IDEMPOTENCY_KEY
+from walplane.message.registry import IDEMPOTENCY_KEY, MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
+from walplane.tracing import Attributes, attributes_of
 
 _ENTRY_OVERHEAD_BYTES = 64  # producer id, numbers, tags and lengths of one entry, at most
 
@@ -159,9 +160,25 @@ class SendBatch:
         entry.body = self._body
         entry.body_crc32c = self._crc
 
-    def encode(self) -> tuple[bytes, ...]:
-        """What `fill` makes, serialised, in pieces: the body, nearly all of it, is not copied."""
-        return encode_entry(self._numbered_envelope(), self._body, self._crc)
+    def encode(self, trace_parent: str = "") -> tuple[bytes, ...]:
+        """What `fill` makes, serialised, in pieces: the body, nearly all of it, is not copied.
+
+        Args:
+            trace_parent: context to send instead of that of the messages.
+        """
+        envelope = self._numbered_envelope()
+        if trace_parent:
+            envelope.trace_parent = trace_parent
+        return encode_entry(envelope, self._body, self._crc)
+
+    @property
+    def trace_parent(self) -> str:
+        """Context of its messages; empty when they are not traced."""
+        return self._envelope.trace_parent
+
+    def trace_attributes(self) -> Attributes:
+        """What a span says of it."""
+        return attributes_of(self._envelope, MessageType(self._envelope.type).name)
 
     def resolve(self, written: Written) -> None:
         """Tells every caller where its messages are."""

@@ -39,6 +39,7 @@ from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
+from walplane.tracing import Tracing
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import EVERYTHING, Only, ScanRequest, check_token
 
@@ -69,17 +70,21 @@ class StreamingClient:
         runtime: Runtime,
         local_nodes: LocalNodes,
         dial: Connect,
+        tracing: Tracing,
     ) -> None:
         """Use `connect`."""
         self._address = address
         self._timeout = timeout
         self._config = config
-        self._grpc = GrpcTransport(config, dial)
+        self._tracing = tracing
+        self._grpc = GrpcTransport(config, dial, tracing)
         self._local = {name: LocalTransport(node) for name, node in local_nodes.items()}
         self._discovery = Discovery(self._grpc.channel(address), address, config)
         self._catalog = CatalogClient(self._grpc.channel(address), address, config)
         self._appends = Appends(
-            f"the client of {address}", self._discovery, self._transport, runtime.new_id, config
+            *(f"the client of {address}", self._discovery, self._transport, runtime.new_id),
+            config,
+            tracing,
         )
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 
@@ -93,6 +98,7 @@ class StreamingClient:
         runtime: Runtime | None = None,
         local_nodes: LocalNodes | None = None,
         dial: Connect = connect_grpc,
+        tracing: Tracing | None = None,
     ) -> StreamingClient:
         """A client of the cluster at `address`; entering it connects.
 
@@ -103,6 +109,7 @@ class StreamingClient:
             runtime: clocks and randomness; the machine's own by default.
             local_nodes: nodes of this process by their id: used directly, without gRPC.
             dial: makes channels to other processes.
+            tracing: makes spans; by default where the process' own go.
         """
         return cls(
             address,
@@ -111,6 +118,7 @@ class StreamingClient:
             runtime or Runtime.system(),
             local_nodes or {},
             dial,
+            tracing or Tracing(),
         )
 
     async def __aenter__(self) -> StreamingClient:
@@ -285,7 +293,10 @@ class StreamingClient:
             follow=follow,
             only=only,
         )
-        reader = Reader(pchannel, request, self._discovery, self._transport, self._config, patience)
+        reader = Reader(
+            *(pchannel, request, self._discovery, self._transport, self._config, patience),
+            self._tracing,
+        )
         self._readers.add(reader)
         return reader
 

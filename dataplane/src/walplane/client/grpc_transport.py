@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 import grpc
+from opentelemetry.trace import Span, SpanKind
 
 from walplane.client.batcher import SendBatch
 from walplane.client.config import ClientConfig
@@ -22,6 +23,7 @@ from walplane.rpc.channel import Connect, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
+from walplane.tracing import Tracing, end, parent_of
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest
 
@@ -41,8 +43,16 @@ _ConsumeCall = grpc.aio.StreamStreamCall[
 class GrpcTransport:
     """Reaches nodes by their addresses."""
 
-    def __init__(self, config: ClientConfig, connect: Connect = connect_grpc) -> None:
+    remote = True
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        connect: Connect = connect_grpc,
+        tracing: Tracing | None = None,
+    ) -> None:
         """No channel yet; `connect` makes them."""
+        self._tracing = tracing or Tracing()
         self._config = config
         self._connect = connect
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -77,7 +87,7 @@ class GrpcTransport:
             request_serializer=_serialised,
             response_deserializer=streaming_pb2.ProduceResponse.FromString,
         )()
-        stream = _GrpcProduce(call, subject)
+        stream = _GrpcProduce(call, subject, self._tracing)
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
                 await stream.open(assignment)
@@ -108,7 +118,9 @@ class GrpcTransport:
 
 
 class _GrpcProduce:
-    def __init__(self, call: _ProduceCall, subject: str) -> None:
+    def __init__(self, call: _ProduceCall, subject: str, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._spans: dict[int, Span] = {}  # of what is traced and not answered
         self._call = call
         self._subject = subject
         self.max_entry_bytes = 0
@@ -119,15 +131,30 @@ class _GrpcProduce:
         self.max_entry_bytes = (await self._read()).opened.max_entry_bytes
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
-        await self._write(append_request(request_id, batch))
+        span = None
+        if self._tracing.on and batch.trace_parent:
+            span = self._tracing.after(
+                *(batch.trace_parent, "wal.dist_append", batch.trace_attributes(), SpanKind.CLIENT)
+            )
+        if span is not None:
+            self._spans[request_id] = span
+        await self._write(append_request(request_id, batch, parent_of(span)))
 
     async def receive(self) -> Sequence[Answer]:
         while not (response := await self._read()).appends:
             pass
-        return [(append.request_id, _outcome(append)) for append in response.appends]
+        answers = [(append.request_id, _outcome(append)) for append in response.appends]
+        if self._spans:
+            for request_id, outcome in answers:
+                failed = outcome if isinstance(outcome, WalError) else None
+                end(self._spans.pop(request_id, None), failed)
+        return answers
 
     async def close(self) -> None:
         self._call.cancel()
+        for span in self._spans.values():
+            end(span, _ended(self._subject))
+        self._spans.clear()
 
     async def _write(self, request: streaming_pb2.ProduceRequest | bytes) -> None:
         try:
@@ -218,9 +245,9 @@ def start_to_proto(
     )
 
 
-def append_request(request_id: int, batch: SendBatch) -> bytes:
+def append_request(request_id: int, batch: SendBatch, trace_parent: str = "") -> bytes:
     """The serialised `ProduceRequest` that appends `batch`; its body is copied once."""
-    entry = batch.encode()
+    entry = batch.encode(trace_parent)
     head = b"".join((_REQUEST_ID_TAG, varint(request_id), _ENTRY_TAG, varint(sum(map(len, entry)))))
     size = len(head) + sum(map(len, entry))
     return b"".join((_APPEND_TAG, varint(size), head, *entry))

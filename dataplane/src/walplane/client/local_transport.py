@@ -30,6 +30,8 @@ from walplane.wal.scan.request import ScanRequest
 class LocalTransport:
     """Calls a node in this process."""
 
+    remote = False
+
     def __init__(self, node: LocalNode) -> None:
         """Reaches `node`."""
         self._node = node

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import structlog
+from opentelemetry.trace import Span, SpanKind
 
 from walplane.client.assembly import TxnAssembler
 from walplane.client.config import ClientConfig
@@ -26,6 +27,7 @@ from walplane.message.txn import is_part
 from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.message.view import Batch, ImmutableMessage
 from walplane.rpc.errors import Action, ErrorCode, WalError
+from walplane.tracing import Attributes, Tracing, end
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
@@ -47,6 +49,7 @@ class Reader:
         transport: Callable[[Assignment], Transport],
         config: ClientConfig,
         patience_s: float | None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Reads nothing until it is iterated.
 
@@ -57,7 +60,11 @@ class Reader:
             transport: the way to an owner.
             config: limits.
             patience_s: how long to go on without any answer; None = for ever.
+            tracing: makes a span for each traced batch while the program has it.
         """
+        self._tracing = tracing or Tracing()
+        self._remote = True
+        self._trace_parent = ""
         self.watermark = 0
         self._pchannel = pchannel
         self._request = request
@@ -129,7 +136,11 @@ class Reader:
                 if delivery is None:
                     return
                 for batch in self._take(delivery):
-                    yield batch
+                    span = self._span_of(batch) if self._tracing.on else None
+                    try:
+                        yield batch
+                    finally:
+                        end(span)
                 if delivery.end:
                     return
                 await self._grant(delivery)
@@ -167,7 +178,9 @@ class Reader:
         if self._token is not None:
             self._tick = max(self._tick, self._token.time_tick)
             request = replace(request, start=ScanStart(StartKind.TOKEN, self._token))
-        stream = await self._transport(assignment).open_consume(assignment, request)
+        transport = self._transport(assignment)
+        self._remote = transport.remote
+        stream = await transport.open_consume(assignment, request)
         self._ungranted = 0
         self._txns.clear()  # whatever is still needed comes again
         self._owner = _Owner(stream, asyncio.create_task(self._discovery.moved(assignment)))
@@ -209,6 +222,7 @@ class Reader:
                 token = item.token()
                 self._tick = batch.last_tick
                 self._token = token._replace(time_tick=min(token.time_tick, batch.last_tick))
+                self._trace_parent = item.entry.envelope.trace_parent
                 yield batch
         position, until = delivery.position, self._only.until_tick
         if position is not None and position.time_tick >= self._tick and not until:
@@ -218,6 +232,20 @@ class Reader:
         self.watermark = max(self.watermark, watermark)
         if self._token is not None and self._token.time_tick < self.watermark:
             self._token = self._token._replace(time_tick=self.watermark)
+
+    def _span_of(self, batch: AnyBatch) -> Span | None:
+        """The span of the program's work on what `_take` gave last."""
+        attributes: Attributes = {
+            "message.type": batch.type.name,
+            "message.timetick": str(batch.last_tick),
+        }
+        if isinstance(batch, ImmutableTxnMessage):
+            attributes["txn.id"] = str(batch.txn_id)
+            attributes["message.vchannel"] = batch.vchannel
+        else:
+            attributes["message.vchannel"] = batch.envelope.vchannel
+        name = "wal.dist_consume" if self._remote else "wal.consume"
+        return self._tracing.after(self._trace_parent, name, attributes, SpanKind.CONSUMER)
 
     def _batch_of(self, item: LogEntry) -> AnyBatch | None:
         """What is new with an entry, if anything is."""

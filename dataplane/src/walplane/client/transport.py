@@ -92,6 +92,11 @@ class ConsumeStream(Protocol):
 class Transport(Protocol):
     """A way to an owner."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether it leads out of this process."""
+        ...
+
     async def open_produce(self, assignment: Assignment) -> ProduceStream:
         """A stream of appends to the owner.
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol
 
 import structlog
+from opentelemetry.trace import Span
 
 from walplane.client.batcher import Kind, Parcel
 from walplane.client.outgoing import Kinds
@@ -26,6 +27,7 @@ from walplane.message.registry import MessageType
 from walplane.message.txn import BODY_TYPES, MAX_KEEPALIVE_MS
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.tracing import end, parent_of
 
 _log = structlog.get_logger(__name__)
 
@@ -117,6 +119,11 @@ class Txn:
         self._sent: set[asyncio.Future[Written]] = set()
         self._failure: WalError | None = None
         self._kinds: tuple[Kind, Kind] | None = None
+        self._span: Span | None = None
+
+    def trace(self, span: Span | None) -> None:
+        """Takes the span of the whole transaction, before anything is appended."""
+        self._span = span
 
     async def __aenter__(self) -> Txn:
         """The transaction itself."""
@@ -136,10 +143,14 @@ class Txn:
             return
         if error is None:
             await self.commit()
-        elif isinstance(error, Exception):
-            await self._roll_back_quietly()
-        else:
-            self._offer_rollback()
+            return
+        try:
+            if isinstance(error, Exception):
+                await self._roll_back_quietly()
+            else:
+                self._offer_rollback()
+        finally:
+            self._end_span(error)
 
     async def append(self, message: MutableMessage) -> None:
         """Adds a message; returns once it is handed over, not when it is durable.
@@ -187,13 +198,16 @@ class Txn:
             self._check()
             if not self.txn_id and not self._kept:
                 self.state = TxnState.COMMITTED
+                self._end_span(None)
                 return None
             try:
                 written = await (self._commit() if self.txn_id else self._append_whole())
-            except BaseException:
+            except BaseException as error:
                 if self.state is TxnState.OPEN:  # cancelled before the Commit was sent
                     self._offer_rollback()
+                self._end_span(error)
                 raise
+            self._end_span(None)
             self.state = TxnState.COMMITTED
             self.result = written.result(0, self._messages)
             return self.result
@@ -210,12 +224,19 @@ class Txn:
                 return
             self._check(failed=True)
             rollback = self._offer_rollback()
+            self._end_span(None)
             try:
                 if rollback is not None:
                     await self._answer(rollback)
             except WalError as error:
                 if error.code is not ErrorCode.TRANSACTION_EXPIRED:  # then it is rolled back too
                     raise
+
+    def _end_span(self, error: BaseException | None) -> None:
+        span, self._span = self._span, None
+        if span is not None and self.txn_id:
+            span.set_attribute("txn.id", str(self.txn_id))
+        end(span, error)
 
     @property
     def _lane(self) -> str:
@@ -264,7 +285,7 @@ class Txn:
     async def _append_whole(self) -> Written:
         kept, self._kept = self._kept, []
         context = log_pb2.TxnContext(kind=log_pb2.TXN_KIND_WHOLE)
-        parcel = _merged(kept, _in_txn(kept[0].kind, context, merges=False))
+        parcel = _merged(kept, self._in_txn(kept[0].kind, context, merges=False))
         self.state = TxnState.UNKNOWN
         try:
             written = await self._outlet.append_alone(self.vchannel, parcel, self._seconds)
@@ -379,20 +400,21 @@ class Txn:
         envelope.txn.txn_id = self.txn_id
         if kind is MessageType.BEGIN_TXN:
             envelope.txn.keepalive_ms = self._keepalive_ms
+        envelope.trace_parent = parent_of(self._span)
         return Parcel(Kind(envelope, b"", merges=False), (b"",), 0)
 
     def _kind_of_body(self, kind: Kind) -> Kind:
         if self._kinds is None or self._kinds[0] is not kind:
             context = log_pb2.TxnContext(txn_id=self.txn_id, kind=log_pb2.TXN_KIND_PART)
-            self._kinds = (kind, _in_txn(kind, context, merges=kind.merges))
+            self._kinds = (kind, self._in_txn(kind, context, merges=kind.merges))
         return self._kinds[1]
 
-
-def _in_txn(kind: Kind, context: log_pb2.TxnContext, *, merges: bool) -> Kind:
-    envelope = log_pb2.Envelope()
-    envelope.CopyFrom(kind.envelope)
-    envelope.txn.CopyFrom(context)
-    return Kind(envelope, kind.header, merges=merges)
+    def _in_txn(self, kind: Kind, context: log_pb2.TxnContext, *, merges: bool) -> Kind:
+        envelope = log_pb2.Envelope()
+        envelope.CopyFrom(kind.envelope)
+        envelope.txn.CopyFrom(context)
+        envelope.trace_parent = parent_of(self._span) or envelope.trace_parent
+        return Kind(envelope, kind.header, merges=merges)
 
 
 def _merged(parcels: Sequence[Parcel], kind: Kind) -> Parcel:

@@ -14,16 +14,19 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
+from opentelemetry.trace import Span
 
 from walplane.coord.backoff import Backoff
 from walplane.coord.catalog import COMPONENT, Catalog
 from walplane.coord.ddl import plan_create, plan_drop
 from walplane.coord.ports import DeltaLog
 from walplane.coord.settings import CoordSettings
+from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coordmeta_pb2, log_pb2
 from walplane.rpc.v1.coordmeta_pb2 import BroadcastTask, CatalogDelta, CollectionMeta
 from walplane.runtime import Runtime
+from walplane.tracing import Tracing, attributes_of, end, parent_of
 from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
@@ -69,6 +72,7 @@ class Broadcasts:
         runtime: Runtime,
         settings: CoordSettings,
         on_change: Callable[[], None],
+        tracing: Tracing | None = None,
     ) -> None:
         """Takes requests at once; makes nothing before `run`."""
         self._log = log
@@ -79,6 +83,7 @@ class Broadcasts:
         self._runtime = runtime
         self._settings = settings
         self._on_change = on_change
+        self._tracing = tracing or Tracing()
         self._requests: asyncio.Queue[_Request] = asyncio.Queue(_MAX_WAITING)
         self._ended: WalError | None = None
         self.refusals = 0
@@ -175,7 +180,25 @@ class Broadcasts:
         self._on_change()
 
     async def _complete(self, task: BroadcastTask, appender: Appender) -> CollectionMeta:
-        """Appends the message of a PENDING task everywhere, then applies it."""
+        """Appends the message of a PENDING task everywhere, then applies it.
+
+        Traced anew by whoever takes it up: the context is not part of what is durable.
+        """
+        if not self._tracing.on:
+            return await self._append_all(task, appender)
+        envelope = task.message.envelope
+        attributes = attributes_of(envelope, MessageType(envelope.type).name)
+        span = self._tracing.root("wal.broadcast", attributes)
+        failure: BaseException | None = None
+        try:
+            return await self._append_all(_traced(task, span), appender)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            end(span, failure)
+
+    async def _append_all(self, task: BroadcastTask, appender: Appender) -> CollectionMeta:
         envelope = task.message.envelope
         targets = envelope.broadcast.vchannels
         async with asyncio.TaskGroup() as tasks:
@@ -194,7 +217,9 @@ class Broadcasts:
         over = BroadcastTask(
             broadcast_id=task.broadcast_id, state=coordmeta_pb2.BROADCAST_STATE_TOMBSTONE
         )
-        await self._persist(CatalogDelta(tasks=[over], collections=[collection]))
+        attributes = attributes_of(envelope, MessageType(envelope.type).name)
+        with self._tracing.around(envelope.trace_parent, "wal.bc_callback", attributes):
+            await self._persist(CatalogDelta(tasks=[over], collections=[collection]))
         return collection
 
     async def _append(self, task: BroadcastTask, target: str, appender: Appender) -> AppendResult:
@@ -224,3 +249,11 @@ class Broadcasts:
         producer = b"broadcast/" + str(task.broadcast_id).encode()
         entry.envelope.producer.CopyFrom(log_pb2.ProducerBatch(producer_id=producer, number=0))
         return entry
+
+
+def _traced(task: BroadcastTask, span: Span | None) -> BroadcastTask:
+    """A copy of `task` whose message carries the context of `span`."""
+    traced = BroadcastTask()
+    traced.CopyFrom(task)
+    traced.message.envelope.trace_parent = parent_of(span)
+    return traced

@@ -40,6 +40,7 @@ from walplane.coord.store import MetaStore
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2
 from walplane.runtime import Runtime
+from walplane.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -70,6 +71,7 @@ class Coord:
         settings: CoordSettings,
         parts: tuple[OracleState, ChannelsState, Catalog],
         source: AssignmentSource | None,
+        tracing: Tracing | None,
     ) -> None:
         """Use `open`."""
         oracle, channels, self.catalog = parts
@@ -92,6 +94,7 @@ class Coord:
             runtime,
             settings,
             self.discovery.changed,
+            tracing,
         )
 
     @classmethod
@@ -105,6 +108,7 @@ class Coord:
         pchannel_count: int | None = None,
         settings: CoordSettings | None = None,
         source: AssignmentSource | None = None,
+        tracing: Tracing | None = None,
     ) -> AsyncIterator[Coord]:
         """A coordinator that has the meta topic and gives ticks.
 
@@ -115,6 +119,7 @@ class Coord:
             pchannel_count: how many PChannels; may only grow. None = as many as there are, or 16.
             settings: limits and intervals.
             source: who serves what, where somebody else assigns the PChannels.
+            tracing: makes spans; by default where the process' own go.
 
         Raises:
             StaleTerm: another coordinator opened the meta topic at the same time.
@@ -130,7 +135,8 @@ class Coord:
         topic = coord_topic(prefix)
         async with MetaStore.open(backend, topic, runtime, components, settings) as store:
             await initialise(store, channels, prefix, pchannel_count)
-            coord = cls(store, prefix, runtime, settings, (oracle, channels, catalog), source)
+            parts = (oracle, channels, catalog)
+            coord = cls(store, prefix, runtime, settings, parts, source, tracing)
             store.stopped.add_done_callback(lambda done: coord.discovery.end(done.result()))
             tasks = Background(store.end)
             tasks.start("oracle-mark", coord.oracle.raise_ahead())

@@ -13,10 +13,12 @@ import grpc
 from walplane.channel import pchannel_of
 from walplane.coord.ports import AssignmentSource
 from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
 from walplane.rpc.channel import Connect, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2, streaming_pb2_grpc
+from walplane.tracing import Tracing, attributes_of, parent_of
 from walplane.wal.ports import AppendResult
 
 _Call = grpc.aio.StreamStreamCall[streaming_pb2.ProduceRequest, streaming_pb2.ProduceResponse]
@@ -25,14 +27,30 @@ _Call = grpc.aio.StreamStreamCall[streaming_pb2.ProduceRequest, streaming_pb2.Pr
 class NodeAppender:
     """Appends through the nodes' Produce streams, one stream an entry."""
 
-    def __init__(self, source: AssignmentSource, connect: Connect = connect_grpc) -> None:
+    def __init__(
+        self,
+        source: AssignmentSource,
+        connect: Connect = connect_grpc,
+        tracing: Tracing | None = None,
+    ) -> None:
         """Connects when there is something to append; `source` knows the owners."""
+        self._tracing = tracing or Tracing()
         self._source = source
         self._connect = connect
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def append(self, entry: log_pb2.Entry) -> AppendResult:
         """See `Appender`; the caller sets the deadline."""
+        envelope = entry.envelope
+        if not (self._tracing.on and envelope.trace_parent):
+            return await self._append(entry)
+        attributes = attributes_of(envelope, MessageType(envelope.type).name)
+        parent = envelope.trace_parent
+        with self._tracing.around(parent, "wal.dist_append", attributes) as span:
+            envelope.trace_parent = parent_of(span) or parent
+            return await self._append(entry)
+
+    async def _append(self, entry: log_pb2.Entry) -> AppendResult:
         pchannel = pchannel_of(entry.envelope.vchannel)
         owner, address = self._source.place(pchannel)
         if not address:

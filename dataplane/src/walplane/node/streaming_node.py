@@ -21,6 +21,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
+from walplane.tracing import Tracing
 from walplane.wal.meter import Meters
 from walplane.wal.ownership import WALDeps, always
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
@@ -74,6 +75,7 @@ class StreamingNode:
         on_channel_lost: told when a WAL stops by itself.
         open_wal: opens one WAL; by default on `backend`.
         may_tick_idle: whether nobody can have taken this process for dead yet.
+        tracing: makes spans; by default where the process' own go.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class StreamingNode:
         on_channel_lost: ChannelLost | None = None,
         open_wal: OpenWAL | None = None,
         may_tick_idle: Callable[[], bool] = always,
+        tracing: Tracing | None = None,
     ) -> None:
         """Holds nothing yet."""
         self.node_id = node_id
@@ -96,7 +99,9 @@ class StreamingNode:
         self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
         self.meters = Meters()
         self._deps = WALDeps(
-            backend, self.reserve, oracle, authority, runtime, may_tick_idle, self.meters
+            *(backend, self.reserve, oracle, authority, runtime, may_tick_idle),
+            meters=self.meters,
+            tracing=tracing or Tracing(),
         )
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost

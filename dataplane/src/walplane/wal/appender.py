@@ -159,6 +159,8 @@ class Appender:
                 envelope.first_tick = pending.op.ticks.first
             if proto is not None:
                 envelope.last_confirmed.CopyFrom(proto)
+            if pending.op.spans is not None:
+                pending.op.spans.sent(envelope)
 
     def _settle(self, done: asyncio.Future[RecordID | None]) -> None:
         error = done.exception()
@@ -204,6 +206,8 @@ def settle(
         acks.confirm(pending.op.ticks, log_entry)
     if not pending.result.done():
         pending.result.set_result(log_entry.result())
+    if pending.op.spans is not None:
+        pending.op.spans.written(log_entry)
 
 
 def refuse(pending: Pending, error: WalError) -> None:

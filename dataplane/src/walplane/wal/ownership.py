@@ -15,6 +15,7 @@ import structlog
 from walplane.backends.interface import Backend
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
+from walplane.tracing import Tracing
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
 from walplane.wal.metalog import MetaState
@@ -45,6 +46,7 @@ class WALDeps:
         may_tick_idle: whether nobody can have taken this process for dead yet: only then may an
             idle log tell readers that time has passed, which no fence protects.
         meters: count what the logs do.
+        tracing: makes the spans of appends.
     """
 
     backend: Backend
@@ -54,6 +56,7 @@ class WALDeps:
     runtime: Runtime
     may_tick_idle: Callable[[], bool] = always
     meters: Meters = field(default_factory=Meters)
+    tracing: Tracing = field(default_factory=Tracing)
 
 
 class Ownership:

@@ -32,6 +32,7 @@ from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.spans import AppendSpans
 from walplane.wal.status import WALStatus
 from walplane.wal.timetick.acks import AckManager
 from walplane.wal.txn.expiry import TxnExpiry, roll_back
@@ -157,7 +158,11 @@ class WAL:
             raise self._too_large(op)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
-        return self._start(self._chain(op))
+        op.spans = AppendSpans.start(self._deps.tracing, entry.envelope)
+        append = self._start(self._chain(op))
+        if op.spans is not None:
+            append.add_done_callback(op.spans.ended)
+        return append
 
     def has_vchannel(self, vchannel: str) -> bool:
         """Whether the log says that `vchannel` exists."""

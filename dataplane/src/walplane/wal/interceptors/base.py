@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
+from walplane.wal.spans import AppendSpans
 from walplane.wal.timetick.acks import TickRange
 
 
@@ -30,6 +31,7 @@ class AppendOp:
         before: the outcome of its producer's batch before it, when that was in flight too.
         own: whether the WAL made it, and no client.
         since: when it came, in monotonic seconds.
+        spans: when it is traced.
         deadline: until when it may wait for a lock, in the loop's time; None = as long as it takes.
     """
 
@@ -40,6 +42,7 @@ class AppendOp:
     before: asyncio.Future[AppendResult] | None = None
     own: bool = False
     since: float = 0.0
+    spans: AppendSpans | None = None
     deadline: float | None = None
 
     def check_before(self) -> None:
