@@ -7,7 +7,10 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("walplane", "pulsar-client", "grpcio", "protobuf", "uvloop", "rocksdict")
+_PACKAGES = (
+    *("walplane", "grpcio", "protobuf", "uvloop", "rocksdict"),
+    *("pulsar-client", "nats-py", "redis", "hiredis"),
+)
 
 
 def versions() -> dict[str, str]:
