@@ -21,6 +21,7 @@ from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
 from walplane.testkit.owners import read_log
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_owner import numbered_entry
+from walplane.testkit.wal_world import create
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
@@ -116,6 +117,7 @@ async def test_the_older_owner_acknowledges_nothing_once_the_newer_serves(backen
     oracle, authority = TestOracle(), TestAuthority()
     nodes = [TestNode(backend, oracle, authority, Runtime.system()) for _ in range(2)]
     old = Thrasher(await nodes[0].open(CH, 1, CONFIG))
+    await create(old.wal, f"{CH}_1v0")
     tail = Tail(old.wal)
     await old.acknowledged(500)
     asked = time.monotonic()

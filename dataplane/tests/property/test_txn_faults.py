@@ -24,7 +24,7 @@ from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
 from walplane.testkit.txns import HOUR_MS, exclusive_entry, read_batches, txn_entry
-from walplane.testkit.wal_world import entry
+from walplane.testkit.wal_world import create, entry
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult
 from walplane.wal.wal import WAL
@@ -94,6 +94,7 @@ class World:
             term = (self.authority.terms.get(CH) or 0) + 1
             try:
                 self.wals.append(await node.open(CH, term, config))
+                await create(self.wals[-1], *VCHANNELS)
             except WalError:
                 continue  # a fault hit the open: the next grant has the next term
             return

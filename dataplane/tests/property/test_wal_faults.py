@@ -17,6 +17,7 @@ from walplane.rpc.v1 import log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
+from walplane.testkit.wal_world import create, without_creations
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
@@ -24,6 +25,7 @@ from walplane.wal.wal import WAL
 
 CH = "chaos_0"
 EARLIEST = ScanStart(StartKind.EARLIEST)
+VCHANNELS = tuple(f"{CH}_1v{producer}" for producer in range(3))
 SEEDS = range(24)
 _OUT_OF_TURN = {ErrorCode.INVALID_REQUEST_SEQ, ErrorCode.OUTCOME_UNKNOWN}
 
@@ -68,6 +70,7 @@ class Chaos:
             term = (self.authority.terms.get(CH) or 0) + 1
             try:
                 self.wals.append(await node.open(CH, term, self.config))
+                await create(self.wals[-1], *VCHANNELS)
             except WalError:
                 continue  # a fault hit the open: the next grant has the next term
             return
@@ -128,7 +131,7 @@ async def read(wal: WAL, start: ScanStart) -> list[LogEntry]:
     async with wal.scan(ScanRequest(start, follow=False)) as scanner:
         while True:
             found = await scanner.next()
-            items.extend(found.entries)
+            items.extend(without_creations(found.entries))
             assert all(item.last_tick <= found.watermark for item in found.entries)
             if found.end:
                 return items

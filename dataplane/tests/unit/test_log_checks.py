@@ -29,6 +29,8 @@ def entry(
     envelope = log_pb2.Envelope(
         version=1, type=kind, vchannel=V0, first_tick=tick, count=1, watermark=watermark
     )
+    if kind is MessageType.INSERT:
+        envelope.segment_id = 1  # made before this log begins
     if confirmed:
         envelope.last_confirmed.CopyFrom(MessageID("sim", (confirmed,)).to_proto())
     if number is not None:

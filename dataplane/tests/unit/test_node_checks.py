@@ -153,7 +153,7 @@ async def test_a_repeat_of_what_is_written_gets_the_first_result_though_the_vcha
 ):
     world = World(FaultyBackend(MemoryBackend()))
     edge = Edge(await world.open(1))
-    header = headers_pb2.CollectionHeader(collection_id=2)
+    header = headers_pb2.CollectionHeader(collection_id=1)
     made = [create(VCHANNEL), entry(b"row", number=0, vchannel=VCHANNEL)]
     made += [drop_collection(header, [VCHANNEL], "test_0_vcchan").split(2, 1)[0].to_entry()]
     for place, one in enumerate(made):

@@ -23,6 +23,7 @@ from walplane.runtime import Runtime
 from walplane.testkit.outside import TestAuthority, TestOracle
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_owner import numbered_entry
+from walplane.testkit.wal_world import create
 from walplane.wal.ports import StaleTerm
 from walplane.wal.wal import WAL
 
@@ -82,6 +83,7 @@ async def test_a_log_that_is_stopped_acknowledges_nothing_more() -> None:
     world = World()
     await world.node.assign(P0, 1)
     wal = world.node.wal(P0)
+    await create(wal, f"{P0}_1v0")
     await wal.append(numbered_entry(P0, 1, 0))
     append = asyncio.create_task(wal.append(numbered_entry(P0, 1, 1)))
     world.node.stop(P0, OVER)
@@ -146,6 +148,7 @@ async def test_a_report_tells_what_is_served_and_how_far() -> None:
     world.authority.terms[P0] = 2
     world.grant(2)
     wal = await _serving(world, 2)
+    await create(wal, f"{P0}_1v0")
     result = await wal.append(numbered_entry(P0, 2, 0))
     await until(lambda: world.report()["channels"][P0]["watermark"] == result.first_tick)
     first = world.report()["channels"][P0]

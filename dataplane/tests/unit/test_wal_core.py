@@ -17,7 +17,7 @@ from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import CH, EARLIEST, World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import CH, EARLIEST, V, World, create, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult, StaleTerm
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
@@ -225,6 +225,7 @@ async def test_a_process_that_was_stopped_opens_again_before_it_trusts_anything(
     node = TestNode(world.backend, world.oracle, world.authority, runtime)
     wal = await node.open(CH, 1, WALConfig(idle_tick_s=0.02))
     world.opened.append((node, wal))
+    await create(wal, V)
     await wal.append(entry(b"a"))
     now[0] += 60
     async with asyncio.timeout(5):

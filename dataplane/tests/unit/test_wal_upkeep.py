@@ -15,7 +15,7 @@ from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend
 from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import CH, EARLIEST, World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import CH, EARLIEST, V, World, create, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.wal import WAL
@@ -57,6 +57,7 @@ async def test_a_slow_checkpoint_does_not_pass_for_a_stopped_process(world: Worl
     truncations = world.backend.before_truncation = Truncations()
     wal = await node.open(CH, 1, EAGER.model_copy(update={"ack_timeout_s": 60.0}))
     world.opened.append((node, wal))
+    await create(wal, V)
 
     async def tail() -> None:
         async with wal.scan(ScanRequest(EARLIEST)) as scanner:

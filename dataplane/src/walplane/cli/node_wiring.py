@@ -30,6 +30,7 @@ from walplane.lease.session import Session
 from walplane.lease.store import ApiError
 from walplane.lease.watch import LeaseWatch
 from walplane.node.config import NodeConfig
+from walplane.node.memory import memory_share
 from walplane.node.metrics import NodeCollector
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.node.reporting import node_report
@@ -115,6 +116,7 @@ class _Process:
             NodeConfig(wal=WALConfig(stall_limit_s=pod.lease_s / 2)),
             on_channel_lost=lambda *what: self._follower.lost(*what),
             may_tick_idle=lambda: self._session.live,
+            memory=memory_share,
         )
         taken.push_async_callback(self._node.close)
         self._follower = Follower(

@@ -28,6 +28,7 @@ from walplane.cli.errors import CommandError
 from walplane.cli.metrics import serving_metrics
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.metrics import CoordCollector
+from walplane.node.memory import memory_share
 from walplane.node.metrics import NodeCollector
 from walplane.node.server import AddToServer, RpcServer, start_server
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
@@ -155,6 +156,7 @@ def _node(backend: Backend, coord: Coord, runtime: Runtime) -> StreamingNode:
         coord.channels,
         runtime,
         on_channel_lost=coord.channels.report_stopped,
+        memory=memory_share,
     )
 
 

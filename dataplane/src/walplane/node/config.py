@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from walplane.wal.config import WALConfig
+from walplane.wal.shard.config import GrowthConfig
 
 
 class NodeConfig(BaseModel):
@@ -13,6 +14,7 @@ class NodeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wal: WALConfig = Field(default_factory=WALConfig)
+    growth: GrowthConfig = Field(default_factory=GrowthConfig)
     node_append_bytes: PositiveInt = 128 << 20
     """Entries in flight over all Produce streams; above it the streams are not read on."""
     stream_append_bytes: PositiveInt = 32 << 20

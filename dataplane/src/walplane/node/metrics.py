@@ -39,7 +39,7 @@ _STATES: tuple[tuple[str, str, Callable[[WAL], float]], ...] = (
     ("write_ahead_limit_bytes", "At most.", lambda wal: wal.config.write_ahead_bytes),
     ("pending_bytes", "Bodies not acknowledged yet.", lambda wal: wal.appender.bytes_pending),
     ("open_transactions", "That no record ended.", lambda wal: len(wal.recovery.txns.open)),
-    ("vchannels", "VChannels of the log.", lambda wal: len(wal.recovery.vchannels)),
+    ("vchannels", "VChannels of the log.", lambda wal: len(wal.recovery.shards)),
     ("term", "Term under which the log is held.", lambda wal: wal.term),
     ("serving", "Whether the log takes appends.", lambda wal: wal.state == "serving"),
 )

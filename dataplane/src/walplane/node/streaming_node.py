@@ -25,6 +25,7 @@ from walplane.tracing import Tracing
 from walplane.wal.meter import Meters
 from walplane.wal.ownership import WALDeps, always
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.shard.growth import NodeGrowth, no_memory_limit
 from walplane.wal.status import WALStatus
 from walplane.wal.timetick.reserve import TickReserve
 from walplane.wal.wal import WAL
@@ -76,6 +77,7 @@ class StreamingNode:
         open_wal: opens one WAL; by default on `backend`.
         may_tick_idle: whether nobody can have taken this process for dead yet.
         tracing: makes spans; by default where the process' own go.
+        memory: the share of its memory that this process uses.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class StreamingNode:
         open_wal: OpenWAL | None = None,
         may_tick_idle: Callable[[], bool] = always,
         tracing: Tracing | None = None,
+        memory: Callable[[], float] = no_memory_limit,
     ) -> None:
         """Holds nothing yet."""
         self.node_id = node_id
@@ -98,10 +101,12 @@ class StreamingNode:
         self.append_budget = ByteBudget(self.config.node_append_bytes)
         self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
         self.meters = Meters()
+        growth = NodeGrowth(self.config.growth, memory)
         self._deps = WALDeps(
             *(backend, self.reserve, oracle, authority, runtime, may_tick_idle),
             meters=self.meters,
             tracing=tracing or Tracing(),
+            growth=growth,
         )
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost

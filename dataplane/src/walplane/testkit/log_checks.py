@@ -10,6 +10,7 @@ but records and a `History`, so that they judge simulated and real clusters alik
     I6 reading from an entry's LastConfirmed finds everything above its tick
     I7 nothing comes at or below a watermark that was told before
     I8, I12 of transactions and exclusive entries: see `log_txns`
+    §2 of collections, partitions and segments: see `log_shards`
     I9 what lies behind a barrier lies above its tick, what lies before it below
     I10 a checkpoint covers what it says: replay from it finds the rest, and its snapshot the others
     I13 a producer's batch is in the log once
@@ -28,6 +29,7 @@ from walplane.message.ids import MessageID
 from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
+from walplane.testkit.log_shards import check_shards
 from walplane.testkit.log_txns import check_exclusive, check_transactions
 from walplane.testkit.log_view import Logged, LoggedMessage, LogView, ValidFrames
 from walplane.wal.audit.log import LogAudit
@@ -35,10 +37,11 @@ from walplane.wal.ports import LogEntry
 
 
 def check_log(log: LogView) -> list[str]:
-    """I3, I6 to I9, I12 and I13 of the entries themselves."""
+    """I3, I6 to I9, I12, I13 and §2 of the entries themselves."""
     found = [*_ticks_unique(log), *_watermarks_hold(log), *_confirmed_reach(log)]
     found += check_transactions(log.pchannel, log.in_tick_order())
     found += check_exclusive(log.pchannel, log.entries)
+    found += check_shards(log.pchannel, log.in_tick_order())
     return [*found, *_barriers_part(log), *_batches_once(log)]
 
 

@@ -35,7 +35,7 @@ _OF_VCHANNEL = frozenset(
     }
 )
 _OF_PCHANNEL = frozenset({_T.FLUSH_ALL, _T.ALTER_REPLICATE_CONFIG, _T.ALTER_WAL})
-_FREE = frozenset({_T.TIME_TICK, _T.RECOVERY_BARRIER})  # what the WAL writes under no lock
+_FREE = frozenset({_T.TIME_TICK, _T.RECOVERY_BARRIER, _T.FLUSH})  # what it writes under no lock
 _FOR_EVER = 1 << 64
 
 

@@ -103,10 +103,18 @@ async def read_batches(
     vchannel: str = "",
     config: ClientConfig | None = None,
 ) -> list[AnyBatch]:
-    """What a client's reader gives up to the present end, from the earliest or a token on."""
+    """What a client's reader gives up to the present end, CreateCollections apart."""
     reader = client_reader(wal, token, vchannel, follow=False, config=config)
     async with asyncio.timeout(20):
-        return [batch async for batch in reader.batches()]
+        batches = [batch async for batch in reader.batches()]
+    return [batch for batch in batches if not creates(batch)]
+
+
+def creates(batch: AnyBatch) -> bool:
+    """Whether it is the CreateCollection with which a test's log begins."""
+    if isinstance(batch, ImmutableTxnMessage):
+        return False
+    return batch.type is MessageType.CREATE_COLLECTION
 
 
 def client_reader(

@@ -23,6 +23,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.outside import TestOracle
+from walplane.testkit.wal_world import create
 from walplane.wal.config import WALConfig
 from walplane.wal.ownership import WALDeps
 from walplane.wal.timetick.reserve import TickReserve
@@ -72,6 +73,7 @@ async def own(backend_url: str, pchannel: str, term: int, terms: Path, in_flight
     config = WALConfig(frames_in_flight=in_flight, frame_bytes=1, stall_limit_s=2.0)
     try:
         wal = await WAL.open(pchannel, term, deps, config)
+        await create(wal, f"{pchannel}_1v0")
     except WalError as error:
         say("error", code=error.code.name, message=error.message)
         return

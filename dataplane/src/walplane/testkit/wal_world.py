@@ -6,10 +6,12 @@ Layer: testkit; for tests only.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
+from walplane.channel import VChannelName
 from walplane.message import codec
 from walplane.message.registry import MessageType
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
@@ -20,6 +22,7 @@ from walplane.wal.wal import WAL
 
 CH = "test_0"
 V = "test_0_1v0"
+VCHANNELS = (V, "test_0_1v1", "test_0_2v0")
 EARLIEST = ScanStart(StartKind.EARLIEST)
 
 
@@ -44,19 +47,53 @@ def entry(
     return codec.seal_entry(envelope, codec.encode_body(b"", payloads))
 
 
+def create_entry(
+    vchannel: str, *, partitions: Sequence[int] = (), schema_version: int = 0
+) -> log_pb2.Entry:
+    """The CreateCollection of the collection that `vchannel` names."""
+    header = headers_pb2.CreateCollectionHeader(
+        collection_id=VChannelName.parse(vchannel).collection_id,
+        partition_ids=partitions,
+        schema_version=schema_version,
+    )
+    envelope = log_pb2.Envelope(
+        version=1,
+        type=MessageType.CREATE_COLLECTION,
+        vchannel=vchannel,
+        collection_id=header.collection_id,
+        schema_version=schema_version,
+        count=1,
+    )
+    return codec.seal_entry(envelope, codec.encode_body(header.SerializeToString(), [b""]))
+
+
+async def create(wal: WAL, *vchannels: str) -> None:
+    """Creates the collections of those VChannels that are not there yet."""
+    for vchannel in vchannels:
+        if not wal.has_vchannel(vchannel):
+            await wal.append(create_entry(vchannel))
+
+
 def payloads_of(items: list[LogEntry]) -> list[bytes]:
-    """The payloads of all messages, in order."""
-    return [payload for item in items for payload in codec.decode_body(item.entry.body)[1]]
+    """The payloads of all messages but CreateCollections, in order."""
+    kept = without_creations(items)
+    return [payload for item in kept for payload in codec.decode_body(item.entry.body)[1]]
+
+
+def without_creations(items: Iterable[LogEntry]) -> list[LogEntry]:
+    """All but the CreateCollections."""
+    created = MessageType.CREATE_COLLECTION
+    return [item for item in items if item.entry.envelope.type != created]
 
 
 async def read_all(wal: WAL, start: ScanStart = EARLIEST, vchannel: str = "") -> list[LogEntry]:
-    """Everything from `start` to the present end, within ten seconds."""
+    """All but CreateCollections from `start` to the present end, within ten seconds."""
     items: list[LogEntry] = []
     async with asyncio.timeout(10):
         async with wal.scan(ScanRequest(start, vchannel, follow=False)) as scanner:
             while True:
                 batch = await scanner.next()
-                items.extend(batch.entries)
+                items.extend(without_creations(batch.entries))
                 if batch.end:
                     return items
 
@@ -72,10 +109,12 @@ class World:
         self.opened: list[tuple[TestNode, WAL]] = []
 
     async def open(self, term: int, config: WALConfig | None = None, channel: str = CH) -> WAL:
-        """A new owner of `channel`, under `term`."""
+        """A new owner of `channel`, under `term`; the VChannels of `CH` are there."""
         node = TestNode(self.backend, self.oracle, self.authority, Runtime.system())
         wal = await node.open(channel, term, config or WALConfig(idle_tick_s=0.02))
         self.opened.append((node, wal))
+        if channel == CH:
+            await create(wal, *VCHANNELS)
         return wal
 
     async def close(self) -> None:

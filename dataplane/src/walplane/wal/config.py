@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
+from walplane.wal.shard.config import ShardConfig
+
 
 class WALConfig(BaseModel):
     """Limits and intervals of one PChannel's WAL; bytes and seconds."""
@@ -47,3 +49,4 @@ class WALConfig(BaseModel):
     """Transactions open at once; a Begin above that is refused with a hint to try again."""
     txn_results: PositiveInt = 10_000
     """Ended transactions whose end is remembered: how far back a Commit is answered again."""
+    shard: ShardConfig = ShardConfig()

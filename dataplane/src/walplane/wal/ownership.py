@@ -22,6 +22,8 @@ from walplane.wal.metalog import MetaState
 from walplane.wal.meter import Meters
 from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.shard.config import GrowthConfig
+from walplane.wal.shard.growth import NodeGrowth
 from walplane.wal.timetick.reserve import TickReserve
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +49,7 @@ class WALDeps:
             idle log tell readers that time has passed, which no fence protects.
         meters: count what the logs do.
         tracing: makes the spans of appends.
+        growth: how much grows on this node; shared by its WALs.
     """
 
     backend: Backend
@@ -57,6 +60,7 @@ class WALDeps:
     may_tick_idle: Callable[[], bool] = always
     meters: Meters = field(default_factory=Meters)
     tracing: Tracing = field(default_factory=Tracing)
+    growth: NodeGrowth = field(default_factory=lambda: NodeGrowth(GrowthConfig()))
 
 
 class Ownership:

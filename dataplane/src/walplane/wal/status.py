@@ -38,7 +38,7 @@ class WALStatus:
             state=wal.state,
             watermark=wal.acks.watermark,
             checkpoint_tick=wal.recovery.checkpoint_tick,
-            vchannels=len(wal.recovery.vchannels),
+            vchannels=len(wal.recovery.shards),
             bytes_pending=wal.appender.bytes_pending,
             attempts=attempts,
             last_error=last_error,

@@ -69,6 +69,7 @@ class Upkeep:
             if self._wal.state == "serving":
                 self._owe_time_tick()
                 self._wal.expire_transactions()
+                self._wal.seal_segments()
                 self._move_idle_watermark()
                 self._save_if_due()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,12 +17,13 @@ import structlog
 from walplane.backends.interface import BackendSession, RecordScanner, Start
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.wal.appender import Appender, FlyingFrame, Pending, refuse, settle
+from walplane.wal.appender import Appender, Pending, refuse
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
 from walplane.wal.interceptors.base import AppendOp, append_op, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.lock import LockInterceptor
+from walplane.wal.interceptors.shard import ShardInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
 from walplane.wal.limits import RecordLimits, too_large
 from walplane.wal.metalog import MetaState
@@ -29,9 +31,11 @@ from walplane.wal.opener import Beginning, OpenedLog
 from walplane.wal.ownership import Ownership, WALDeps
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.state import RecoveryState
+from walplane.wal.reopening import requeue, settle_known, ticks_for
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.shard.manager import ShardManager
 from walplane.wal.spans import AppendSpans
 from walplane.wal.status import WALStatus
 from walplane.wal.timetick.acks import AckManager
@@ -51,6 +55,7 @@ class WAL:
         meter: counts what this log and its other owners in this process do.
         moved: notified whenever the watermark moved.
         recovery: what replay rebuilt and appends keep up to date.
+        shards: which segment an Insert goes to, and which are to be sealed.
     """
 
     def __init__(self, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> None:
@@ -75,11 +80,15 @@ class WAL:
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
         idempotency = IdempotencyInterceptor(recovery.windows, recovery.txns, recovery.keyed)
+        self.shards = ShardManager(
+            recovery.shards, recovery.txns.open, config.shard, deps.growth, now, pchannel
+        )
         timetick = TimeTickInterceptor(
-            deps.reserve, lambda: self._acks, self._sessions, self.meter, now
+            deps.reserve, lambda: self._acks, self._sessions, self.shards.plan, self.meter, now
         )
         lock = LockInterceptor(self.meter, now)
-        self._chain = chain([idempotency, lock, timetick], self._submit)
+        shard = ShardInterceptor(self.shards, lambda op: self._appender.submit(op))
+        self._chain = chain([idempotency, lock, timetick, shard], self._submit)
 
     @classmethod
     async def open(cls, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> WAL:
@@ -166,7 +175,7 @@ class WAL:
 
     def has_vchannel(self, vchannel: str) -> bool:
         """Whether the log says that `vchannel` exists."""
-        return vchannel in self.recovery.vchannels
+        return vchannel in self.recovery.shards
 
     def has_written(self, envelope: log_pb2.Envelope) -> bool:
         """Whether the log holds this batch of its producer, or the end of its transaction."""
@@ -206,6 +215,10 @@ class WAL:
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
         for txn in [] if tick is None else self._expiry.due(tick):
             self._start(roll_back(txn, self._chain, self.meter, self._deps.runtime.monotonic()))
+
+    def seal_segments(self) -> None:
+        """Seals what a policy says; cheap while there is nothing to seal."""
+        self.shards.seal_due(self.submit_own)
 
     def check(self) -> None:
         """Raises what ended this WAL, if it is over."""
@@ -327,6 +340,7 @@ class WAL:
         self._last_record = opened.barrier_id.record
         txns = self.recovery.txns
         txns.renew(opened.barrier_tick)
+        self.shards.rebuild(opened.barrier_tick)
         self._acks = AckManager(
             opened.barrier_tick, opened.last_confirmed, self.buffer.add, txns.floor_at
         )
@@ -357,6 +371,7 @@ class WAL:
 
     def _written(self, item: LogEntry) -> None:
         self.recovery.observe(item)
+        self.shards.written(item)
         self._last_record = max(self._last_record, item.message_id.record)
         self._upkeep.note_written(item)
 
@@ -395,16 +410,13 @@ class WAL:
             return
         # From here on nothing waits: what arrives later queues behind what is put back here.
         flying, queued = self._appender.unsettled()
-        lost = self._settle_known(flying, found)
+        count = partial(self.meter.acknowledged, now=self._deps.runtime.monotonic())
+        lost = settle_known(flying, found, self._acks, self._written, count)
         self._serve(opened)
-        for pending in lost + queued:
-            if pending.op.stored > self.max_entry_bytes:
-                refuse(pending, self._too_large(pending.op))
-                continue
-            count = pending.op.entry.envelope.count
-            pending.op.ticks = self._acks.allocate(first, count)
-            first += count
-            self._appender.requeue(pending)
+        requeue(lost + queued, first, self._acks, self._appender, self.shards, self._refusal)
+
+    def _refusal(self, pending: Pending) -> WalError | None:
+        return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
 
     def _too_large(self, op: AppendOp) -> WalError:
         vchannel = op.entry.envelope.vchannel
@@ -413,29 +425,11 @@ class WAL:
     async def _ticks_for_all(self, above: int) -> int:
         """The first of enough consecutive ticks for everything that is not settled yet."""
         while True:
-            flying, queued = self._appender.unsettled()
-            entries = [item for frame in flying for item in frame.entries] + queued
-            needed = sum(item.op.entry.envelope.count for item in entries) + 1
+            needed = ticks_for(*self._appender.unsettled())
             first = self._deps.reserve.take(needed, above)
             if first is not None:
                 return first
             await self._deps.reserve.ready(needed, above)
-
-    def _settle_known(
-        self, flying: list[FlyingFrame], found: dict[int, list[LogEntry]]
-    ) -> list[Pending]:
-        """Acknowledges the frames that lie before the new barrier; returns the rest's entries."""
-        lost: list[Pending] = []
-        for frame in flying:
-            items = found.get(frame.number)
-            if items is None:
-                lost.extend(frame.entries)
-                continue
-            for pending, item in zip(frame.entries, items, strict=True):
-                settle(pending, item, self._acks, self._written)
-            now = self._deps.runtime.monotonic()
-            self.meter.acknowledged([pending.op for pending in frame.entries], now)
-        return lost
 
     # --- ending ------------------------------------------------------------------------------
 
@@ -448,6 +442,7 @@ class WAL:
         self.state = "stopped" if reason else "closed"
         if not self.stopped.done():
             self.stopped.set_result(reason)
+        self.shards.leave()
         flying, queued = self._appender.unsettled()
         self._appender.stop(WalError(ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is closed here"))
         # What became of these only the next owner can tell.

@@ -10,7 +10,7 @@ from walplane.backends.interface import Backend
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.outside import TestAuthority
 from walplane.testkit.sim.process import Process
-from walplane.testkit.wal_world import CH
+from walplane.testkit.wal_world import CH, VCHANNELS, create
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ownership import WALDeps
@@ -87,7 +87,7 @@ class Owner:
         self._deps = WALDeps(backend, reserve, oracle, authority, process.runtime, lambda: False)
 
     async def open(self, term: int, gates: dict[str, asyncio.Event]) -> WAL:
-        """Opens the log under `term`.
+        """Opens the log under `term`; its VChannels are there.
 
         Raises:
             WalError: as `WAL.open`.
@@ -96,4 +96,5 @@ class Owner:
         held: type[WAL] = type("HeldWAL", (HeldWAL,), {"gates": gates})
         config = WALConfig(checkpoint_s=3600, silence_s=3600, stall_limit_s=3600)
         self.wal = await held.open(CH, term, self._deps, config)
+        await create(self.wal, *VCHANNELS)
         return self.wal

@@ -35,7 +35,7 @@ from walplane.testkit.scenarios.text import Block
 from walplane.testkit.sim.judge import undisturbed
 from walplane.testkit.sim.loop import SimLoop
 from walplane.testkit.sim.process import Process
-from walplane.testkit.txns import client_reader, exclusive_entry, txn_entry
+from walplane.testkit.txns import client_reader, creates, exclusive_entry, txn_entry
 from walplane.testkit.wal_world import CH, entry
 from walplane.wal.ports import AppendResult
 from walplane.wal.wal import WAL
@@ -293,7 +293,8 @@ class Stage:
         watching = asyncio.ensure_future(watch())
         try:
             async for batch in reader.batches():
-                tail.got.append(_shown(batch))
+                if not creates(batch):
+                    tail.got.append(_shown(batch))
                 tail.token = reader.token
         except WalError as error:
             tail.got.append(error.code.name)
@@ -317,7 +318,7 @@ class Stage:
             last = done.first_tick + done.count - 1
             token = ResumeToken(done.last_confirmed, last, done.term, done.open_number)
         reader = client_reader(self._wal(), token, vchannel, follow=False)
-        got = [_shown(batch) async for batch in reader.batches()]
+        got = [_shown(batch) async for batch in reader.batches() if not creates(batch)]
         self._told.append(f"read: {', '.join(got) or 'nothing'}")
 
 

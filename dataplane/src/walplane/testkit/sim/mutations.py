@@ -39,6 +39,9 @@ from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.scan.buffer import WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
+from walplane.wal.shard.manager import ShardManager
+from walplane.wal.shard.policies import GrowingSegment
+from walplane.wal.shard.segments import Segment
 from walplane.wal.timetick.acks import AckManager, TickRange
 from walplane.wal.txn.table import TxnTable
 from walplane.wal.wal import WAL
@@ -276,6 +279,14 @@ async def _share_everything(_link: LockInterceptor, op: AppendOp, forward: Forwa
     return await forward(op)
 
 
+def _seal_nothing(_shards: ShardManager, _seal: object) -> None:
+    return None
+
+
+def _flush_at_once(self: ShardManager, growing: GrowingSegment) -> Segment | None:
+    return self._table.segment(growing.vchannel, growing.segment_id)
+
+
 MUTATIONS = (
     Mutation("fencing in the backend", _patched(Broker, "fences", _fences_nobody), 100),
     Mutation("re-read of the term at open", _patched(opener, "_confirm_term", _asks_nobody), 100),
@@ -313,5 +324,7 @@ MUTATIONS = (
         100,
     ),
     Mutation("mended: track record 5", _patched(TxnTable, "floor_at", _open_only), 100),
+    Mutation("seal by exclusive messages", _patched(ShardManager, "_sealed", _seal_nothing), 100),
+    Mutation("a Flush waits", _patched(ShardManager, "_settled", _flush_at_once), 100),
     Mutation("oracle's mark", _patched(Oracle, "_persist", _forget_mark), 100),
 )

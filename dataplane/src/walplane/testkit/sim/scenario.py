@@ -7,7 +7,7 @@ At least `OPERATIONS` operations a plan: appends, reads and faults.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from walplane.client.config import ClientConfig
@@ -15,6 +15,7 @@ from walplane.testkit.sim.backend import Manners
 from walplane.testkit.sim.cluster import Shape
 from walplane.testkit.sim.faults import FAULTS
 from walplane.wal.config import WALConfig
+from walplane.wal.shard.config import ShardConfig
 
 OPERATIONS = 200
 
@@ -98,7 +99,7 @@ def _steps(draw: random.Random, least: int) -> tuple[Step, ...]:
 
 def _shape(draw: random.Random) -> Shape:
     lease_s = draw.choice([1.0, 2.0, 4.0])
-    return Shape(
+    shape = Shape(
         nodes=draw.randint(2, 3),
         pchannels=draw.choice([1, 1, 2]),
         wal=_wal_config(draw, lease_s),
@@ -115,6 +116,19 @@ def _shape(draw: random.Random) -> Shape:
         lease_s=lease_s,
         link_waits=draw.choice([0.0, 0.0, 0.1, 0.4]),
         append_bytes=draw.choice([1000, 4000, 128 << 20]),
+    )
+    wal = shape.wal.model_copy(update={"shard": _shard_config(draw)})
+    return replace(shape, wal=wal)
+
+
+def _shard_config(draw: random.Random) -> ShardConfig:
+    return ShardConfig(
+        segment_rows=draw.choice([1, 5, 1000]),
+        segment_bytes=draw.choice([500, 1 << 20]),
+        segment_lifetime_s=draw.choice([0.3, 3.0, 600.0]),
+        segment_idle_s=draw.choice([0.2, 60.0]),
+        segment_idle_bytes=draw.choice([0, 1000]),
+        kept_segments=draw.choice([3, 1000]),
     )
 
 

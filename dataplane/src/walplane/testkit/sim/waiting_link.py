@@ -1,8 +1,9 @@
 """A stand-in for links of the append chain that wait, between the ticks and the backend.
 
 Contract: appends of one VChannel keep their order, those of different ones overtake each other, so
-that log order and tick order differ, as semantics §7 allows a shard link to bring about. An append
-that was overtaken by a self-reopen takes new ticks, as the redo link will. Layer: testkit.
+that log order and tick order differ. The product's own links do not wait there; what may come to
+wait must go on holding this way. An append that was overtaken by a self-reopen takes new ticks, and
+a segment of the new open. Layer: testkit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import ClassVar
 
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import AppendOp
+from walplane.wal.interceptors.timetick import give_ticks
 from walplane.wal.opener import OpenedLog
 from walplane.wal.ownership import WALDeps
 from walplane.wal.ports import AppendResult
@@ -63,7 +65,7 @@ class WaitingWAL(WAL):
             if ticks is None:
                 raise AssertionError("an append came without ticks")
             if self._acks is not acks:
-                ticks = op.ticks = await self._new_ticks(op)
+                ticks = await self._begin_again(op)
             elif ticks.first < line.last_tick:  # the one before it took new ones
                 acks.settle(ticks)
                 ticks = op.ticks = await self._new_ticks(op)
@@ -80,6 +82,19 @@ class WaitingWAL(WAL):
             for ticks in list(self._acks._open):
                 self._acks.settle(ticks)
         super()._serve(opened)
+
+    async def _begin_again(self, op: AppendOp) -> TickRange:
+        """New ticks and, if it needs one, a new segment: what was assigned before may be lost."""
+        while True:
+            needed = self.shards.plan(op) + op.entry.envelope.count
+            first = self._deps.reserve.take(needed, self._acks.last_allocated)
+            if first is not None:
+                break
+            await self._deps.reserve.ready(needed, self._acks.last_allocated)
+        ticks = give_ticks(op, first, needed, self._acks)
+        if (created := self.shards.assign(op)) is not None:
+            self._appender.submit(created)
+        return ticks
 
     async def _new_ticks(self, op: AppendOp) -> TickRange:
         count = op.entry.envelope.count

@@ -28,6 +28,7 @@ class AppendOp:
         size: bytes of its body.
         stored: bytes of its envelope and body.
         ticks: there once the timetick link gave them.
+        lead: the tick just below, of an entry of the WAL's own that must precede this one.
         before: the outcome of its producer's batch before it, when that was in flight too.
         own: whether the WAL made it, and no client.
         since: when it came, in monotonic seconds.
@@ -39,6 +40,7 @@ class AppendOp:
     size: int
     stored: int
     ticks: TickRange | None = None
+    lead: TickRange | None = None
     before: asyncio.Future[AppendResult] | None = None
     own: bool = False
     since: float = 0.0

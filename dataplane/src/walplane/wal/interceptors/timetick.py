@@ -1,7 +1,8 @@
 """Gives each entry its ticks, in the order the entries came; transactions live here. Layer: wal.
 
 Contract: Begin, bodies and Commit need the tick and are settled with it, so they are no link of
-their own (semantics §7). Between the allocation and the next link nothing runs.
+their own (semantics §7). Between the allocation and the next link nothing runs. What the links
+behind need to know before, they say when they are asked for their `leads`, in that same step.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ class TimeTickInterceptor:
         reserve: TickReserve,
         acks: Callable[[], AckManager],
         sessions: TxnSessions,
+        leads: Callable[[AppendOp], int],
         meter: LogMeter,
         monotonic: Callable[[], float],
     ) -> None:
-        """`acks` is asked each time: a self-reopen starts a new one.
+        """Gives ticks from `reserve`.
 
-        `meter` is told of waits, in the seconds of `monotonic`.
+        Args:
+            reserve: the node's.
+            acks: asked each time: a self-reopen starts a new one.
+            sessions: transactions.
+            leads: how many ticks are needed for entries before this one, 0 or 1; may refuse it.
+            meter: told of waits.
+            monotonic: seconds.
         """
+        self._leads = leads
         self._reserve = reserve
         self._acks = acks
         self._sessions = sessions
@@ -48,7 +57,7 @@ class TimeTickInterceptor:
 
         Raises:
             WalError: INVALID_REQUEST_SEQ when the batch before it was refused while both waited;
-                for a part of a transaction as `TxnSessions` says.
+                for a part of a transaction as `TxnSessions` says; whatever `leads` refuses with.
         """
         envelope = op.entry.envelope
         if not is_part(envelope):
@@ -67,26 +76,44 @@ class TimeTickInterceptor:
 
     async def _write(self, op: AppendOp, forward: Forward) -> AppendResult:
         async with self._turn:
-            op.ticks = await self._allocate(op)
+            await self._allocate(op)
         # Nothing runs between the allocation and the next link: the log keeps tick order.
         return await forward(op)
 
-    async def _allocate(self, op: AppendOp) -> TickRange:
+    async def _allocate(self, op: AppendOp) -> None:
         count = op.entry.envelope.count
         op.check_before()
-        first = self._reserve.take(count, self._acks().last_allocated)
-        if first is None:
-            first = await self._wait(op, count)
-        return self._acks().allocate(first, count)
+        if not self._take(op):
+            await self._wait(op, count)
 
-    async def _wait(self, op: AppendOp, count: int) -> int:
+    async def _wait(self, op: AppendOp, count: int) -> None:
         self._meter.wait_begins(op, self._monotonic())
         try:
             while True:
-                await self._reserve.ready(count, self._acks().last_allocated)
+                # With one more for what may have to precede it.
+                await self._reserve.ready(count + 1, self._acks().last_allocated)
                 op.check_before()
-                first = self._reserve.take(count, self._acks().last_allocated)
-                if first is not None:
-                    return first
+                if self._take(op):
+                    return
         finally:
             self._meter.wait_over(op)
+
+    def _take(self, op: AppendOp) -> bool:
+        """Asks the links behind and gives `op` its ticks, in one step; False while there are none.
+
+        Raises:
+            WalError: they refuse it.
+        """
+        needed = self._leads(op) + op.entry.envelope.count
+        first = self._reserve.take(needed, self._acks().last_allocated)
+        if first is not None:
+            give_ticks(op, first, needed, self._acks())
+        return first is not None
+
+
+def give_ticks(op: AppendOp, first: int, ticks: int, acks: AckManager) -> TickRange:
+    """Stamps `op` with the last of `ticks` ticks from `first` on, its lead with those before."""
+    leads = ticks - op.entry.envelope.count
+    op.lead = acks.allocate(first, leads) if leads else None
+    op.ticks = acks.allocate(first + leads, op.entry.envelope.count)
+    return op.ticks

@@ -15,8 +15,8 @@ from walplane.wal.config import WALConfig
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.keyed import KeyedResults
-from walplane.wal.recovery.vchannels import VChannelTable
 from walplane.wal.recovery.windows import ProducerWindows
+from walplane.wal.shard.table import ShardTable
 from walplane.wal.txn.table import TxnTable
 
 _CHECKPOINT = "checkpoint"
@@ -31,7 +31,7 @@ class RecoveryState:
         self.keyed = KeyedResults(
             config.key_results, config.key_bytes, round(config.key_age_s * 1000)
         )
-        self.vchannels = VChannelTable()
+        self.shards = ShardTable(config.shard.kept_segments)
         self.txns = TxnTable(config.txn_results, config.producer_results)
         self.checkpoint_id: MessageID | None = None
         self.checkpoint_tick = 0
@@ -42,11 +42,11 @@ class RecoveryState:
         Open transactions are no part of the checkpoint: they are found again from their Begins on.
         """
         self.txns.observe(log_entry)
+        self.shards.observe(log_entry)  # knows by itself what each VChannel holds already
         if log_entry.last_tick > self.checkpoint_tick:
             if not txn_of(log_entry.entry.envelope):
                 self.windows.observe(log_entry)
                 self.keyed.observe(log_entry)
-            self.vchannels.observe(log_entry)
 
     def holds(self, envelope: log_pb2.Envelope) -> bool:
         """Whether the log holds this batch of its producer, or the end of its transaction."""
@@ -60,7 +60,7 @@ class RecoveryState:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
         self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
-        self.vchannels.load(meta.snapshot.get(VChannelTable.component, ()))
+        self.shards.load(meta.snapshot.get(ShardTable.component, ()))
         self.txns.load(meta.snapshot.get(TxnTable.component, ()))
         for data in meta.snapshot.get(_CHECKPOINT, ()):
             checkpoint = log_pb2.WALCheckpoint.FromString(data)
@@ -73,7 +73,7 @@ class RecoveryState:
         return {
             ProducerWindows.component: self.windows.save(),
             KeyedResults.component: self.keyed.save(),
-            VChannelTable.component: self.vchannels.save(),
+            ShardTable.component: self.shards.save(),
             TxnTable.component: self.txns.save(),
             _CHECKPOINT: [checkpoint.SerializeToString()],
         }

@@ -15,6 +15,9 @@ from walplane.wal.ports import LogEntry
 HIDDEN = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
 """Types that readers are not given."""
 
+OF_SEGMENTS = frozenset({MessageType.CREATE_SEGMENT, MessageType.FLUSH})
+"""What an owner writes about its segments: only readers that ask for these types are given them."""
+
 _IN_TXNS = BODY_TYPES | {MessageType.TXN}
 
 
@@ -42,8 +45,8 @@ class Only:
     """What a read is restricted to; by default to nothing.
 
     Attributes:
-        types: message types; empty = all. A transaction is read whole when one of its messages is
-            of such a type, or when TXN is among them.
+        types: message types; empty = all but those of segments. A transaction is read whole when
+            one of its messages is of such a type, or when TXN is among them.
         from_tick: messages at this tick or above; 0 = all. A transaction has its Commit's tick.
             The log has no index by tick: it is read from the start all the same.
         until_tick: messages up to this tick, and the read ends there; 0 = all.
@@ -70,9 +73,9 @@ class Only:
         """Whether a reader wants the entry, or may need it to put transactions together."""
         if self.until_tick and item.first_tick > self.until_tick:
             return False
-        if not self.types:
-            return True
         envelope = item.entry.envelope
+        if not self.types:
+            return envelope.type not in OF_SEGMENTS
         if envelope.HasField("txn") or exclusive_scope(envelope.type) is not Scope.NONE:
             return envelope.type in self.types or not self.types.isdisjoint(_IN_TXNS)
         return envelope.type in self.types

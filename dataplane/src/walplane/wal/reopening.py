@@ -1,0 +1,89 @@
+"""What becomes of the entries in flight when a log was opened again. Layer: wal.
+
+Contract: what lies before the new barrier is acknowledged; all else is queued again in its order,
+with new ticks, behind a CreateSegment where it needs one. Nothing here waits, so that whatever
+arrives later queues behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from walplane.message.registry import MessageType
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.appender import Appender, FlyingFrame, Pending, refuse, settle
+from walplane.wal.interceptors.base import AppendOp
+from walplane.wal.interceptors.timetick import give_ticks
+from walplane.wal.ports import LogEntry
+from walplane.wal.shard.manager import OWN_TYPES, ShardManager
+from walplane.wal.timetick.acks import AckManager
+
+
+def settle_known(
+    flying: Iterable[FlyingFrame],
+    found: Mapping[int, Sequence[LogEntry]],
+    acks: AckManager,
+    on_written: Callable[[LogEntry], None],
+    on_acknowledged: Callable[[list[AppendOp]], None],
+) -> list[Pending]:
+    """Acknowledges the frames that lie before the new barrier; returns the rest's entries.
+
+    Args:
+        flying: in order.
+        found: entries by the number of their frame.
+        acks: ticks of the open that sent them.
+        on_written: takes each written entry in log order.
+        on_acknowledged: told what one frame carried, once it is settled.
+    """
+    lost: list[Pending] = []
+    for frame in flying:
+        items = found.get(frame.number)
+        if items is None:
+            lost.extend(frame.entries)
+            continue
+        for pending, item in zip(frame.entries, items, strict=True):
+            settle(pending, item, acks, on_written)
+        on_acknowledged([pending.op for pending in frame.entries])
+    return lost
+
+
+def ticks_for(flying: Iterable[FlyingFrame], queued: Iterable[Pending]) -> int:
+    """How many ticks `requeue` takes at most."""
+    entries = [item for frame in flying for item in frame.entries]
+    envelopes = [item.op.entry.envelope for item in (*entries, *queued)]
+    inserts = sum(envelope.type == MessageType.INSERT for envelope in envelopes)
+    return sum(envelope.count for envelope in envelopes) + inserts + 1
+
+
+def requeue(
+    unsettled: Iterable[Pending],
+    first: int,
+    acks: AckManager,
+    appender: Appender,
+    shards: ShardManager,
+    refusal: Callable[[Pending], WalError | None],
+) -> None:
+    """Queues everything again, from tick `first` on.
+
+    Args:
+        unsettled: in the order in which it was queued.
+        first: of the `ticks_for` it.
+        acks: ticks of the new open.
+        appender: of the new open.
+        shards: as the log has them now.
+        refusal: why an entry will not be written after all, if so.
+    """
+    for pending in unsettled:
+        op = pending.op
+        if op.entry.envelope.type in OWN_TYPES:
+            refuse(pending, WalError(ErrorCode.ON_SHUTDOWN, "the log was opened again before it"))
+            continue
+        if (error := refusal(pending)) is not None:
+            refuse(pending, error)
+            continue
+        ticks = shards.plan(op) + op.entry.envelope.count
+        give_ticks(op, first, ticks, acks)
+        first += ticks
+        if (created := shards.assign(op)) is not None:
+            appender.submit(created)
+        appender.requeue(pending)
