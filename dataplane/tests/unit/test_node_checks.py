@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from walplane.backends.memory import MemoryBackend
@@ -18,7 +20,7 @@ from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.testkit.faulty import FaultyBackend
-from walplane.testkit.wal_world import World, entry
+from walplane.testkit.wal_world import World, entry, payloads_of, read_all
 
 PCHANNEL = "test_0"
 VCHANNEL = "test_0_1v0"
@@ -174,4 +176,26 @@ async def test_a_repeat_of_what_is_written_gets_the_first_result_though_the_vcha
     with pytest.raises(WalError) as caught:
         edge.check(entry(b"new", number=1, vchannel=VCHANNEL))
     assert caught.value.code is ErrorCode.CHANNEL_NOT_EXIST
+    await world.close()
+
+
+async def test_what_waited_for_the_end_of_its_vchannel_is_not_written() -> None:
+    vchannel = "test_0_2v0"
+    world = World(FaultyBackend(MemoryBackend()))
+    wal = await world.open(1)
+    await wal.append(create(vchannel))
+    acknowledge = asyncio.Event()
+    world.backend.before_ack = acknowledge.wait
+    header = headers_pb2.CollectionHeader(collection_id=2)
+    [drop, _] = drop_collection(header, [vchannel], "test_0_vcchan").split(2, 1)
+    dropping = asyncio.create_task(wal.append(drop.to_entry()))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(wal.append(entry(b"late", vchannel=vchannel)))
+    await asyncio.sleep(0)
+    acknowledge.set()
+    await dropping
+    with pytest.raises(WalError) as caught:
+        await late
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+    assert b"late" not in payloads_of(await read_all(wal))
     await world.close()

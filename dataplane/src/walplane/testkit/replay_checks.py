@@ -35,13 +35,15 @@ def check_replay(
     ]
     _observe(whole, log.entries)
     _observe(once, behind)
+    replayed = _saved(once)
     # As after a crash between a snapshot and its checkpoint: all of it is there already.
-    twice.load(MetaState({**_saved(once), "checkpoint": found[-1]["checkpoint"]}))
+    twice.load(MetaState({**replayed, "checkpoint": found[-1]["checkpoint"]}))
     _observe(twice, behind)
-    for name, saved in _saved(whole).items():
-        if saved != _saved(once)[name]:
+    again, expected = _saved(twice), _saved(whole)
+    for name, saved in replayed.items():
+        if saved != expected[name]:
             yield f"I10 {log.pchannel}: {name} from checkpoint {once.checkpoint_tick} differ"
-        if _saved(twice)[name] != _saved(once)[name]:
+        if again[name] != saved:
             yield f"I10 {log.pchannel}: {name} differ when replayed twice"
 
 

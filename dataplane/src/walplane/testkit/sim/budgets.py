@@ -15,7 +15,7 @@ from walplane.wal.ports import HELD_OVERHEAD_BYTES
 from walplane.wal.scan.buffer import WriteAheadBuffer
 from walplane.wal.wal import WAL
 
-_EVERY_S = 0.1
+_EVERY_S = 0.25
 _MOST_TOLD = 3
 
 

@@ -39,9 +39,8 @@ class Changes:
 
     def over(self) -> bool:
         """Whether nothing is asked for, and a coordinator has completed whatever was begun."""
-        coordinators = [each.coord for each in self._work.cluster.coordinators]
-        idle = [each for each in coordinators if each is not None and not each.catalog.tasks]
-        return not self._under_way and bool(idle)
+        leader = self._work.cluster.leader()
+        return not self._under_way and leader is not None and not leader.catalog.tasks
 
     async def _run(self, process: Process, name: str, drops: bool) -> None:
         count = self._work.cluster.trace.count

@@ -13,6 +13,7 @@ from functools import partial
 from walplane.channel import coord_topic, meta_topic, pchannel_name
 from walplane.client import StreamingClient
 from walplane.client.config import ClientConfig
+from walplane.coord.coord import Coord
 from walplane.node.config import NodeConfig
 from walplane.testkit.sim.backend import Broker, Manners
 from walplane.testkit.sim.coordinator import CoordinatorProcess
@@ -94,6 +95,15 @@ class SimCluster:
         """Names of all topics."""
         metas = [meta_topic(name) for name in self.pchannels]
         return [*self.pchannels, *metas, coord_topic(PREFIX)]
+
+    def leader(self) -> Coord | None:
+        """The coordinator that nobody has fenced, while it is open."""
+        topic = self.disk.topics.get(coord_topic(PREFIX))
+        for coordinator in self.coordinators:
+            coord = coordinator.coord
+            if topic is not None and coord is not None and coord.term == topic.highest[0]:
+                return coord
+        return None
 
     # --- starting --------------------------------------------------------------------------------
 

@@ -98,10 +98,10 @@ def _judge(run: Run, verdict: Verdict) -> None:
     logs = [_log(run, pchannel) for pchannel in run.cluster.pchannels]
     for log in logs:
         found += _judge_log(run, log)
-    if not run.late:
-        catalogs = [each.coord.catalog for each in run.cluster.coordinators if each.coord]
-        ids = [each.collection_id for each in catalogs[-1].collections()]
-        found += check_broadcasts(logs, ids)
+    leader = run.cluster.leader()
+    if leader is not None and not run.late:
+        there = [each.collection_id for each in leader.catalog.collections()]
+        found += check_broadcasts(logs, there)
     found += check_history(_of_vchannels(run.history))
     verdict.violations += found[:_MOST_TOLD]
     verdict.operations = run.work.operations

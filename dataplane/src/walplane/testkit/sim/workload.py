@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from walplane.client import StreamingClient
@@ -109,10 +110,12 @@ class Work:
             attempt.outcome = Outcome.REFUSED
         self.note_failure(outcome, f"{attempt.payload!r}")
 
-    def note_failure(self, error: WalError, what: str) -> None:
+    def note_failure(
+        self, error: WalError, what: str, expected: Collection[ErrorCode] = _EXPECTED
+    ) -> None:
         """`what` failed: a user has to reckon with some errors, and with damage that there was."""
         excused = error.code is ErrorCode.UNRECOVERABLE and self.cluster.broker.damaged
-        if error.code not in _EXPECTED and not excused:
+        if error.code not in expected and not excused:
             self.unexpected.append(f"{what} failed with {error}")
 
 
@@ -273,7 +276,7 @@ class User:
             except TimeoutError:
                 continue  # a program that reads a while, and again from its token
             except WalError as error:
-                self._work.note_failure(error, f"a read of {tail.channel}")
+                self._work.note_failure(error, f"a read of {tail.channel}", expected=())
                 await asyncio.sleep(_RESTART_S)
 
     async def _watch(self, tail: Tail, reader: Reader) -> None:
