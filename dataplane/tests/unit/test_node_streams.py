@@ -14,6 +14,7 @@ from walplane.node.config import NodeConfig
 from walplane.node.consume import ConsumeStream
 from walplane.node.edge import Edge
 from walplane.node.produce import ProduceStream
+from walplane.node.turns import ReadTurns
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
@@ -74,6 +75,12 @@ class FakeLog:
 
     async def __aexit__(self, *_: object) -> None:
         self.scanning -= 1
+
+    async def ready(self) -> None:
+        pass
+
+    async def rest(self) -> None:
+        pass
 
     async def next(self) -> ScanBatch:
         return await self.scanned.get()
@@ -239,7 +246,7 @@ def consume(
         credit_bytes=credit,
     )
     config = NodeConfig(response_bytes=400)
-    stream = ConsumeStream(edge, start, config, client.write_consumed)
+    stream = ConsumeStream(edge, start, config, client.write_consumed, ReadTurns(1, 5.0))
     return asyncio.create_task(stream.run(client.consume_requests()))
 
 

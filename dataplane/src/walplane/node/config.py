@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from walplane.wal.config import WALConfig
 from walplane.wal.shard.config import GrowthConfig
 
+TURN_BYTES = 4 << 20
+"""What one reader holds while it is sent something: a batch of entries, and a response of them."""
+
 
 class NodeConfig(BaseModel):
     """Limits of one StreamingNode; bytes and seconds."""
@@ -23,5 +26,16 @@ class NodeConfig(BaseModel):
     """A response of a Consume stream is closed once it holds this much, envelopes included."""
     credit_bytes: PositiveInt = 64 << 20
     """More credit than this is not kept, however much a consumer grants."""
+    read_bytes: PositiveInt = 256 << 20
+    """What all readers may hold at a time of entries that are on their way, and of their copies."""
+    reader_patience_s: PositiveFloat = 5.0
+    """A reader that takes nothing for this long while others wait has to come again."""
+    write_ahead_bytes: PositiveInt = 512 << 20
+    """Entries in memory for tailing readers, of all PChannels; each has a limit of its own too."""
     drain_timeout_s: PositiveFloat = 5.0
     """How long a stream that ends waits for the answers to its appends."""
+
+    @property
+    def read_turns(self) -> int:
+        """Readers that may be sent something at a time."""
+        return max(self.read_bytes // TURN_BYTES, 1)

@@ -2,7 +2,8 @@
 
 Contract: entries leave in tick order, several a response; a response is sent only while credit is
 above zero, so that at most one response exceeds it. While nothing is delivered, a watermark that
-moves leaves as a response of its own. Without credit the log is not read on.
+moves leaves as a response of its own. Without credit the log is not read on, and without a turn
+nothing of it is held.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from walplane.message.registry import spec_of
 from walplane.node.config import NodeConfig
 from walplane.node.delivery import Part, parts, response
 from walplane.node.edge import Edge
+from walplane.node.turns import ReadTurns
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
+from walplane.wal.scan.raw import RawScanner
 from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.scanner import WALScanner
 
 WriteResponse = Callable[[bytes], Awaitable[None]]
 """Takes a serialised `ConsumeResponse`."""
@@ -36,8 +40,9 @@ class ConsumeStream:
         start: streaming_pb2.StartConsume,
         config: NodeConfig,
         write: WriteResponse,
+        turns: ReadTurns,
     ) -> None:
-        """Reads through `edge` from `start`; `write` sends one response.
+        """Reads through `edge` from `start`; `write` sends one response, when it is its turn.
 
         Raises:
             WalError: INVALID_ARGUMENT for a start that lacks its token or id.
@@ -45,8 +50,11 @@ class ConsumeStream:
         self._edge = edge
         self._asked = scan_request(start)
         self._write = write
+        self._turns = turns
+        self._lost: asyncio.Future[WalError] = asyncio.get_running_loop().create_future()
         self._response_bytes = config.response_bytes
         self._most_credit = config.credit_bytes
+        self._patience_s = config.reader_patience_s
         self._credit = min(start.credit_bytes, self._most_credit)
         self._granted = asyncio.Event()
 
@@ -60,7 +68,7 @@ class ConsumeStream:
         sender = asyncio.create_task(self._send(), name="consume-sender")
         gone = self._edge.gone
         try:
-            signals: set[asyncio.Future[Any]] = {reader, sender, gone}
+            signals: set[asyncio.Future[Any]] = {reader, sender, gone, self._lost}
             await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
         finally:
             reader.cancel()
@@ -69,8 +77,9 @@ class ConsumeStream:
         for task in (sender, reader):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-        if sender.cancelled() and gone.done():
-            raise gone.result()
+        for reason in (gone, self._lost):
+            if sender.cancelled() and reason.done():
+                raise reason.result()
 
     async def _read(self, requests: AsyncIterator[streaming_pb2.ConsumeRequest]) -> None:
         async for request in requests:
@@ -87,31 +96,44 @@ class ConsumeStream:
             if request is not self._asked and request.start.token is not None:
                 position = request.start.token.to_proto()
                 await self._write(response([], streaming_pb2.ConsumeResponse(position=position)))
-            while True:
-                await self._wait_for_credit()
-                batch = await scanner.next()
-                await self._send_batch(batch)
-                if batch.end:
-                    return
+            end = False
+            while not end:
+                await self._wait_for_credit(scanner)
+                await scanner.ready()
+                async with self._turns.turn(self._lost):
+                    batch = await scanner.next()
+                    await self._send_batch(batch)
+                    end = batch.end
+                    del batch  # not to be held without a turn
 
     async def _send_batch(self, batch: ScanBatch) -> None:
-        found = list(parts(batch.entries, self._response_bytes)) or [Part([], 0)]
-        for number, part in enumerate(found, start=1):
+        following = parts(batch.entries, self._response_bytes)
+        part: Part | None = next(following, Part([], 0))
+        while part is not None:
             await self._wait_for_credit()
+            after = next(following, None)
             self._credit -= part.credit
             self._edge.wal.meter.delivered_bytes += part.credit
             rest = streaming_pb2.ConsumeResponse()
-            if number == len(found):
+            if after is None:
                 rest.watermark, rest.end = batch.watermark, batch.end
                 position = None if part.pieces else self._edge.position(batch.watermark)
                 if position is not None:
                     rest.position.CopyFrom(position.to_proto())
             await self._write(response(part.pieces, rest))
+            part = after
 
-    async def _wait_for_credit(self) -> None:
+    async def _wait_for_credit(self, scanner: WALScanner | RawScanner | None = None) -> None:
+        """Returns once there is credit; a reader without any for long lets go of the backend."""
         while self._credit <= 0:
             self._granted.clear()
-            await self._granted.wait()
+            try:
+                async with asyncio.timeout(self._patience_s if scanner is not None else None):
+                    await self._granted.wait()
+            except TimeoutError:
+                if scanner is not None:
+                    await scanner.rest()
+                    scanner = None
 
 
 def scan_request(start: streaming_pb2.StartConsume) -> ScanRequest:

@@ -93,6 +93,8 @@ class NodeCollector(Collector):
         for name, text, value in (
             ("in_flight_bytes", "Entries in flight over all streams.", node.append_budget.used),
             ("in_flight_limit_bytes", "What is in flight at most.", node.config.node_append_bytes),
+            ("read_turns", "Readers that are being sent something.", node.read_turns.held),
+            ("read_turns_limit", "How many may be at a time.", node.config.read_turns),
             ("tick_reserve", "Ticks left of the oracle's latest batch.", node.reserve.left),
         ):
             yield GaugeMetricFamily(f"walplane_{name}", text, value=value)

@@ -91,7 +91,8 @@ class StreamingNodeService:
             if first.WhichOneof("kind") != "start":
                 raise _protocol("start")
             edge = self._node.edge(first.start.pchannel, first.start.term)
-            stream = ConsumeStream(edge, first.start, self._node.config, context.write)
+            node = self._node
+            stream = ConsumeStream(edge, first.start, node.config, context.write, node.read_turns)
             await stream.run(request_iterator)
         except WalError as error:
             await _abort(context, error)

@@ -17,6 +17,7 @@ import structlog
 from walplane.backends.interface import Backend
 from walplane.node.config import NodeConfig
 from walplane.node.edge import Edge
+from walplane.node.turns import ReadTurns
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
@@ -25,6 +26,7 @@ from walplane.tracing import Tracing
 from walplane.wal.meter import Meters
 from walplane.wal.ownership import WALDeps, always
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.scan.buffer import WriteAheadMemory
 from walplane.wal.shard.growth import NodeGrowth, no_memory_limit
 from walplane.wal.status import WALStatus
 from walplane.wal.timetick.reserve import TickReserve
@@ -63,6 +65,8 @@ class StreamingNode:
         node_id: identity in assignments and status.
         config: limits.
         append_budget: bytes in flight over all Produce streams.
+        read_turns: bounds what all Consume streams hold.
+        write_ahead: bounds what all logs keep for tailing readers.
         reserve: ticks for every WAL of the node.
         meters: what is counted about its logs, those it lost among them.
 
@@ -99,11 +103,14 @@ class StreamingNode:
         self.node_id = node_id
         self.config = config or NodeConfig()
         self.append_budget = ByteBudget(self.config.node_append_bytes)
+        self.read_turns = ReadTurns(self.config.read_turns, self.config.reader_patience_s)
         self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
         self.meters = Meters()
+        self.write_ahead = WriteAheadMemory(self.config.write_ahead_bytes)
         growth = NodeGrowth(self.config.growth, memory)
         self._deps = WALDeps(
             *(backend, self.reserve, oracle, authority, runtime, may_tick_idle),
+            write_ahead=self.write_ahead,
             meters=self.meters,
             tracing=tracing or Tracing(),
             growth=growth,

@@ -22,6 +22,7 @@ from walplane.wal.metalog import MetaState
 from walplane.wal.meter import Meters
 from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.scan.buffer import WriteAheadMemory
 from walplane.wal.shard.config import GrowthConfig
 from walplane.wal.shard.growth import NodeGrowth
 from walplane.wal.timetick.reserve import TickReserve
@@ -47,6 +48,7 @@ class WALDeps:
     Attributes:
         may_tick_idle: whether nobody can have taken this process for dead yet: only then may an
             idle log tell readers that time has passed, which no fence protects.
+        write_ahead: what the write-ahead buffers of all logs may hold; None = each for itself.
         meters: count what the logs do.
         tracing: makes the spans of appends.
         growth: how much grows on this node; shared by its WALs.
@@ -58,6 +60,7 @@ class WALDeps:
     authority: TermAuthority
     runtime: Runtime
     may_tick_idle: Callable[[], bool] = always
+    write_ahead: WriteAheadMemory | None = None
     meters: Meters = field(default_factory=Meters)
     tracing: Tracing = field(default_factory=Tracing)
     growth: NodeGrowth = field(default_factory=lambda: NodeGrowth(GrowthConfig()))

@@ -68,7 +68,7 @@ class WAL:
         self.moved = Signal()
         self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
         self.state = "opening"
-        self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes)
+        self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes, deps.write_ahead)
         self._deps = deps
         self._limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
         self._ownership = Ownership(pchannel, term, deps, config)
@@ -462,6 +462,7 @@ class WAL:
         await self._opened.session.close()
         if self._readers is not None:
             await self._readers.close()
+        self.buffer.close()
 
     def start_vital(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts what this WAL cannot be without: when it fails, the WAL is over and says why."""

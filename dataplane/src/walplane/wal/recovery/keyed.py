@@ -52,6 +52,10 @@ class KeyedResults:
         self._bytes = 0
         self._tick = 0  # the newest that was seen: age is told by the log, not by a clock
 
+    def __contains__(self, key: Key | None) -> bool:
+        """Whether the result of `key` is kept."""
+        return key in self._kept
+
     def __len__(self) -> int:
         """How many are kept."""
         return len(self._kept)

@@ -14,7 +14,7 @@ from walplane.rpc.v1 import log_pb2
 from walplane.wal.config import WALConfig
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
-from walplane.wal.recovery.keyed import KeyedResults
+from walplane.wal.recovery.keyed import KeyedResults, key_of
 from walplane.wal.recovery.windows import ProducerWindows
 from walplane.wal.shard.table import ShardTable
 from walplane.wal.txn.table import TxnTable
@@ -49,9 +49,14 @@ class RecoveryState:
                 self.keyed.observe(log_entry)
 
     def holds(self, envelope: log_pb2.Envelope) -> bool:
-        """Whether the log holds this batch of its producer, or the end of its transaction."""
+        """Whether the log holds this batch of its producer, its key, or the end of its transaction.
+
+        None of them may be known any more.
+        """
         if txn_id := txn_of(envelope):
             return self.txns.ended(txn_id) is not None
+        if key_of(envelope) in self.keyed:
+            return True
         producer = envelope.producer
         key = (producer.producer_id, envelope.vchannel)
         return envelope.HasField("producer") and producer.number < self.windows.expected(key)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from walplane.wal.ports import LogEntry
 
-_KEPT_SHARE = 8  # entries that left are let go when they hold an eighth of the budget
+_KEPT_SHARE = 8  # entries that left are let go when they hold an eighth of what is here
 
 
 class Signal:
@@ -41,6 +41,36 @@ class Signal:
         await asyncio.shield(self._waiting)
 
 
+class WriteAheadMemory:
+    """What the buffers of all PChannels of a node hold together.
+
+    Attributes:
+        used: bytes.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Above `max_bytes` the buffer that holds most gives up its oldest entries."""
+        self.used = 0
+        self._max_bytes = max_bytes
+        self._buffers: set[WriteAheadBuffer] = set()
+
+    def join(self, buffer: WriteAheadBuffer) -> None:
+        """An empty buffer counts from now on."""
+        self._buffers.add(buffer)
+
+    def leave(self, buffer: WriteAheadBuffer) -> None:
+        """It counts no more; idempotent."""
+        if buffer in self._buffers:
+            self._buffers.discard(buffer)
+            self.used -= buffer.bytes
+
+    def grown(self) -> None:
+        """Something was added; makes room when it was too much."""
+        while self.used > self._max_bytes:
+            if not max(self._buffers, key=lambda buffer: buffer.bytes).shed():
+                return  # one entry in each
+
+
 class WriteAheadBuffer:
     """Entries above `floor`, addressed by a place that only grows.
 
@@ -48,9 +78,11 @@ class WriteAheadBuffer:
         floor: every confirmed entry above this tick is here.
     """
 
-    def __init__(self, floor: int, max_bytes: int) -> None:
-        """Empty; nothing above `floor` is confirmed yet."""
+    def __init__(self, floor: int, max_bytes: int, memory: WriteAheadMemory | None = None) -> None:
+        """Empty; nothing above `floor` is confirmed yet. `memory` is shared with others."""
         self.floor = floor
+        self._memory = memory or WriteAheadMemory(max_bytes)
+        self._memory.join(self)
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: list[LogEntry] = []
@@ -73,22 +105,38 @@ class WriteAheadBuffer:
         """Takes the next entry in tick order."""
         self._entries.append(log_entry)
         self._ticks.append(log_entry.last_tick)
-        self._bytes += log_entry.held_bytes
-        while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
-            oldest = self._entries[self._dropped]
-            size = oldest.held_bytes
-            self._bytes -= size
-            self._dropped_bytes += size
-            self.floor = oldest.last_tick
-            self._dropped += 1
-        if self._dropped_bytes * _KEPT_SHARE > self._max_bytes:
+        self._count(log_entry.held_bytes)
+        while self._bytes > self._max_bytes and self.shed():
+            pass
+        self._memory.grown()
+
+    def shed(self) -> bool:
+        """Gives up the oldest entry; False when it is the only one."""
+        if self._dropped >= len(self._entries) - 1:
+            return False
+        oldest = self._entries[self._dropped]
+        self._count(-oldest.held_bytes)
+        self._dropped_bytes += oldest.held_bytes
+        self.floor = oldest.last_tick
+        self._dropped += 1
+        if self._dropped_bytes * _KEPT_SHARE > self._bytes:
             self._compact()
+        return True
+
+    def close(self) -> None:
+        """Nothing is read from it any more."""
+        self._memory.leave(self)
+        self._memory = WriteAheadMemory(self._max_bytes)  # an add that comes late harms nobody
 
     def place_after(self, tick: int) -> int | None:
         """Where the entries above `tick` begin; None when some of them are here no more."""
         if tick < self.floor:
             return None
         return self._base + bisect_right(self._ticks, tick, lo=self._dropped)
+
+    def more_at(self, place: int) -> bool:
+        """Whether something came behind `place`, or it was overtaken."""
+        return place - self._base != len(self._entries)
 
     def read(self, place: int, max_bytes: int) -> tuple[Sequence[LogEntry], int] | None:
         """Entries from `place` on and the place after them; None when they are here no more."""
@@ -100,6 +148,10 @@ class WriteAheadBuffer:
             size += self._entries[end].held_bytes
             end += 1
         return self._entries[index:end], self._base + end
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._memory.used += size
 
     def _compact(self) -> None:
         del self._entries[: self._dropped]

@@ -61,6 +61,12 @@ class RawScanner:
         if scanner is not None:
             await scanner.close()
 
+    async def ready(self) -> None:
+        """Nothing to wait for: what is read was appended before."""
+
+    async def rest(self) -> None:
+        """Lets go of nothing: it would have to begin again."""
+
     async def next(self) -> ScanBatch:
         """The next entries, perhaps none; cancelling it loses nothing."""
         self._check()

@@ -130,6 +130,25 @@ class WALScanner:
             if batch is not None:
                 return self._note(batch)
 
+    async def ready(self) -> None:
+        """Returns when `next` need not wait for anything to be appended; holds nothing meanwhile.
+
+        Cancelling it disturbs nothing.
+        """
+        while self._place is not None:
+            self._check()
+            await self.close()
+            watermark = self._log.live_position().watermark
+            news = watermark > self.tick or self._at_end(watermark)
+            if news or self._log.buffer.more_at(self._place):
+                return
+            await self._log.moved.wait()
+
+    async def rest(self) -> None:
+        """Lets go of the backend if nothing is lost by it; `next` takes it up again."""
+        if self._catch_up is not None and self._catch_up.past_parts:
+            await self.close()
+
     async def _read_some(self) -> ScanBatch | None:
         if self._place is None and self._catch_up is None:
             self._place = self._place_in_memory()

@@ -1,0 +1,86 @@
+"""Whose turn it is to be sent something: what bounds the memory of all readers of a node.
+
+Contract: a reader holds entries, and responses made of them, only while it has a turn; one that
+waits for something to be appended has none, and costs nothing but its task. Turns go to whoever
+asked first. A reader that keeps a turn while others wait, because its client takes nothing, loses
+its stream with a hint when to come back: it goes on from its token. Layer: node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from walplane.rpc.errors import ErrorCode, WalError
+
+_RETRY_AFTER_MS = 1000
+
+
+class ReadTurns:
+    """At most `most` turns at a time; one kept for `patience_s` may be taken back."""
+
+    def __init__(self, most: int, patience_s: float) -> None:
+        """All are free."""
+        self._most = most
+        self._patience_s = patience_s
+        self._held: dict[asyncio.Future[WalError], float] = {}
+        self._waiting: OrderedDict[asyncio.Future[WalError], asyncio.Future[None]] = OrderedDict()
+
+    @property
+    def held(self) -> int:
+        """Turns that are taken now."""
+        return len(self._held)
+
+    @asynccontextmanager
+    async def turn(self, lost: asyncio.Future[WalError]) -> AsyncIterator[None]:
+        """One turn, waited for.
+
+        Args:
+            lost: the reader's own; done with the reason when it has to give the turn back. It ends
+                its stream then.
+        """
+        await self._take(lost)
+        try:
+            yield
+        finally:
+            self._give(lost)
+
+    async def _take(self, lost: asyncio.Future[WalError]) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._waiting and len(self._held) < self._most:
+            self._held[lost] = loop.time()
+            return
+        turn = self._waiting[lost] = loop.create_future()
+        try:
+            while not turn.done():
+                await asyncio.wait({turn}, timeout=self._patience_s)
+                self._take_back()
+        except BaseException:
+            if self._waiting.pop(lost, None) is None:
+                self._give(lost)  # it was its turn in the moment of the cancellation
+            raise
+
+    def _give(self, lost: asyncio.Future[WalError]) -> None:
+        del self._held[lost]
+        if self._waiting and len(self._held) < self._most:
+            following, turn = self._waiting.popitem(last=False)
+            self._held[following] = asyncio.get_running_loop().time()
+            turn.set_result(None)
+
+    def _take_back(self) -> None:
+        """Takes back the turns that were kept too long while somebody waits."""
+        if not self._waiting:
+            return
+        now = asyncio.get_running_loop().time()
+        for lost, since in self._held.items():
+            if now - since >= self._patience_s and not lost.done():
+                lost.set_result(
+                    WalError(
+                        ErrorCode.RESOURCE_ACQUIRED,
+                        f"this read took nothing for {now - since:.0f} s while others wait: go on "
+                        "from your token when you can take more",
+                        retry_after_ms=_RETRY_AFTER_MS,
+                    )
+                )
