@@ -38,9 +38,13 @@ class Changes:
         task.add_done_callback(self._under_way.discard)
 
     def over(self) -> bool:
-        """Whether nothing is asked for, and a coordinator has completed whatever was begun."""
-        leader = self._work.cluster.leader()
-        return not self._under_way and leader is not None and not leader.catalog.tasks
+        """Whether nothing is asked for, and no coordinator knows of anything left to complete.
+
+        One that was fenced by another that died is not told before it writes again.
+        """
+        coords = [each.coord for each in self._work.cluster.coordinators]
+        busy = any(coord is not None and coord.catalog.tasks for coord in coords)
+        return not self._under_way and not busy
 
     async def _run(self, process: Process, name: str, drops: bool) -> None:
         count = self._work.cluster.trace.count
