@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from google.protobuf.message import Message
 
 from walplane.backends.registry import open_backend
 from walplane.message import codec
@@ -13,7 +14,7 @@ from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.testkit.faulty import Fault, FaultyBackend
 from walplane.testkit.txns import begin, body, end, exclusive_entry
 from walplane.testkit.wal_world import EARLIEST, V, World, entry
@@ -223,3 +224,50 @@ async def test_a_raw_read_is_nothing_else(world: World, change: Callable[[], Sca
     with pytest.raises(WalError) as caught:
         Edge(wal).scan(change())
     assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+def segment_entry(place: int, tick: int, kind: T, header: Message) -> LogEntry:
+    """An entry of record `place` with this header."""
+    item = at(place, tick, kind)
+    body = codec.encode_body(header.SerializeToString(), [b""])
+    item.entry.CopyFrom(codec.seal_entry(item.entry.envelope, body))
+    return item
+
+
+def insert_into(place: int, tick: int, segment: int, partition: int = 0) -> LogEntry:
+    """An Insert that names a segment."""
+    item = at(place, tick)
+    item.entry.envelope.segment_id, item.entry.envelope.partition_id = segment, partition
+    return item
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (insert_into(9, 50, 12), ""),
+        (insert_into(9, 50, 7), ""),  # made before the log begins
+        (insert_into(9, 50, 11), "names segment 11, sealed by FLUSH"),
+        (insert_into(9, 50, 13), "names segment 13, sealed by MANUAL_FLUSH"),
+        (insert_into(9, 50, 12, 5), "names segment 12 of"),
+        (insert_into(9, 50, 14), "names segment 14, which nothing created"),
+    ],
+)
+def test_every_insert_names_a_segment_that_grows(last: LogEntry, said: str) -> None:
+    made = [
+        segment_entry(
+            n, n + 10, T.CREATE_SEGMENT, headers_pb2.CreateSegmentHeader(segment_id=n + 10)
+        )
+        for n in (1, 3)
+    ]
+    log = [
+        barrier(0, 10, (1, 0)),
+        made[0],
+        made[1],
+        segment_entry(4, 14, T.FLUSH, headers_pb2.FlushHeader(segment_id=11)),
+        at(5, 15, T.MANUAL_FLUSH),
+        segment_entry(6, 16, T.CREATE_SEGMENT, headers_pb2.CreateSegmentHeader(segment_id=12)),
+        last,
+    ]
+    violations = audited(log).violations
+    assert len(violations) == bool(said), violations
+    assert all(said in violation for violation in violations)

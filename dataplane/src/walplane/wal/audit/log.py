@@ -10,7 +10,8 @@ from wherever the log begins now. Memory does not grow with the log. What one pa
     I8 parts of a transaction lie between its Begin and the one record that ends it
     I9 what lies behind a barrier lies above its tick, what lies before it below
     I13 a producer's batches are there once, in order, without a gap
-    also bodies match their checksums, and nothing of a collection comes after its drop
+    also bodies match their checksums, nothing of a collection comes after its drop, and every
+    Insert names a segment that was created before it and not sealed
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from walplane.message.registry import MessageType
 from walplane.message.txn import txn_of
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.audit.segments import SegmentAudit
 from walplane.wal.audit.txns import TxnAudit
 from walplane.wal.ports import LogEntry
 
@@ -59,6 +61,7 @@ class LogAudit:
         self._numbers: OrderedDict[tuple[bytes, str, int], int] = OrderedDict()
         self._dropped: OrderedDict[str, LogEntry] = OrderedDict()
         self._txns = TxnAudit(self._report)
+        self._segments = SegmentAudit(self._report, name)
 
     @property
     def open_transactions(self) -> int:
@@ -73,6 +76,7 @@ class LogAudit:
         self._check_producer(item)
         self._check_content(item)
         self._txns.take(item, self.first_tick or item.first_tick)
+        self._segments.take(item, self.first_tick or item.first_tick)
         self._count(item)
 
     def damaged(self, error: WalError) -> None:
