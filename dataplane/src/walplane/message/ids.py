@@ -40,6 +40,13 @@ class MessageID(NamedTuple):
         *record, entry, message = map(int, numbers)
         return cls(backend, tuple(record), entry, message)
 
+    def write_to(self, proto: log_pb2.MessageID) -> None:
+        """Puts the id into an empty message."""
+        proto.backend = self.backend
+        proto.record.extend(self.record)
+        proto.entry_index = self.entry_index
+        proto.message_index = self.message_index
+
     def to_proto(self) -> log_pb2.MessageID:
         """The id on the wire."""
         return log_pb2.MessageID(

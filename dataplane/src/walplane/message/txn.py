@@ -50,6 +50,8 @@ def check_txn(envelope: log_pb2.Envelope) -> None:
     Raises:
         WalError: INVALID_ARGUMENT, saying what to do instead.
     """
+    if not envelope.HasField("txn") and envelope.type not in CONTROL_TYPES:
+        return  # nearly all of them
     name = MessageType(envelope.type).name
     txn, kind = envelope.txn, envelope.txn.kind
     if envelope.type in CONTROL_TYPES:
@@ -61,13 +63,10 @@ def check_txn(envelope: log_pb2.Envelope) -> None:
             )
         if begins and not 0 < txn.keepalive_ms <= MAX_KEEPALIVE_MS:
             raise _invalid(f"a keepalive of {txn.keepalive_ms} ms: ask for 1 to {MAX_KEEPALIVE_MS}")
-    elif envelope.HasField("txn"):
-        if envelope.type not in BODY_TYPES:
-            raise _invalid(f"{name} cannot be in a transaction: append it by itself")
-        if kind == log_pb2.TXN_KIND_NONE or bool(txn.txn_id) != (kind == log_pb2.TXN_KIND_PART):
-            raise _invalid(
-                f"this {name} says neither of which transaction it is nor that it is one"
-            )
+    elif envelope.type not in BODY_TYPES:
+        raise _invalid(f"{name} cannot be in a transaction: append it by itself")
+    elif kind == log_pb2.TXN_KIND_NONE or bool(txn.txn_id) != (kind == log_pb2.TXN_KIND_PART):
+        raise _invalid(f"this {name} says neither of which transaction it is nor that it is one")
 
 
 def _invalid(message: str) -> WalError:

@@ -45,7 +45,7 @@ class ProduceStream:
         self._drain_timeout_s = config.drain_timeout_s
         self._budgets = (ByteBudget(config.stream_append_bytes), node_budget)
         self._in_flight = 0
-        self._ready: list[streaming_pb2.AppendResponse] = []
+        self._ready = streaming_pb2.ProduceResponse()
         self._wake = asyncio.Event()
         self._finished = False
 
@@ -118,29 +118,27 @@ class ProduceStream:
         if error is not None:
             self._refuse(request_id, error)
             return
-        result = result_to_proto(append.result())
-        self._answer(streaming_pb2.AppendResponse(request_id=request_id, result=result))
+        answer = self._ready.appends.add(request_id=request_id)
+        _write_result(append.result(), answer.result)
+        self._wake.set()
 
     def _refuse(self, request_id: int, error: WalError) -> None:
         self._edge.wal.meter.refused[error.code] += 1
-        self._answer(error_response(request_id, error))
+        self._ready.appends.add(request_id=request_id, error=error.to_proto())
+        self._wake.set()
 
     def _release(self, size: int) -> None:
         for budget in self._budgets:
             budget.release(size)
 
-    def _answer(self, response: streaming_pb2.AppendResponse) -> None:
-        self._ready.append(response)
-        self._wake.set()
-
     async def _write_ready(self) -> None:
-        while self._ready or self._in_flight or not self._finished:
-            if not self._ready:
+        while self._ready.appends or self._in_flight or not self._finished:
+            if not self._ready.appends:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            ready, self._ready = self._ready, []
-            await self._write(streaming_pb2.ProduceResponse(appends=ready))
+            ready, self._ready = self._ready, streaming_pb2.ProduceResponse()
+            await self._write(ready)
 
 
 def _error_of(append: asyncio.Task[AppendResult]) -> WalError | None:
@@ -153,20 +151,12 @@ def _error_of(append: asyncio.Task[AppendResult]) -> WalError | None:
     return WalError(ErrorCode.INNER, f"append failed: {error!r}; send it again")
 
 
-def error_response(request_id: int, error: WalError) -> streaming_pb2.AppendResponse:
-    """The answer to an append that failed."""
-    return streaming_pb2.AppendResponse(request_id=request_id, error=error.to_proto())
-
-
-def result_to_proto(result: AppendResult) -> streaming_pb2.AppendResult:
-    """The result on the wire."""
-    proto = streaming_pb2.AppendResult(
-        message_id=result.message_id.to_proto(),
-        first_tick=result.first_tick,
-        count=result.count,
-        term=result.term,
-        open_number=result.open_number,
-    )
+def _write_result(result: AppendResult, proto: streaming_pb2.AppendResult) -> None:
+    """Puts `result` into an empty message: those that are made apart are copied when put in."""
+    result.message_id.write_to(proto.message_id)
+    proto.first_tick = result.first_tick
+    proto.count = result.count
+    proto.term = result.term
+    proto.open_number = result.open_number
     if result.last_confirmed is not None:
-        proto.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
-    return proto
+        result.last_confirmed.write_to(proto.last_confirmed)

@@ -39,7 +39,7 @@ class PulsarWriter:
         self._producer = producer
         self._loop = asyncio.get_running_loop()
         self._pending: set[_Ack] = set()
-        self._answers: deque[tuple[_Ack, str, int, int]] = deque()
+        self._answers: deque[tuple[_Ack, Any, Any]] = deque()
         self._settling = False
         self._sent = 0
         self._failure: WalError | None = None
@@ -68,9 +68,11 @@ class PulsarWriter:
         self._pending.clear()
 
     def _answered(self, future: _Ack, result: Any, message_id: Any) -> None:  # noqa: ANN401
-        """Runs on the client's thread, where an exception would end the process."""
-        ack = (future, result.name, message_id.ledger_id(), message_id.entry_id())
-        self._answers.append(ack)
+        """Runs on the client's thread, where an exception would end the process.
+
+        What can be done on the loop is done there: the sooner it is woken, the sooner it runs.
+        """
+        self._answers.append((future, result, message_id))
         if not self._settling:
             self._settling = True
             try:
@@ -81,14 +83,15 @@ class PulsarWriter:
     def _settle(self) -> None:
         self._settling = False  # first: an answer that comes from now on calls again
         while self._answers:
-            future, result, ledger, entry = self._answers.popleft()
+            future, result, message_id = self._answers.popleft()
             self._pending.discard(future)
-            if result == pulsar.Result.Ok.name:
+            if result == pulsar.Result.Ok:
                 if not future.done():
+                    ledger, entry = message_id.ledger_id(), message_id.entry_id()
                     # (-1, -1): written before, recognised as a copy
                     future.set_result((ledger, entry) if ledger >= 0 and entry >= 0 else None)
                 continue
-            error = append_failure(self._topic, result)
+            error = append_failure(self._topic, result.name)
             if error.code is not ErrorCode.INVALID_ARGUMENT and self._failure is None:
                 self._failure = error
             if not future.done():
