@@ -84,7 +84,7 @@ class WAL:
             recovery.shards, recovery.txns.open, config.shard, deps.growth, now, pchannel
         )
         timetick = TimeTickInterceptor(
-            deps.reserve, lambda: self._acks, self._sessions, self.shards.plan, self.meter, now
+            deps.reserve, lambda: self._acks, self._sessions, self._leads, self.meter, now
         )
         lock = LockInterceptor(self.meter, now)
         shard = ShardInterceptor(self.shards, lambda op: self._appender.submit(op))
@@ -180,6 +180,10 @@ class WAL:
     def has_written(self, envelope: log_pb2.Envelope) -> bool:
         """Whether the log holds this batch of its producer, or the end of its transaction."""
         return self.recovery.holds(envelope)
+
+    def _leads(self, op: AppendOp) -> int:
+        self.check()  # what waited until this WAL was over takes no ticks and no segment
+        return self.shards.plan(op)
 
     async def _submit(self, op: AppendOp) -> AppendResult:
         self.check()
