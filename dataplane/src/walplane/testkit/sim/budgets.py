@@ -52,8 +52,9 @@ def of_wal(wal: WAL) -> Iterator[str]:
     """What one log keeps."""
     kept, most = _kept(wal.buffer), wal.config.write_ahead_bytes
     largest = max(kept, default=0)
-    # An entry may be larger than the budget; what left is kept until there is enough of it.
-    if sum(kept) > most + most // 8 + 2 * largest:
+    # An entry may be larger than the budget; what left is kept until there is an eighth of it; and
+    # the log measures an entry before it is stamped.
+    if sum(kept) > most + most // 5 + 2 * largest:
         yield f"{wal.pchannel} keeps {sum(kept)} bytes for readers, of {most}"
     pending = sum(item.op.size for item in _pending(wal))
     if pending != wal.appender.bytes_pending:
