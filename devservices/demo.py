@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from devservices.demo_check import Found, compare, read_back
+from devservices.demo_check import Found, compare, read_back, read_segments
 from devservices.flights import DownloadError, flights_csv
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.client import CollectionInfo, StreamingClient
@@ -82,7 +82,11 @@ async def demo() -> int:
         await ingest_through_a_kill(server, info, table)
         found = await read_back(server.address, info, say)
         faults = await asyncio.to_thread(compare, found, table, KEY, SHARDS)
-        return verdict(found, faults)
+        async with StreamingClient.connect(server.address) as wal:
+            await wal.flush_collection(info.name)
+        stored = await read_segments(data / "segments", info, ROWS, say)
+        of_segments = await asyncio.to_thread(compare, stored, table, KEY, SHARDS)
+        return verdict(found, [*faults, *(f"segments: {fault}" for fault in of_segments)])
     finally:
         with suppress(TimeoutError):
             await server.stop()
@@ -153,7 +157,7 @@ def verdict(found: Found, faults: list[str]) -> int:
         return 1
     say(
         f"VERIFIED: {found.rows:,} rows in {found.messages:,} messages, each row exactly once and "
-        "as it was, each in its key's shard, ticks strictly growing"
+        "as it was, each in its key's shard, ticks strictly growing; Parquet files alike"
     )
     return 0
 

@@ -10,16 +10,21 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
 from devservices.flights import ROW_COLUMN
 from walplane.channel import shard_of
 from walplane.client import CollectionInfo, StreamingClient
 from walplane.message.registry import MessageType
+
+STORED_S = 30.0
+"""How long segments may take to come to their store once they are sealed."""
 
 
 @dataclass
@@ -71,6 +76,34 @@ async def _read_shard(wal: StreamingClient, vchannel: str, shard: int, found: Fo
     found.tables[shard] = pa.concat_tables(tables, promote_options="permissive")
 
 
+async def read_segments(
+    store: Path, info: CollectionInfo, rows: int, say: Callable[[str], None]
+) -> Found:
+    """What the segment store holds, read by pyarrow alone; waits for `rows`, within bounds."""
+    found = Found()
+    began = time.monotonic()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STORED_S):
+            while found.rows < rows:
+                await asyncio.sleep(0.1)
+                found = await asyncio.to_thread(_read_parquet, store, info)
+    seconds = time.monotonic() - began
+    say(f"flushed: {found.rows:,} rows in {found.messages} Parquet files after {seconds:.1f} s")
+    return found
+
+
+def _read_parquet(store: Path, info: CollectionInfo) -> Found:
+    found = Found()
+    for shard, vchannel in enumerate(info.vchannels):
+        files = sorted(store.glob(f"*/*/*/{vchannel}/*/*.parquet"))
+        found.messages += len(files)
+        tables = [pq.read_table(path, partitioning=None) for path in files]
+        if tables:
+            table = pa.concat_tables(tables, promote_options="permissive")
+            found.tables[shard] = table.drop_columns(["_tick", "_entry"])
+    return found
+
+
 def compare(found: Found, source: Path, key: str, shards: int) -> list[str]:
     """What differs from the source; empty when every row is there exactly once, as it was."""
     expected = pa_csv.read_csv(source)
@@ -80,6 +113,8 @@ def compare(found: Found, source: Path, key: str, shards: int) -> list[str]:
         strays = [value for value in keys if shard_of((value or "").encode(), shards) != shard]
         if strays:
             faults.append(f"shard {shard} holds rows of {len(strays)} keys of other shards")
+    if not found.tables:
+        return [*faults, "there is nothing at all"]
     rows = pa.concat_tables(found.tables.values(), promote_options="permissive")
     rows = rows.sort_by(ROW_COLUMN)
     numbers = rows[ROW_COLUMN].to_pylist()

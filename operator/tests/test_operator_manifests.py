@@ -166,6 +166,7 @@ def changed(change: dict[str, Any]) -> tuple[bool, bool]:
         ({"deletionPolicy": "Delete"}, (False, False)),
         ({"nodes": {"replicas": 3, "resources": {"limits": {"cpu": "1"}}}}, (True, False)),
         ({"podTemplate": {"priorityClass": "high"}}, (True, True)),
+        ({"segmentStore": {"url": "s3://bucket/demo"}}, (True, False)),
     ],
 )
 def test_a_change_restarts_what_it_must_and_nothing_else(
@@ -207,6 +208,24 @@ def test_overlays_reach_every_pod() -> None:
         assert (spread["topologyKey"], spread["maxSkew"]) == ("zone", 2)
         labels = template["metadata"]["labels"]
         assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("backend", [{}, embedded()["spec"]["backend"]])
+def test_nodes_learn_where_segments_go_and_nobody_else(backend: Object) -> None:
+    store = {"url": "s3://bucket/demo", "secretName": "keys", "retentionSeconds": 60}
+    raw = walcluster(nodes=1, segmentStore=store)
+    raw["spec"]["backend"] = backend or raw["spec"]["backend"]
+    node, *others = pods_of(build(raw))
+    env = environment(node)
+    assert env["WALPLANE_SEGMENT_STORE"]["value"] == "s3://bucket/demo"
+    assert env["WALPLANE_RETENTION_SECONDS"]["value"] == "60"
+    container = node["spec"]["containers"][0]
+    assert container["envFrom"][0] == {"secretRef": {"name": "keys"}}
+    told = "--segment-store=$(WALPLANE_SEGMENT_STORE)" in container["args"]
+    assert told == bool(backend), "the node's command reads the variable itself"
+    for other in others:
+        assert "WALPLANE_SEGMENT_STORE" not in environment(other)
+        assert len(other["spec"]["containers"][0]["envFrom"]) == 1
 
 
 def test_an_embedded_cluster_is_one_pod_with_a_volume() -> None:

@@ -1,4 +1,4 @@
-"""`walplane collection`: create, list, describe, drop. Layer: cli."""
+"""`walplane collection`: create, list, describe, flush, drop. Layer: cli."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ app = typer.Typer(
         "walplane collection create flights --shards 4",
         "walplane collection list -o json",
         "walplane collection describe flights",
+        "walplane collection flush flights",
         "walplane collection drop flights",
     ),
 )
@@ -95,6 +96,29 @@ def describe(
     async def command() -> None:
         async with StreamingClient.connect(settings.address) as wal:
             show_object(as_row(await wal.describe_collection(name)), output)
+
+    run(settings, command)
+
+
+@app.command("flush", epilog=examples("walplane collection flush flights"))
+def flush(
+    context: typer.Context,
+    name: NameArgument,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Seals what grows of a collection: its rows come to the segment store now."""
+    settings = settings_of(context, address, debug)
+
+    async def command() -> None:
+        async with StreamingClient.connect(settings.address) as wal:
+            flushed = await wal.flush_collection(name)
+            rows = [
+                {"vchannel": each, "message_id": str(at.message_id), "time_tick": at.time_tick}
+                for each, at in flushed.items()
+            ]
+            show_rows(rows, ("vchannel", "message_id", "time_tick"), output)
 
     run(settings, command)
 

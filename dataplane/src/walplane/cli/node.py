@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
-from walplane.cli.options import DebugOption, MetricsOption, examples, parse_address, settings_of
+from walplane.cli.options import (
+    RETENTION_S,
+    DebugOption,
+    MetricsOption,
+    RetentionOption,
+    SegmentStoreOption,
+    examples,
+    parse_address,
+    settings_of,
+)
 from walplane.cli.pods import (
     AdvertiseOption,
     BackendOption,
@@ -58,6 +67,8 @@ def node(
     ] = "0.0.0.0:7651",
     advertise: AdvertiseOption = None,
     lease_seconds: LeaseOption = 10.0,
+    segment_store: SegmentStoreOption = "",
+    retention_seconds: RetentionOption = RETENTION_S,
     grace_seconds: Annotated[
         float,
         typer.Option(
@@ -90,7 +101,9 @@ def node(
             listen=listen,
             advertise=advertised(listen, advertise),
         )
-        options = wiring.NodeOptions(who, backend, coord, grace_seconds, metrics)
+        options = wiring.NodeOptions(
+            who, backend, coord, grace_seconds, segment_store, retention_seconds, metrics
+        )
         await wiring.run_node(options, stop_on_signals())
 
     run(settings, main, logs=False)

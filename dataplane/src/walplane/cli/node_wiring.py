@@ -18,7 +18,9 @@ import structlog
 from walplane.backends.claims import ClaimedBackend, claimed
 from walplane.backends.interface import Backend
 from walplane.cli.metrics import serving_metrics
+from walplane.cli.options import RETENTION_S
 from walplane.cli.pods import Pod, backend_when_there, unless, within
+from walplane.cli.segment_wiring import segments_in
 from walplane.lease import contract
 from walplane.lease.authority import LeaseAuthority
 from walplane.lease.contract import PChannelLease
@@ -59,6 +61,8 @@ class NodeOptions:
         backend: URL of the backend.
         coord: host:port of the coordinator.
         grace_s: between SIGTERM and SIGKILL.
+        segment_store: URL or directory where segments go; empty = nowhere.
+        retention_s: how long what is stored there stays in the log as well.
         metrics: host:port where metrics are served; None: nowhere.
     """
 
@@ -66,6 +70,8 @@ class NodeOptions:
     backend: str
     coord: str
     grace_s: float
+    segment_store: str = ""
+    retention_s: float = RETENTION_S
     metrics: str | None = None
 
 
@@ -107,16 +113,19 @@ class _Process:
             *(store, pod.identity, pod.cluster, contract.NODE, pod.lease_s, runtime),
             lambda: node_report(self._node, self._follower, pod.advertise),
         )
+        wal = WALConfig(stall_limit_s=pod.lease_s / 2, retention_s=self._options.retention_s)
+        config = NodeConfig(wal=wal)
         self._node = StreamingNode(
             pod.identity.pod,
             self._backend,
             oracle,
             LeaseAuthority(store, pod.cluster, self._me),
             runtime,
-            NodeConfig(wal=WALConfig(stall_limit_s=pod.lease_s / 2)),
+            config,
             on_channel_lost=lambda *what: self._follower.lost(*what),
             may_tick_idle=lambda: self._session.live,
             memory=memory_share,
+            segments=segments_in(self._options.segment_store, config),
         )
         taken.push_async_callback(self._node.close)
         self._follower = Follower(

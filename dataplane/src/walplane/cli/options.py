@@ -73,6 +73,25 @@ GlobalAddressOption = Annotated[
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Print a stack trace when something fails.")
 ]
+SegmentStoreOption = Annotated[
+    str,
+    typer.Option(
+        envvar="WALPLANE_SEGMENT_STORE",
+        metavar="URL",
+        help="Where sealed segments go: s3://BUCKET/PREFIX, gs://, az://, or a directory that all "
+        "nodes share. Without one, data stays in the log, which then only grows.",
+    ),
+]
+RETENTION_S = 259_200.0
+RetentionOption = Annotated[
+    float,
+    typer.Option(
+        "--retention-seconds",
+        envvar="WALPLANE_RETENTION_SECONDS",
+        min=0,
+        help="How long what is stored as segments stays in the log as well, for readers.",
+    ),
+]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")]
 
 

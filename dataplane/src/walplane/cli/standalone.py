@@ -14,8 +14,10 @@ import typer
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
+    RETENTION_S,
     DebugOption,
     MetricsOption,
+    RetentionOption,
     examples,
     parse_address,
     settings_of,
@@ -26,6 +28,7 @@ EXAMPLES = examples(
     "walplane standalone --data ./data",
     "walplane standalone --data ./data --listen 127.0.0.1:7650 --pchannels 16",
     "walplane standalone --data ./data --backend pulsar://127.0.0.1:6650",
+    "walplane standalone --data ./data --segment-store s3://bucket/segments",
 )
 _WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by default
 
@@ -47,6 +50,15 @@ def standalone(
             help="What stores the log: rocksdb (embedded, below --data) or pulsar://HOST:PORT.",
         ),
     ] = "rocksdb",
+    segment_store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL|none",
+            help="Where sealed segments go: below --data if not given, or s3://BUCKET/PREFIX, "
+            "gs://, az://; with none, they stay in the log, which then only grows.",
+        ),
+    ] = None,
+    retention_seconds: RetentionOption = RETENTION_S,
     prefix: Annotated[
         str, typer.Option(help="Of the PChannels' names; a log is found by it again.")
     ] = "wal",
@@ -81,6 +93,8 @@ def standalone(
             pchannels=pchannels,
             prefix=prefix,
             backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
+            segment_store=_store(segment_store, data),
+            retention_s=retention_seconds,
             metrics=metrics,
         )
         ready = functools.partial(_ready, began)
@@ -100,6 +114,12 @@ def _stop_on_signals() -> asyncio.Event:
 def _ready(began: float, address: str, pchannels: int) -> None:
     seconds = time.monotonic() - began
     print(f"ready at {address}: {pchannels} PChannels served after {seconds:.1f} s", flush=True)
+
+
+def _store(where: str | None, data: Path) -> str:
+    if where is None:
+        return str(data / "segments")
+    return "" if where == "none" else where
 
 
 def _reachable(listen: str) -> str:

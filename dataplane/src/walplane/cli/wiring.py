@@ -26,8 +26,11 @@ from walplane.channel import pchannel_of
 from walplane.cli import failpoints
 from walplane.cli.errors import CommandError
 from walplane.cli.metrics import serving_metrics
+from walplane.cli.options import RETENTION_S
+from walplane.cli.segment_wiring import segments_in
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.metrics import CoordCollector
+from walplane.node.config import NodeConfig
 from walplane.node.memory import memory_share
 from walplane.node.metrics import NodeCollector
 from walplane.node.server import AddToServer, RpcServer, start_server
@@ -36,6 +39,7 @@ from walplane.node.streaming_node import StreamingNode
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, log_pb2
 from walplane.runtime import Runtime
+from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +60,8 @@ class StandaloneOptions:
         pchannels: how many; None = as many as there are, or the default for a new cluster.
         prefix: of the PChannels' names.
         backend: URL of the backend.
+        segment_store: URL or directory where segments go; empty = nowhere.
+        retention_s: how long what is stored there stays in the log as well.
         metrics: host:port where metrics are served; None: nowhere.
     """
 
@@ -65,6 +71,8 @@ class StandaloneOptions:
     pchannels: int | None
     prefix: str
     backend: str
+    segment_store: str = ""
+    retention_s: float = RETENTION_S
     metrics: str | None = None
 
 
@@ -136,7 +144,7 @@ async def _start(
     coord = await taken.enter_async_context(
         Coord.open(backend, options.prefix, runtime, pchannel_count=options.pchannels)
     )
-    node = _node(backend, coord, runtime)
+    node = _node(options, backend, coord, runtime)
     taken.push_async_callback(node.close)
     server = await _listen(options.listen, coord, node)
     taken.push_async_callback(server.stop, _GRACE_S)
@@ -148,15 +156,20 @@ async def _start(
     return coord, own, server
 
 
-def _node(backend: Backend, coord: Coord, runtime: Runtime) -> StreamingNode:
+def _node(
+    options: StandaloneOptions, backend: Backend, coord: Coord, runtime: Runtime
+) -> StreamingNode:
+    config = NodeConfig(wal=WALConfig(retention_s=options.retention_s))
     return StreamingNode(
         f"standalone-{runtime.new_id(4).hex()}",
         backend,
         coord.oracle,
         coord.channels,
         runtime,
+        config,
         on_channel_lost=coord.channels.report_stopped,
         memory=memory_share,
+        segments=segments_in(options.segment_store, config),
     )
 
 

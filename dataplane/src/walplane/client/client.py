@@ -31,7 +31,7 @@ from walplane.client.results import (
 from walplane.client.transport import LocalNodes, Transport
 from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
 from walplane.client.txn_retry import run_txn
-from walplane.message.builder import MutableMessage
+from walplane.message.builder import MutableMessage, manual_flush
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.channel import Connect
@@ -348,6 +348,20 @@ class StreamingClient:
     async def drop_collection(self, name: str) -> int:
         """Drops a collection; returns its id."""
         return await self._catalog.drop(name)
+
+    async def flush_collection(self, name: str) -> dict[str, AppendResult]:
+        """Seals the growing segments of a collection; by VChannel, the flush's place in its log.
+
+        What was acknowledged before is sealed when this returns, and comes to the segment store
+        soon after, where there is one.
+
+        Raises:
+            WalError: INVALID_ARGUMENT when there is none of that name; else as `append`.
+        """
+        info = await self._catalog.describe(name)
+        flushes = (manual_flush(each, info.collection_id) for each in info.vchannels)
+        results = await asyncio.gather(*(self.append(each) for each in flushes))
+        return dict(zip(info.vchannels, results, strict=True))
 
     async def list_collections(self) -> list[CollectionInfo]:
         """All collections."""

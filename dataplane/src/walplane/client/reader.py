@@ -17,7 +17,6 @@ from typing import Any
 import structlog
 from opentelemetry.trace import Span, SpanKind
 
-from walplane.client.assembly import TxnAssembler
 from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.transport import ConsumeStream, Delivery, Transport
@@ -29,6 +28,7 @@ from walplane.message.view import Batch, ImmutableMessage
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.tracing import Attributes, Tracing, end
 from walplane.wal.ports import LogEntry
+from walplane.wal.scan.assembly import TxnAssembler
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 _log = structlog.get_logger(__name__)

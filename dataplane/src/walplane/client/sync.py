@@ -146,6 +146,10 @@ class SyncStreamingClient:
         """As `StreamingClient.drop_collection`."""
         return self._wait(self._connected.drop_collection(name))
 
+    def flush_collection(self, name: str) -> dict[str, AppendResult]:
+        """As `StreamingClient.flush_collection`."""
+        return self._wait(self._connected.flush_collection(name))
+
     def list_collections(self) -> list[CollectionInfo]:
         """As `StreamingClient.list_collections`."""
         return self._wait(self._connected.list_collections())

@@ -225,6 +225,12 @@ def delete(
     )
 
 
+def manual_flush(vchannel: str, collection_id: int = 0) -> MutableMessage:
+    """Seals whatever grows on one VChannel."""
+    header = headers_pb2.ManualFlushHeader()
+    return MutableMessage(MessageType.MANUAL_FLUSH, vchannel, header, collection_id=collection_id)
+
+
 def broadcast(
     type: MessageType,
     header: Message,

@@ -32,6 +32,8 @@ class NodeConfig(BaseModel):
     """A reader that takes nothing for this long while others wait has to come again."""
     write_ahead_bytes: PositiveInt = 512 << 20
     """Entries in memory for tailing readers, of all PChannels; each has a limit of its own too."""
+    segment_bytes: PositiveInt = 256 << 20
+    """Rows that wait for their segment to be sealed; above it they are stored before."""
     drain_timeout_s: PositiveFloat = 5.0
     """How long a stream that ends waits for the answers to its appends."""
 

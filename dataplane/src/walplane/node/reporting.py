@@ -57,6 +57,8 @@ def _measured(wal: WAL, said: ChannelReport) -> ChannelReport:
         checkpoint=status.checkpoint_tick,
         vchannels=status.vchannels,
     )
+    if status.condition:
+        return replace(report, reason=status.condition, last_error=status.last_error)
     if status.state != "reopening":
         return report
     return replace(

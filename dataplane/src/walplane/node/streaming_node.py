@@ -26,6 +26,7 @@ from walplane.tracing import Tracing
 from walplane.wal.meter import Meters
 from walplane.wal.ownership import WALDeps, always
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.recovery.segments.storing import SegmentDeps
 from walplane.wal.scan.buffer import WriteAheadMemory
 from walplane.wal.shard.growth import NodeGrowth, no_memory_limit
 from walplane.wal.status import WALStatus
@@ -82,6 +83,7 @@ class StreamingNode:
         may_tick_idle: whether nobody can have taken this process for dead yet.
         tracing: makes spans; by default where the process' own go.
         memory: the share of its memory that this process uses.
+        segments: where segment data goes; None = nowhere.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class StreamingNode:
         may_tick_idle: Callable[[], bool] = always,
         tracing: Tracing | None = None,
         memory: Callable[[], float] = no_memory_limit,
+        segments: SegmentDeps | None = None,
     ) -> None:
         """Holds nothing yet."""
         self.node_id = node_id
@@ -114,6 +117,7 @@ class StreamingNode:
             meters=self.meters,
             tracing=tracing or Tracing(),
             growth=growth,
+            segments=segments,
         )
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost

@@ -13,6 +13,7 @@ from walplane.runtime import Runtime
 from walplane.wal.config import WALConfig
 from walplane.wal.ownership import WALDeps
 from walplane.wal.ports import TickBatch
+from walplane.wal.recovery.segments.storing import SegmentDeps
 from walplane.wal.timetick.reserve import TickReserve
 from walplane.wal.wal import WAL
 
@@ -78,14 +79,19 @@ class TestNode:
     __test__ = False
 
     def __init__(
-        self, backend: Backend, oracle: TestOracle, authority: TestAuthority, runtime: Runtime
+        self,
+        backend: Backend,
+        oracle: TestOracle,
+        authority: TestAuthority,
+        runtime: Runtime,
+        segments: SegmentDeps | None = None,
     ) -> None:
         """A node on `backend`."""
         self.held: dict[str, int] = {}
         self.lost: set[str] = set()
         self.authority = authority
         self.reserve = TickReserve(oracle, runtime, lambda: self.held, self.lost.update)
-        self.deps = WALDeps(backend, self.reserve, oracle, authority, runtime)
+        self.deps = WALDeps(backend, self.reserve, oracle, authority, runtime, segments=segments)
 
     async def open(self, pchannel: str, term: int, config: WALConfig | None = None) -> WAL:
         """Grants `term` and opens the log under it."""

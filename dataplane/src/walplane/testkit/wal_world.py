@@ -17,6 +17,7 @@ from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.segments.storing import SegmentDeps
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
 
@@ -99,18 +100,24 @@ async def read_all(wal: WAL, start: ScanStart = EARLIEST, vchannel: str = "") ->
 
 
 class World:
-    """A backend that survives its nodes, one oracle, one authority."""
+    """A backend that survives its nodes, one oracle, one authority.
+
+    Attributes:
+        segments: what the next owners store segments with; None = they store none.
+    """
 
     def __init__(self, backend: FaultyBackend) -> None:
         """Nobody owns anything on `backend` yet."""
         self.backend = backend
         self.oracle = TestOracle()
         self.authority = TestAuthority()
+        self.segments: SegmentDeps | None = None
         self.opened: list[tuple[TestNode, WAL]] = []
 
     async def open(self, term: int, config: WALConfig | None = None, channel: str = CH) -> WAL:
         """A new owner of `channel`, under `term`; the VChannels of `CH` are there."""
-        node = TestNode(self.backend, self.oracle, self.authority, Runtime.system())
+        outside = (self.backend, self.oracle, self.authority, Runtime.system())
+        node = TestNode(*outside, self.segments)
         wal = await node.open(channel, term, config or WALConfig(idle_tick_s=0.02))
         self.opened.append((node, wal))
         if channel == CH:

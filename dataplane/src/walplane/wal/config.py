@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from walplane.wal.shard.config import ShardConfig
 
@@ -35,6 +35,8 @@ class WALConfig(BaseModel):
     checkpoint_s: PositiveFloat = 10.0
     checkpoint_bytes: PositiveInt = 64 << 20
     """A checkpoint is written after this long or this much, whichever comes first."""
+    retention_s: NonNegativeFloat = 259_200.0
+    """How long what is stored as segments stays in the log as well, for readers; three days."""
     close_timeout_s: PositiveFloat = 10.0
     producer_results: PositiveInt = 256
     """Results kept per producer and VChannel: how far back a repeat is answered."""

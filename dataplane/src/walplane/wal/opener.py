@@ -152,13 +152,20 @@ class _Replay:
     async def run(self, begin: Beginning, meta: MetaLog, sender: FrameSender) -> OpenedLog:
         record_id, self._last_confirmed = begin
         start = EARLIEST if record_id is None else Start(StartAt.FROM, record_id)
-        scanner = await self._session.open_scanner(self._opening.pchannel, start)
+        try:
+            scanner = await self._session.open_scanner(self._opening.pchannel, start)
+        except WalError as error:
+            if error.code is ErrorCode.DATA_TRUNCATED:
+                raise self._lost(record_id) from error
+            raise
         try:
             frames = FrameFilter(self._opening.pchannel)
             while True:
                 for record in await scanner.read():
                     where = f"{record.record_id} of {self._opening.pchannel}"
                     content = codec.decode_frame(record.data, where)
+                    if record_id is None and not frames.key.term and content.number:
+                        raise self._lost(None)
                     if frames.admit(content) and self._take(record.record_id, content):
                         return OpenedLog(
                             session=self._session,
@@ -172,6 +179,17 @@ class _Replay:
                         )
         finally:
             await scanner.close()
+
+    def _lost(self, record_id: RecordID | None) -> WalError:
+        """The log does not reach back to where a replay must begin."""
+        needed = "its beginning, since there is no checkpoint"
+        if record_id is not None:
+            needed = f"record {record_id}, where the checkpoint says that replay begins"
+        return WalError(
+            ErrorCode.DATA_TRUNCATED,
+            f"data of {self._opening.pchannel} is lost: its log no longer holds {needed}. Restore "
+            "the topic and its meta topic from a backup, and let the backend expire no records",
+        )
 
     def _take(self, record_id: RecordID, content: log_pb2.FrameContent) -> bool:
         key = OpenKey(content.term, content.open_number)

@@ -22,6 +22,7 @@ from walplane.wal.metalog import MetaState
 from walplane.wal.meter import Meters
 from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
+from walplane.wal.recovery.segments.storing import SegmentDeps
 from walplane.wal.scan.buffer import WriteAheadMemory
 from walplane.wal.shard.config import GrowthConfig
 from walplane.wal.shard.growth import NodeGrowth
@@ -52,6 +53,7 @@ class WALDeps:
         meters: count what the logs do.
         tracing: makes the spans of appends.
         growth: how much grows on this node; shared by its WALs.
+        segments: where segment data goes; None = nowhere, and then no data topic is ever cut off.
     """
 
     backend: Backend
@@ -64,6 +66,7 @@ class WALDeps:
     meters: Meters = field(default_factory=Meters)
     tracing: Tracing = field(default_factory=Tracing)
     growth: NodeGrowth = field(default_factory=lambda: NodeGrowth(GrowthConfig()))
+    segments: SegmentDeps | None = None
 
 
 class Ownership:

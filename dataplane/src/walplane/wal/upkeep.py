@@ -90,7 +90,7 @@ class Upkeep:
             self._wal.check()
         if self._owed and (written := self._send_time_tick()) is not None:
             await written
-        if self._bytes:
+        if self._bytes and self._wal.recovery.poison is None:
             await self._wal.checkpoint(truncate=False)
 
     def _watch_acknowledgements(self) -> None:
@@ -122,7 +122,11 @@ class Upkeep:
         config = self._wal.config
         due = self._now() - self._checkpointed > config.checkpoint_s
         busy = self._saving is not None and not self._saving.done()
-        if self._bytes and not busy and (due or self._bytes > config.checkpoint_bytes):
+        news = self._bytes or self._wal.recovery.segments.changed
+        quarantined = self._wal.recovery.poison is not None
+        if busy or quarantined or not news:
+            return
+        if due or self._bytes > config.checkpoint_bytes:
             self._bytes = 0
             self._checkpointed = self._now()
             self._saving = self._wal.start_vital(self._save())

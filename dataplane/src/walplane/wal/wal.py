@@ -30,7 +30,9 @@ from walplane.wal.metalog import MetaState
 from walplane.wal.opener import Beginning, OpenedLog
 from walplane.wal.ownership import Ownership, WALDeps
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.state import RecoveryState
+from walplane.wal.recovery.segments.flusher import SegmentFlusher
+from walplane.wal.recovery.state import RecoveryState, checkpoint_at
+from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.reopening import requeue, settle_known, ticks_for
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
@@ -54,6 +56,7 @@ class WAL:
         buffer: confirmed entries for tailing readers.
         meter: counts what this log and its other owners in this process do.
         moved: notified whenever the watermark moved.
+        written: the same, but not when an idle watermark moves by itself.
         recovery: what replay rebuilt and appends keep up to date.
         shards: which segment an Insert goes to, and which are to be sealed.
     """
@@ -66,6 +69,7 @@ class WAL:
         self.meter = deps.meters.of(pchannel)
         self.recovery = RecoveryState(config)
         self.moved = Signal()
+        self.written = Signal(self.moved)
         self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
         self.state = "opening"
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes, deps.write_ahead)
@@ -76,6 +80,8 @@ class WAL:
         self._reader_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
+        self._truncation = Truncation(pchannel, self.recovery.segments, config.retention_s)
+        self._flusher = deps.segments and SegmentFlusher(self, deps.segments)
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
@@ -115,6 +121,8 @@ class WAL:
         # The fresh tick lies above all that the reserve holds: it is filled before it is needed.
         deps.reserve.take(1, opened.barrier_tick)
         wal.start_vital(wal._upkeep.run())
+        if wal._flusher:
+            wal._start(wal._flusher.run())
         return wal
 
     # --- appends -----------------------------------------------------------------------------
@@ -161,6 +169,7 @@ class WAL:
             raise WalError(
                 ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is being closed here: ask discovery for it"
             )
+        self.recovery.check()
         op = append_op(entry)
         op.since = self._deps.runtime.monotonic()
         if op.stored > self.max_entry_bytes:
@@ -213,7 +222,7 @@ class WAL:
 
     def expire_transactions(self) -> None:
         """Rolls back what was not heard of for its keepalive, by the node's own ticks."""
-        if not self.recovery.txns.open:
+        if not self.recovery.txns.open or self.recovery.poison is not None:
             return
         # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
@@ -222,7 +231,8 @@ class WAL:
 
     def seal_segments(self) -> None:
         """Seals what a policy says; cheap while there is nothing to seal."""
-        self.shards.seal_due(self.submit_own)
+        if self.recovery.poison is None:
+            self.shards.seal_due(self.submit_own)
 
     def check(self) -> None:
         """Raises what ended this WAL, if it is over."""
@@ -310,15 +320,14 @@ class WAL:
         Raises:
             WalError: it is not known to be saved; `meta_failure` tells whether it ever can be.
         """
-        acks = self._acks
-        checkpoint = log_pb2.WALCheckpoint(
-            time_tick=acks.watermark, term=self.term, open_number=self.open_number
-        )
-        if acks.last_confirmed is not None:
-            checkpoint.last_confirmed.CopyFrom(acks.last_confirmed.to_proto())
+        confirmed = self._acks.last_confirmed
+        checkpoint = checkpoint_at(self._acks.watermark, confirmed, self._ownership.key)
         parts = self.recovery.snapshot(checkpoint)
+        stored = self.recovery.segments.position.last_confirmed
         await self._opened.meta.snapshot(parts, truncate=truncate)
         self.recovery.saved(checkpoint)
+        if truncate and self._flusher is not None:
+            await self._truncation.after(self._opened.session, checkpoint, stored)
 
     async def close(self) -> None:
         """Takes no more appends, waits for those in flight, saves a checkpoint, lets go of all.
@@ -359,12 +368,12 @@ class WAL:
             self.meter,
             self._upkeep.stalled,
             self._written,
-            self.moved.notify,
+            self.written.notify,
             self.distrust,
         )
         if self.state != "closing":
             self.state = "serving"
-        self.moved.notify()
+        self.written.notify()
         _log.info(
             "opened",
             pchannel=self.pchannel,
@@ -453,7 +462,7 @@ class WAL:
         why = reason.message if reason is not None else "it is closed here; ask discovery"
         for pending in [item for frame in flying for item in frame.entries] + queued:
             refuse(pending, WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}"))
-        self.moved.notify()
+        self.written.notify()
 
     async def _release(self) -> None:
         current = asyncio.current_task()

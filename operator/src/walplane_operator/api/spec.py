@@ -50,6 +50,14 @@ class BackendSpec(_Model):
     embedded: EmbeddedSpec | None = None
 
 
+class SegmentStoreSpec(_Model):
+    """`spec.segmentStore`."""
+
+    url: str
+    secret_name: str | None = None
+    retention_seconds: int = 259_200
+
+
 class PChannelsSpec(_Model):
     """`spec.pchannels`."""
 
@@ -96,6 +104,7 @@ class WALClusterSpec(_Model):
     image: str | None = None
     paused: bool = False
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    segment_store: SegmentStoreSpec | None = None
     pchannels: PChannelsSpec = Field(default_factory=PChannelsSpec)
     nodes: NodesSpec = Field(default_factory=NodesSpec)
     coord: CoordSpec = Field(default_factory=CoordSpec)

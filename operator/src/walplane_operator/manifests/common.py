@@ -75,6 +75,7 @@ class Container:
         env: beyond what every container has.
         resources: requests and limits.
         mounts: volume mounts beyond `/tmp`.
+        secret: whose keys become environment variables, if one shall.
     """
 
     component: str
@@ -83,6 +84,7 @@ class Container:
     env: list[Object] = field(default_factory=list)
     resources: Object = field(default_factory=dict)
     mounts: list[Object] = field(default_factory=list)
+    secret: str | None = None
 
 
 def pod_template(
@@ -133,13 +135,19 @@ def _container(cluster: WALCluster, image: str, container: Container) -> Object:
         "imagePullPolicy": "IfNotPresent",
         "args": container.args,
         "env": [*_pod_environment(), _METRICS, *container.env],
-        "envFrom": [{"configMapRef": {"name": names.config_map(cluster.name)}}],
+        "envFrom": _sources(cluster, container),
         "ports": [_port("grpc", container.port), _port("metrics", names.METRICS_PORT)],
         "resources": container.resources,
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *container.mounts],  # noqa: S108
         **_probes(container.port, cluster.spec.lease.duration_seconds),
     }
+
+
+def _sources(cluster: WALCluster, container: Container) -> list[Object]:
+    """The secret comes first: what the operator says wins."""
+    secret = [{"secretRef": {"name": container.secret}}] if container.secret else []
+    return [*secret, {"configMapRef": {"name": names.config_map(cluster.name)}}]
 
 
 def _port(name: str, number: int) -> Object:

@@ -98,6 +98,7 @@ def _node_template(cluster: WALCluster, image: str) -> Object:
             "--log-format=json",
         ],
         resources=cluster.spec.nodes.resources,
+        **_segments(cluster),
     )
     account = names.node_set(cluster.name)
     return pod_template(cluster, image, container, environment(cluster), account)
@@ -114,12 +115,26 @@ def _embedded_template(cluster: WALCluster, image: str) -> Object:
             f"--pchannels={cluster.spec.pchannels.count}",
             f"--listen=0.0.0.0:{names.COORD_PORT}",
             f"--advertise={endpoint(cluster)}",
+            *(["--segment-store=$(WALPLANE_SEGMENT_STORE)"] if cluster.spec.segment_store else []),
             "--log-format=json",
         ],
         resources=cluster.spec.nodes.resources,
         mounts=[{"name": "data", "mountPath": DATA_DIRECTORY}],
+        **_segments(cluster),
     )
     return pod_template(cluster, image, container, environment(cluster), "")
+
+
+def _segments(cluster: WALCluster) -> Object:
+    """What a container needs of the segment store; told to nodes alone."""
+    store = cluster.spec.segment_store
+    if store is None:
+        return {}
+    env = [
+        {"name": "WALPLANE_SEGMENT_STORE", "value": store.url},
+        {"name": "WALPLANE_RETENTION_SECONDS", "value": str(store.retention_seconds)},
+    ]
+    return {"env": env, "secret": store.secret_name}
 
 
 def _volume_claim(cluster: WALCluster) -> Object:

@@ -14,6 +14,7 @@ from walplane_operator.plan.observed import Observed
 from walplane_operator.plan.workload import Progress
 
 _ROLE = "PRIMARY"
+_HELD_UP = {"Quarantined", "SegmentsWait"}  # they serve, and their logs only grow
 _REPEATED = 2
 """A PChannel that failed this often needs a look."""
 
@@ -160,6 +161,9 @@ def _degraded(sight: Sight) -> Condition:
     backend = _backend(sight)
     if backend.status == "False":
         return Condition("Degraded", "True", backend.reason, backend.message)
+    held_up = _named(sight, lambda status: status.get("reason") in _HELD_UP)
+    if held_up:
+        return Condition("Degraded", "True", "ChannelsHeldUp", held_up)
     failing = _named(sight, lambda status: status.get("attempts", 0) >= _REPEATED)
     if failing:
         return Condition("Degraded", "True", "ChannelsUnavailable", failing)

@@ -34,6 +34,12 @@ class TxnEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TXN_END_ROLLED_BACK: _ClassVar[TxnEnd]
     TXN_END_EXPIRED: _ClassVar[TxnEnd]
     TXN_END_FORCED: _ClassVar[TxnEnd]
+
+class StreamKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STREAM_KIND_SEGMENT: _ClassVar[StreamKind]
+    STREAM_KIND_UNASSIGNED: _ClassVar[StreamKind]
+    STREAM_KIND_DELETES: _ClassVar[StreamKind]
 PAYLOAD_FORMAT_RAW: PayloadFormat
 PAYLOAD_FORMAT_ARROW_STREAM: PayloadFormat
 TXN_KIND_NONE: TxnKind
@@ -50,6 +56,9 @@ TXN_END_COMMITTED: TxnEnd
 TXN_END_ROLLED_BACK: TxnEnd
 TXN_END_EXPIRED: TxnEnd
 TXN_END_FORCED: TxnEnd
+STREAM_KIND_SEGMENT: StreamKind
+STREAM_KIND_UNASSIGNED: StreamKind
+STREAM_KIND_DELETES: StreamKind
 
 class MessageID(_message.Message):
     __slots__ = ("backend", "record", "entry_index", "message_index")
@@ -368,3 +377,57 @@ class KeyedResults(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[KeyedResult]
     def __init__(self, results: _Optional[_Iterable[_Union[KeyedResult, _Mapping]]] = ...) -> None: ...
+
+class SegmentPart(_message.Message):
+    __slots__ = ("path", "first_tick", "last_tick", "rows", "bytes", "crc32c")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TICK_FIELD_NUMBER: _ClassVar[int]
+    LAST_TICK_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    first_tick: int
+    last_tick: int
+    rows: int
+    bytes: int
+    crc32c: int
+    def __init__(self, path: _Optional[str] = ..., first_tick: _Optional[int] = ..., last_tick: _Optional[int] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ..., crc32c: _Optional[int] = ...) -> None: ...
+
+class StoredStream(_message.Message):
+    __slots__ = ("vchannel", "collection_id", "partition_id", "segment_id", "kind", "through_tick", "parts", "sealed_tick")
+    VCHANNEL_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_ID_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_TICK_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    SEALED_TICK_FIELD_NUMBER: _ClassVar[int]
+    vchannel: str
+    collection_id: int
+    partition_id: int
+    segment_id: int
+    kind: StreamKind
+    through_tick: int
+    parts: _containers.RepeatedCompositeFieldContainer[SegmentPart]
+    sealed_tick: int
+    def __init__(self, vchannel: _Optional[str] = ..., collection_id: _Optional[int] = ..., partition_id: _Optional[int] = ..., segment_id: _Optional[int] = ..., kind: _Optional[_Union[StreamKind, str]] = ..., through_tick: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[SegmentPart, _Mapping]]] = ..., sealed_tick: _Optional[int] = ...) -> None: ...
+
+class SafePosition(_message.Message):
+    __slots__ = ("message_id", "time_tick")
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_TICK_FIELD_NUMBER: _ClassVar[int]
+    message_id: MessageID
+    time_tick: int
+    def __init__(self, message_id: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ...) -> None: ...
+
+class FlusherState(_message.Message):
+    __slots__ = ("position", "streams", "safe")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    SAFE_FIELD_NUMBER: _ClassVar[int]
+    position: ResumeToken
+    streams: _containers.RepeatedCompositeFieldContainer[StoredStream]
+    safe: _containers.RepeatedCompositeFieldContainer[SafePosition]
+    def __init__(self, position: _Optional[_Union[ResumeToken, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[StoredStream, _Mapping]]] = ..., safe: _Optional[_Iterable[_Union[SafePosition, _Mapping]]] = ...) -> None: ...

@@ -8,22 +8,36 @@ LastConfirmed. Layer: wal.
 
 from __future__ import annotations
 
+import traceback
+
+import structlog
+
 from walplane.message.ids import MessageID
 from walplane.message.txn import txn_of
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.config import WALConfig
+from walplane.wal.frames import OpenKey
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.keyed import KeyedResults, key_of
+from walplane.wal.recovery.segments.table import SegmentTable
 from walplane.wal.recovery.windows import ProducerWindows
 from walplane.wal.shard.table import ShardTable
 from walplane.wal.txn.table import TxnTable
+
+_log = structlog.get_logger(__name__)
 
 _CHECKPOINT = "checkpoint"
 
 
 class RecoveryState:
-    """The components of one PChannel and the checkpoint they were last saved with."""
+    """The components of one PChannel and the checkpoint they were last saved with.
+
+    Attributes:
+        poison: an entry that could not be taken in, if there was one. From it on nothing is known:
+            the checkpoint stays where it is, and nothing may be appended that depends on it.
+    """
 
     def __init__(self, config: WALConfig) -> None:
         """Empty: replay would begin at the earliest record."""
@@ -33,14 +47,26 @@ class RecoveryState:
         )
         self.shards = ShardTable(config.shard.kept_segments)
         self.txns = TxnTable(config.txn_results, config.producer_results)
+        self.segments = SegmentTable()
         self.checkpoint_id: MessageID | None = None
         self.checkpoint_tick = 0
+        self.poison: WalError | None = None
 
     def observe(self, log_entry: LogEntry) -> None:
         """Learns of a written entry, in log order; one the checkpoint covers changes nothing.
 
         Open transactions are no part of the checkpoint: they are found again from their Begins on.
+        An entry that cannot be taken in poisons the log, and ends no process.
         """
+        if self.poison is not None:
+            return
+        try:
+            self._observe(log_entry)
+        except Exception as error:
+            self.poison = _poison(log_entry, error)
+            _log.error("quarantined", reason=self.poison.message, trace=traceback.format_exc())
+
+    def _observe(self, log_entry: LogEntry) -> None:
         self.txns.observe(log_entry)
         self.shards.observe(log_entry)  # knows by itself what each VChannel holds already
         if log_entry.last_tick > self.checkpoint_tick:
@@ -61,12 +87,18 @@ class RecoveryState:
         key = (producer.producer_id, envelope.vchannel)
         return envelope.HasField("producer") and producer.number < self.windows.expected(key)
 
+    def check(self) -> None:
+        """Raises what poisoned the log, if something did."""
+        if self.poison is not None:
+            raise self.poison
+
     def load(self, meta: MetaState) -> None:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
         self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
         self.shards.load(meta.snapshot.get(ShardTable.component, ()))
         self.txns.load(meta.snapshot.get(TxnTable.component, ()))
+        self.segments.load(meta.snapshot.get(SegmentTable.component, ()))
         for data in meta.snapshot.get(_CHECKPOINT, ()):
             checkpoint = log_pb2.WALCheckpoint.FromString(data)
             self.checkpoint_tick = checkpoint.time_tick
@@ -74,12 +106,18 @@ class RecoveryState:
                 self.checkpoint_id = MessageID.from_proto(checkpoint.last_confirmed)
 
     def snapshot(self, checkpoint: log_pb2.WALCheckpoint) -> dict[str, list[bytes]]:
-        """Components first, the checkpoint last: it must never be ahead of them."""
+        """Components first, the checkpoint last: it must never be ahead of them.
+
+        Raises:
+            WalError: UNRECOVERABLE when an entry poisoned the log.
+        """
+        self.check()
         return {
             ProducerWindows.component: self.windows.save(),
             KeyedResults.component: self.keyed.save(),
             ShardTable.component: self.shards.save(),
             TxnTable.component: self.txns.save(),
+            SegmentTable.component: self.segments.save(),
             _CHECKPOINT: [checkpoint.SerializeToString()],
         }
 
@@ -88,3 +126,21 @@ class RecoveryState:
         self.checkpoint_tick = checkpoint.time_tick
         if checkpoint.HasField("last_confirmed"):
             self.checkpoint_id = MessageID.from_proto(checkpoint.last_confirmed)
+
+
+def checkpoint_at(tick: int, confirmed: MessageID | None, key: OpenKey) -> log_pb2.WALCheckpoint:
+    """The checkpoint at watermark `tick`, by the owner of `key`."""
+    checkpoint = log_pb2.WALCheckpoint(time_tick=tick, term=key.term, open_number=key.open_number)
+    if confirmed is not None:
+        checkpoint.last_confirmed.CopyFrom(confirmed.to_proto())
+    return checkpoint
+
+
+def _poison(log_entry: LogEntry, error: Exception) -> WalError:
+    envelope = log_entry.entry.envelope
+    return WalError(
+        ErrorCode.UNRECOVERABLE,
+        f"the entry at {log_entry.message_id} (type {envelope.type}, tick {log_entry.first_tick}) "
+        f"cannot be taken in: {error!r}. Its log can be read, but not appended to, and keeps its "
+        "checkpoint; upgrade walplane, or report this with the entry",
+    )

@@ -19,8 +19,9 @@ _KEPT_SHARE = 8  # entries that left are let go when they hold an eighth of what
 class Signal:
     """Wakes whoever waits; costs nothing while nobody does."""
 
-    def __init__(self) -> None:
-        """Nobody waits."""
+    def __init__(self, wider: Signal | None = None) -> None:
+        """Nobody waits; `wider` is notified with this one."""
+        self._wider = wider
         self._waiting: asyncio.Future[None] | None = None
 
     @property
@@ -30,6 +31,8 @@ class Signal:
 
     def notify(self) -> None:
         """Wakes all who wait now."""
+        if self._wider is not None:
+            self._wider.notify()
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.done():
             waiting.set_result(None)

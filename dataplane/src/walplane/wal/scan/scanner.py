@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
-from walplane.backends.interface import EARLIEST, RecordScanner, Start, StartAt
+from walplane.backends.interface import EARLIEST, Record, RecordScanner, Start, StartAt
 from walplane.message.codec import decode_frame
 from walplane.message.ids import MessageID, RecordID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
@@ -231,11 +231,16 @@ class _CatchUp:
         reorder: ReorderBuffer,
         first: MessageID | None,
         since: OpenKey,
+        *,
+        earliest: bool,
     ) -> None:
         self.scanner = scanner
         self.reorder = reorder
         self.past_parts = not reorder.parts
         self._read_to: RecordID = ()
+        # Nothing was confirmed yet when the token was taken: it needs the log's very beginning.
+        self._resumes = earliest and reorder.released > 0
+        self._earliest = earliest
         self._frames = FrameFilter(topic)
         self._since = since
         self._start = reorder.released
@@ -256,7 +261,8 @@ class _CatchUp:
         elif first is not None:
             start = Start(StartAt.FROM, record_of(log, first))
         scanner = await log.open_scanner(start)
-        return cls(scanner, log.pchannel, ReorderBuffer(tick, parts=parts), first, since)
+        reorder = ReorderBuffer(tick, parts=parts)
+        return cls(scanner, log.pchannel, reorder, first, since, earliest=start is EARLIEST)
 
     async def read(self, log: LiveLog) -> list[LogEntry]:
         """The entries that the next records let go."""
@@ -264,9 +270,11 @@ class _CatchUp:
         if self._read_to >= live.record:
             return self._release_all(live)
         released: list[LogEntry] = []
-        for record in await self.scanner.read():
-            self._read_to = record.record_id
+        for record in await self._records(log):
             content = decode_frame(record.data, f"{record.record_id} of {self._topic}")
+            if self._resumes and not self._read_to and content.number:
+                raise self._cut_off()
+            self._read_to = record.record_id
             if not self._void(content) and self._frames.admit(content):
                 watermark = 0
                 for index, entry in enumerate(content.entries):
@@ -278,6 +286,24 @@ class _CatchUp:
             released += self._release_all(live)
         self.past_parts |= self.reorder.past_start
         return released
+
+    async def _records(self, log: LiveLog) -> list[Record]:
+        """The next records; the first one moves when the log is cut off in the same moment."""
+        try:
+            return await self.scanner.read()
+        except WalError as error:
+            if error.code is not ErrorCode.DATA_TRUNCATED or self._read_to or not self._earliest:
+                raise
+        await self.scanner.close()
+        self.scanner = await log.open_scanner(EARLIEST)
+        return await self.scanner.read()
+
+    def _cut_off(self) -> WalError:
+        return WalError(
+            ErrorCode.DATA_TRUNCATED,
+            f"{self._topic} was cut off above tick {self.reorder.released}, where this read goes "
+            "on: what lies between is in the segment store; read from earliest",
+        )
 
     def _release_all(self, live: LivePosition) -> list[LogEntry]:
         self.past_parts = True

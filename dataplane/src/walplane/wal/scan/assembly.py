@@ -1,4 +1,4 @@
-"""Puts transactions together on the reader's side, in bounded memory. Layer: client.
+"""Puts transactions together on the reader's side, in bounded memory. Layer: wal.
 
 Contract: pure; fed with the entries of one PChannel in tick order. A transaction comes out whole
 with its Commit, or never: when a Rollback or an exclusive message ended it, or when its Begin was

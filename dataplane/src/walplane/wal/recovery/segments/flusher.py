@@ -1,0 +1,302 @@
+"""Brings one log's segments to object storage, off the append path.
+
+Contract: a reader of the log like any other, from the position that the checkpoint holds on. Rows
+wait in memory until their segment is sealed, or memory is short; then they are written as a part,
+`<first tick>.parquet`, which nobody ever overwrites: whoever comes to the same place later, after a
+crash or as another owner, takes what is there and goes on behind it. So every row is in one part,
+whoever died when. What cannot be stored is tried for ever; a log that cannot be read on is left as
+it is: the position stays, nothing above it is cut off, appends go on. Layer: wal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from walplane.backends.interface import RecordScanner, Start
+from walplane.message import codec
+from walplane.message.ids import ResumeToken
+from walplane.message.registry import MessageType, spec_of
+from walplane.message.txn import is_part
+from walplane.message.txn_view import ImmutableTxnMessage
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.wal.meter import Meters
+from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.segments.storing import SegmentDeps, SegmentWriter
+from walplane.wal.recovery.segments.table import StreamKey
+from walplane.wal.recovery.segments.units import Unit, collection_of, key_of
+from walplane.wal.scan.assembly import TxnAssembler
+from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.scanner import LivePosition, WALScanner
+
+if TYPE_CHECKING:
+    from walplane.wal.recovery.state import RecoveryState
+
+_log = structlog.get_logger(__name__)
+
+_BACKOFF_S = (0.1, 30.0)
+_PACE_S = 0.1
+_ATTEMPTS = 3  # at something unforeseen
+_FATAL = {ErrorCode.DATA_TRUNCATED, ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
+_NO_LIMIT_BYTES = 1 << 62
+_NEVER_SEALS = frozenset(
+    {MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER, MessageType.CREATE_SEGMENT}
+)
+
+
+class FlushedLog(Protocol):
+    """What a flusher sees of its log."""
+
+    pchannel: str
+    buffer: WriteAheadBuffer
+    written: Signal
+    recovery: RecoveryState
+
+    @property
+    def backend_name(self) -> str:
+        """The backend's name in MessageIDs."""
+        ...
+
+    def live_position(self) -> LivePosition:
+        """How far the log is settled now."""
+        ...
+
+    def spans(self, tick: int) -> bool:
+        """Whether some transaction may begin at or below `tick` and end above it."""
+        ...
+
+    def last_appended(self) -> int:
+        """The highest tick given to an append so far."""
+        ...
+
+    async def open_scanner(self, start: Start) -> RecordScanner:
+        """A scanner of the data topic."""
+        ...
+
+    def check(self) -> None:
+        """Raises what ended the log, if it is over."""
+        ...
+
+
+class _WithSegments(Only):
+    """Everything, what tells of segments included, which other readers are not given."""
+
+    def may_need(self, _item: LogEntry) -> bool:
+        return True
+
+
+class _Quiet:
+    """The log as its flusher reads it: woken by what is written, and not counted as a reader."""
+
+    def __init__(self, log: FlushedLog) -> None:
+        self.pchannel, self.buffer, self.moved = log.pchannel, log.buffer, log.written
+        self.live_position, self.spans = log.live_position, log.spans
+        self.last_appended, self.open_scanner = log.last_appended, log.open_scanner
+        self.backend_name = log.backend_name
+        self.meter = Meters().of(log.pchannel)
+
+
+class SegmentFlusher:
+    """The flusher of one log.
+
+    Attributes:
+        table: what is stored; saved with the log's checkpoints.
+    """
+
+    def __init__(self, log: FlushedLog, deps: SegmentDeps) -> None:
+        """Idle until `run`."""
+        table = self.table = log.recovery.segments
+        self._log = log
+        self._deps = deps
+        self._failures = 0  # in a row, without a step forward
+        self._lock = asyncio.Lock()  # one part at a time; others may come to relieve this one
+        self._closed = False
+        self._txns = TxnAssembler(_NO_LIMIT_BYTES)
+        self._done = table.position
+        self._last: LogEntry | None = None
+        self._writer = SegmentWriter(log.pchannel, table, deps, self._note)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits in memory."""
+        return self._writer.bytes
+
+    async def run(self) -> None:
+        """Works until it is cancelled, its log is over, or nothing can be done any more."""
+        self._deps.budget.join(self)
+        try:
+            while not self._closed:
+                try:
+                    await self._tail()
+                except Exception as error:
+                    if self._over() or self._hopeless(error):
+                        return
+                    self._note(str(error))
+                await asyncio.sleep(min(_BACKOFF_S[0] * 2**self._failures, _BACKOFF_S[1]))
+        finally:
+            self._close()
+
+    async def relieve(self) -> None:
+        """Stores the largest stream that waits."""
+        async with self._lock:
+            try:
+                await self._writer.store_largest()
+                self._move()
+            except Exception as error:
+                if not self._over():
+                    self._fail(error)
+                self._close()
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def _tail(self) -> None:
+        self._begin()
+        start = ScanStart(StartKind.TOKEN, self._done)
+        request = ScanRequest(start, only=_WithSegments())
+        async with WALScanner(_Quiet(self._log), request, self._log.check) as scanner:
+            while not self._closed:
+                batch = await scanner.next()
+                async with self._lock:
+                    caught_up = await self._take(batch)
+                await self._deps.budget.wait_below()
+                if caught_up:  # it pays to let more come together
+                    await asyncio.sleep(_PACE_S)
+
+    def _begin(self) -> None:
+        """Forgets what waits: all of it is read again."""
+        self._done = self.table.position
+        self._writer.clear()
+        self._txns.clear()
+
+    async def _take(self, batch: ScanBatch) -> bool:
+        """Learns what is new; returns whether it is all there is."""
+        live = self._log.live_position()
+        begun, self._last = self._done, None
+        for item in batch.entries:
+            if item.last_tick > begun.time_tick or is_part(item.entry.envelope):
+                for key, tick in self._learn(item, begun):
+                    await self._writer.seal(key, tick)
+            else:
+                self._txns.pass_by(item)
+            self._last = item
+        caught_up = batch.watermark >= live.watermark
+        last = batch.entries[-1].token() if batch.entries else self._done
+        last = last._replace(time_tick=batch.watermark)
+        if caught_up:
+            last = last._replace(last_confirmed=live.last_confirmed)
+        self._done = max(self._done, last, key=lambda token: token.time_tick)
+        self._move()
+        return caught_up
+
+    def _learn(self, item: LogEntry, begun: ResumeToken) -> Iterator[tuple[StreamKey, int]]:
+        """Takes one entry; gives what it seals, and at which tick."""
+        envelope = item.entry.envelope
+        if envelope.HasField("txn"):
+            txn = self._txns.take(item)
+            if txn is not None and txn.time_tick > begun.time_tick:
+                self._add_txn(txn)
+            return
+        self._txns.pass_by(item)
+        key = key_of(envelope)
+        if key is not None:
+            self._writer.add(key, Unit(item.last_tick, (item,)), self._place)
+        elif envelope.type not in _NEVER_SEALS:
+            yield from self._sealed_by(item)
+
+    def _add_txn(self, txn: ImmutableTxnMessage) -> None:
+        bodies: dict[StreamKey, list[LogEntry]] = {}
+        for each in txn.batches:
+            key = key_of(each.entry.envelope)
+            if key is not None:
+                item = LogEntry(each.entry, each.message_id, each.open_number)
+                bodies.setdefault(key, []).append(item)
+        for key, items in bodies.items():
+            self._writer.add(key, Unit(txn.time_tick, tuple(items), txn.time_tick), self._place)
+
+    def _place(self) -> ResumeToken:
+        """Where a reader begins that must meet the entry in hand and all above it."""
+        if self._last is None or self._last.last_tick <= self._done.time_tick:
+            return self._done
+        return self._last.token()
+
+    def _sealed_by(self, item: LogEntry) -> Iterator[tuple[StreamKey, int]]:
+        envelope = item.entry.envelope
+        spec = spec_of(envelope.type)
+        header = spec.parse_header(codec.decode_body(item.entry.body)[0])
+        if not spec.flushes(header):
+            return
+        partition_id = 0
+        if isinstance(header, headers_pb2.FlushHeader):
+            yield self._segment(envelope, header.segment_id), item.last_tick
+        elif isinstance(header, headers_pb2.PartitionHeader):
+            partition_id = header.partition_id
+        one = isinstance(header, headers_pb2.FlushHeader)
+        for key in self._writer.keys():
+            in_scope = envelope.vchannel in ("", key.vchannel)
+            wanted = key.kind == log_pb2.STREAM_KIND_DELETES if one else in_scope
+            if in_scope and wanted and partition_id in (0, key.partition_id):
+                yield key, item.last_tick
+
+    def _segment(self, envelope: log_pb2.Envelope, segment_id: int) -> StreamKey:
+        """The stream of a segment, by its id alone if it is known."""
+        for key in self._writer.keys():
+            if key.segment_id == segment_id and key.vchannel == envelope.vchannel:
+                return key
+        collection_id = envelope.collection_id or collection_of(envelope.vchannel)
+        return StreamKey(
+            log_pb2.STREAM_KIND_SEGMENT,
+            envelope.vchannel,
+            collection_id,
+            envelope.partition_id,
+            segment_id,
+        )
+
+    def _move(self) -> None:
+        """The position follows what is stored."""
+        before = self.table.position.time_tick
+        self.table.move(self._writer.position(self._done))
+        if self.table.position.time_tick > before:
+            self._failures, self.table.trouble = 0, ""
+
+    # --- trouble ---------------------------------------------------------------------------------
+
+    def _note(self, trouble: str) -> None:
+        self.table.trouble = trouble
+        _log.warning("segments wait", pchannel=self._log.pchannel, reason=trouble)
+
+    def _over(self) -> bool:
+        """Whether the log is no more, which is the end of this as well."""
+        try:
+            self._log.check()
+        except WalError:
+            return True
+        return self._closed
+
+    def _hopeless(self, error: Exception) -> bool:
+        """Whether trying again is of no use; says so then."""
+        self._failures += 1
+        fatal = isinstance(error, WalError) and error.code in _FATAL
+        if fatal or (not isinstance(error, WalError) and self._failures >= _ATTEMPTS):
+            self._fail(error)
+            return True
+        return False
+
+    def _fail(self, error: Exception) -> None:
+        position = self.table.position
+        self.table.failure = (
+            f"the segments of {self._log.pchannel} above {position} cannot be stored: {error!r}; "
+            "the log is kept from there on, and appends go on"
+        )
+        trace = "".join(traceback.format_exception(error))
+        _log.error("segments quarantined", pchannel=self._log.pchannel, trace=trace)
+
+    def _close(self) -> None:
+        self._closed = True
+        self._writer.close()
+        self._deps.budget.leave(self)

@@ -1,0 +1,90 @@
+"""The segment store on obstore: S3, GCS, Azure, or a local directory. Layer: wal.
+
+Contract: an object is written once, whole, and durable when `create` returns. obstore does not
+synchronise local files, so that is done here; credentials come from the environment, as the
+store's own tools take them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, from_url
+
+from walplane.rpc.errors import ErrorCode, WalError
+
+_TIMEOUT_S = 60.0
+_RETRIES_S = 20.0
+
+
+class ObjectStore:
+    """A `SegmentStore`."""
+
+    def __init__(self, store: Any, root: Path | None, timeout_s: float = _TIMEOUT_S) -> None:  # noqa: ANN401
+        """Use `open_store`; `root` is the directory of a local one."""
+        self._store = store
+        self._root = root
+        self._timeout_s = timeout_s
+
+    async def create(self, path: str, data: bytes) -> bool:
+        """Writes an object unless there is one."""
+        async with asyncio.timeout(self._timeout_s):
+            try:
+                await obstore.put_async(self._store, path, data, mode="create")
+                created = True
+            except AlreadyExistsError:
+                created = False  # by a process that may have died before it was durable
+            if self._root is not None:
+                await asyncio.to_thread(_sync, self._root, path)
+        return created
+
+    async def read(self, path: str) -> bytes:
+        """A whole object."""
+        async with asyncio.timeout(self._timeout_s):
+            found = await obstore.get_async(self._store, path)
+            return bytes(await found.bytes_async())
+
+
+def open_store(where: str) -> ObjectStore:
+    """The store at a URL (`s3://bucket/prefix`, `gs://`, `az://`, `file:///`) or a directory.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it is neither, or lacks what its kind needs.
+    """
+    scheme, found, rest = where.partition("://")
+    try:
+        if not found or scheme == "file":
+            root = Path(rest if found else where).absolute()
+            return ObjectStore(LocalStore(root, mkdir=True), root)
+        retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=_RETRIES_S)}
+        return ObjectStore(from_url(where, retry_config=cast("Any", retries)), None)
+    except (BaseError, ValueError, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"{where} is no segment store ({why}): name a directory, or s3://BUCKET/PREFIX, "
+            "gs:// or az:// with its credentials in the environment",
+        ) from error
+
+
+def _sync(root: Path, path: str) -> None:
+    """Makes a local object and the directories that lead to it durable."""
+    at = root / path
+    _sync_one(at)
+    while at != root:
+        at = at.parent
+        _sync_one(at)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,180 @@
+"""Segments as Parquet: the user's own columns as they are, and two of ours beside them.
+
+Payloads that are Arrow streams become their columns. All others, and those that say they are Arrow
+streams and are none, become one column `payload`: what clients send is theirs, and no reason to
+hold up a log. `_tick` is the tick of a row's message and `_entry` the id of the entry it came in;
+a user's column of the same name takes its place. Layer: wal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from walplane.message import codec
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.recovery.segments.store import Encoded
+from walplane.wal.recovery.segments.units import Unit
+
+TICK, ENTRY, PAYLOAD = "_tick", "_entry", "payload"
+_METADATA = b"walplane"
+_NUMBERS = ("first_tick", "last_tick", "rows")
+
+
+class ParquetFormat:
+    """A `SegmentFormat`."""
+
+    suffix = "parquet"
+
+    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
+        """As many objects as the schema changes."""
+        encoded = []
+        for schema, run, tables in _runs(units):
+            encoded.append(_encode(schema, run, tables, about))
+        return encoded
+
+    def describe(self, data: bytes, about: dict[str, str]) -> Encoded:
+        """What an object says of itself."""
+        try:
+            metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+            said = json.loads(metadata[_METADATA])
+            first, last, rows = (
+                int(said.pop(name)) for name in ("first_tick", "last_tick", "rows")
+            )
+        except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            raise _foreign(about, repr(error)) from error
+        if said != about:
+            raise _foreign(about, f"it says it is of {said}")
+        return Encoded(first, last, rows, data)
+
+
+def _foreign(about: dict[str, str], why: str) -> WalError:
+    return WalError(
+        ErrorCode.UNRECOVERABLE,
+        f"an object in the place of one of {about} is none of this log ({why}): give every "
+        "cluster a segment store, or a prefix in it, of its own",
+    )
+
+
+def _runs(
+    units: Iterable[Unit],
+) -> Iterator[tuple[pa.Schema | None, list[Unit], list[pa.Table]]]:
+    """Units in a row that are of one schema; None is that of opaque payloads."""
+    schema: pa.Schema | None = None
+    run: list[Unit] = []
+    tables: list[pa.Table] = []
+    for unit in units:
+        table = _table_of(unit)
+        found = None if table is None else table.schema
+        if run and not _same(found, schema):
+            yield schema, run, tables
+            run, tables = [], []
+        schema = found
+        run.append(unit)
+        if table is not None:
+            tables.append(table)
+    if run:
+        yield schema, run, tables
+
+
+def _same(one: pa.Schema | None, other: pa.Schema | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bool(one.equals(other))
+
+
+def _payloads(unit: Unit) -> list[list[bytes]]:
+    payloads = []
+    for item in unit.entries:
+        codec.check_stored_entry(item.entry, str(item.message_id))
+        payloads.append(codec.decode_body(item.entry.body)[1])
+    return payloads
+
+
+def _table_of(unit: Unit) -> pa.Table | None:
+    """The rows of a unit; None when its payloads are opaque, or of different schemas."""
+    formats = {item.entry.envelope.payload_format for item in unit.entries}
+    if formats != {log_pb2.PAYLOAD_FORMAT_ARROW_STREAM}:
+        return None
+    payloads = _payloads(unit)
+    try:
+        tables = [[pa.ipc.open_stream(data).read_all() for data in each] for each in payloads]
+        rows = pa.concat_tables([table for each in tables for table in each])
+    except (pa.ArrowException, OSError):
+        return None
+    return _with_own_columns(rows, unit, [[len(table) for table in each] for each in tables])
+
+
+def _with_own_columns(rows: pa.Table, unit: Unit, counts: list[list[int]]) -> pa.Table:
+    """Adds tick and entry id; `counts` are the rows of each message of each entry."""
+    names = set(rows.column_names)
+    if TICK not in names:
+        ticks = list(_ticks(unit))
+        rows = rows.append_column(
+            pa.field(TICK, pa.uint64(), nullable=False),
+            _repeated(ticks, [count for each in counts for count in each], pa.uint64()),
+        )
+    if ENTRY not in names:
+        ids = [str(item.message_id) for item in unit.entries]
+        rows = rows.append_column(
+            pa.field(ENTRY, pa.string(), nullable=False),
+            _repeated(ids, [sum(each) for each in counts], pa.string()),
+        )
+    return rows
+
+
+def _repeated(values: Sequence[object], counts: list[int], kind: pa.DataType) -> pa.Array:
+    """Each value as often as it is counted."""
+    kept = [(value, count) for value, count in zip(values, counts, strict=True) if count]
+    if not kept:
+        return pa.array([], kind)
+    ends = pa.array(accumulate(count for _, count in kept), pa.int32())
+    runs = pa.RunEndEncodedArray.from_arrays(ends, pa.array([value for value, _ in kept], kind))
+    return pc.run_end_decode(runs)
+
+
+def _ticks(unit: Unit) -> Iterator[object]:
+    """The tick of each message."""
+    for item in unit.entries:
+        count = item.entry.envelope.count
+        if unit.commit:
+            yield from [unit.commit] * count
+        else:
+            yield from range(item.first_tick, item.first_tick + count)
+
+
+def _encode(
+    schema: pa.Schema | None, run: list[Unit], tables: list[pa.Table], about: dict[str, str]
+) -> Encoded:
+    if schema is not None:
+        table = pa.concat_tables(tables)
+        try:
+            return _write(table, run, about)
+        except (pa.ArrowException, NotImplementedError):
+            pass  # an Arrow type that Parquet lacks: kept as what was sent
+    return _write(_opaque(run), run, about)
+
+
+def _opaque(run: list[Unit]) -> pa.Table:
+    pieces = []
+    for unit in run:
+        payloads = _payloads(unit)
+        flat = [data for each in payloads for data in each]
+        table = pa.table({PAYLOAD: pa.array(flat, pa.large_binary())})
+        pieces.append(_with_own_columns(table, unit, [[1] * len(each) for each in payloads]))
+    return pa.concat_tables(pieces)
+
+
+def _write(table: pa.Table, run: list[Unit], about: dict[str, str]) -> Encoded:
+    first, last = run[0].first_tick, run[-1].tick
+    said = {**about, "first_tick": str(first), "last_tick": str(last), "rows": str(len(table))}
+    metadata = {**(table.schema.metadata or {}), _METADATA: json.dumps(said, sort_keys=True)}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    return Encoded(first, last, len(table), sink.getvalue().to_pybytes())

@@ -1,0 +1,112 @@
+"""What the flusher keeps until it is stored: a stream's appends in order, a transaction as one.
+
+Layer: wal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from walplane import channel
+from walplane.message.ids import ResumeToken
+from walplane.message.registry import MessageType
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.segments.table import StreamKey
+
+ENTRY_OVERHEAD_BYTES = 512
+"""What an entry takes in memory beside its body, about."""
+
+
+class Unit(NamedTuple):
+    """One append, or the bodies that one transaction has in a stream.
+
+    Attributes:
+        tick: of its last message; of the Commit for a transaction.
+        entries: in log order.
+        commit: the tick of all its messages; 0 when each has its own.
+    """
+
+    tick: int
+    entries: tuple[LogEntry, ...]
+    commit: int = 0
+
+    @property
+    def first_tick(self) -> int:
+        """Tick of its first message."""
+        return self.commit or self.entries[0].first_tick
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory, about."""
+        return sum(item.size + ENTRY_OVERHEAD_BYTES for item in self.entries)
+
+
+class Backlog:
+    """The units of one stream that are not stored yet.
+
+    Attributes:
+        before: where a reader begins that must meet all of them.
+        bytes: what they take in memory.
+    """
+
+    def __init__(self, before: ResumeToken) -> None:
+        """Empty."""
+        self.before = before
+        self.units: deque[Unit] = deque()
+        self.bytes = 0
+
+    def add(self, unit: Unit) -> int:
+        """Takes the next unit; returns its size."""
+        size = unit.size
+        self.units.append(unit)
+        self.bytes += size
+        return size
+
+    def drop_through(self, tick: int) -> int:
+        """Lets go of what is stored up to `tick`; returns its size."""
+        gone = 0
+        while self.units and self.units[0].tick <= tick:
+            gone += self.units.popleft().size
+        self.bytes -= gone
+        return gone
+
+
+def key_of(envelope: log_pb2.Envelope) -> StreamKey | None:
+    """The stream of an Insert or a Delete; None for all else."""
+    if envelope.type == MessageType.DELETE:
+        kind, segment_id = log_pb2.STREAM_KIND_DELETES, 0
+    elif envelope.type != MessageType.INSERT:
+        return None
+    elif segment_id := envelope.segment_id:
+        kind = log_pb2.STREAM_KIND_SEGMENT
+    else:
+        kind = log_pb2.STREAM_KIND_UNASSIGNED
+    return StreamKey(
+        kind,
+        envelope.vchannel,
+        envelope.collection_id or collection_of(envelope.vchannel),
+        envelope.partition_id,
+        segment_id,
+    )
+
+
+def collection_of(vchannel: str) -> int:
+    """The collection in a VChannel's name; 0 when it has none."""
+    try:
+        return channel.VChannelName.parse(vchannel).collection_id
+    except channel.InvalidChannelName:
+        return 0
+
+
+_FOLDERS = {
+    log_pb2.STREAM_KIND_UNASSIGNED: "unassigned",
+    log_pb2.STREAM_KIND_DELETES: "deletes",
+}
+
+
+def folder_of(pchannel: str, key: StreamKey) -> str:
+    """Where the objects of `key` lie: PChannel/collection/partition/VChannel/segment."""
+    name = _FOLDERS.get(key.kind) or str(key.segment_id)
+    return f"{pchannel}/{key.collection_id}/{key.partition_id}/{key.vchannel}/{name}"

@@ -1,0 +1,122 @@
+"""What cannot be taken in holds one log up, visibly, and never the node; a lost head says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from walplane.backends.registry import open_backend
+from walplane.lease.report import DATA_LOSS, reason_of
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import CH, World, entry, payloads_of, read_all
+from walplane.wal.config import WALConfig
+from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.windows import ProducerWindows
+
+EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.02)
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    url = "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
+    made = World(FaultyBackend(await open_backend(url)))
+    yield made
+    async with asyncio.timeout(30):
+        await made.close()
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A component that cannot take in batch 3."""
+    observe = ProducerWindows.observe
+
+    def broken(windows: ProducerWindows, item: LogEntry) -> None:
+        if item.entry.envelope.producer.number == 3:
+            raise ZeroDivisionError("nobody thought of this")
+        observe(windows, item)
+
+    monkeypatch.setattr(ProducerWindows, "observe", broken)
+
+
+@pytest.mark.usefixtures("poisoned")
+async def test_a_poisoned_log_is_read_and_not_appended_to(world: World) -> None:
+    wal = await world.open(1, EAGER)
+    for number in range(3):
+        await wal.append(entry(b"%d" % number, number=number))
+    await until(lambda: wal.recovery.checkpoint_tick >= wal.live_position().watermark)
+    before = wal.recovery.checkpoint_tick
+    await wal.append(entry(b"3", number=3))
+    assert wal.status().state == "quarantined"
+    assert "nobody thought of this" in wal.status().last_error
+    with pytest.raises(WalError) as error:
+        await wal.append(entry(b"4", number=4))
+    assert error.value.code is ErrorCode.UNRECOVERABLE
+    assert payloads_of(await read_all(wal)) == [b"0", b"1", b"2", b"3"]
+    assert wal.recovery.checkpoint_tick == before
+    with pytest.raises(WalError):
+        await wal.checkpoint()
+
+
+@pytest.mark.usefixtures("poisoned")
+async def test_a_poisoned_log_opens_again_and_is_poisoned_again(world: World) -> None:
+    wal = await world.open(1, EAGER)
+    for number in range(4):
+        await wal.append(entry(b"%d" % number, number=number))
+    successor = await world.open(2, EAGER)
+    assert successor.status().condition == "Quarantined"
+    assert payloads_of(await read_all(successor)) == [b"0", b"1", b"2", b"3"]
+    await successor.close()
+
+
+async def test_a_log_that_was_mended_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer version knows what to do with the entry: nothing was lost meanwhile."""
+    observe = ProducerWindows.observe
+
+    def broken(_windows: ProducerWindows, item: LogEntry) -> None:
+        if item.entry.envelope.HasField("producer"):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(ProducerWindows, "observe", broken)
+    wal = await world.open(1, EAGER)
+    first = await wal.append(entry(b"0", number=0))
+    assert wal.status().state == "quarantined"
+    monkeypatch.setattr(ProducerWindows, "observe", observe)
+    successor = await world.open(2, EAGER)
+    assert await successor.append(entry(b"0", number=0)) == first
+    await successor.append(entry(b"1", number=1))
+
+
+async def test_a_checkpoint_before_the_first_record_is_data_loss(world: World) -> None:
+    """The backend expired what replay must begin with."""
+    wal = await world.open(1, EAGER)
+    await wal.append(entry(b"0", number=0))
+    await until(lambda: wal.recovery.checkpoint_tick >= wal.live_position().watermark)
+    await wal.close()
+    other = await world.open(2, WALConfig(idle_tick_s=0.02, checkpoint_s=3600.0))
+    for number in range(1, 5):
+        await other.append(entry(b"%d" % number, number=number))
+    last = other.live_position().record
+    session = await world.backend.session()
+    await session.truncate(CH, last)
+    await session.close()
+    with pytest.raises(WalError) as error:
+        await world.open(3, EAGER)
+    assert error.value.code is ErrorCode.DATA_TRUNCATED
+    assert f"data of {CH} is lost" in error.value.message
+    assert reason_of(error.value, "OpenFailed") == DATA_LOSS
+
+
+async def test_a_lost_beginning_without_a_checkpoint_is_data_loss(world: World) -> None:
+    wal = await world.open(1, WALConfig(idle_tick_s=0.02, checkpoint_s=3600.0))
+    for number in range(5):
+        await wal.append(entry(b"%d" % number, number=number))
+    session = await world.backend.session()
+    await session.truncate(CH, wal.live_position().record)
+    await session.close()
+    with pytest.raises(WalError, match="its beginning"):
+        await world.open(2, EAGER)
