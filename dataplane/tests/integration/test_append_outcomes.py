@@ -117,7 +117,7 @@ async def _append_lines(wal: StreamingClient, shards: tuple[str, ...], text: byt
     reading, writing = os.pipe()
     os.write(writing, text)
     os.close(writing)
-    appender = LineAppender(wal, CollectionInfo("c", 1, shards, 0, 1, 1), None, 0.5, None)
+    appender = LineAppender(wal, CollectionInfo("c", 1, shards, 0, 1, 0), None, 0.5, None)
     try:
         async with asyncio.timeout(DEADLINE_S):
             await appender.run(reading, asyncio.Event())

@@ -54,7 +54,7 @@ async def test_one_process_at_a_time(tmp_path: Path) -> None:
             assert "in use by another walplane process" in error.message
     finally:
         process.kill()
-        await process.wait()
+        await process.communicate()  # `wait` alone hangs when what it printed fills the pipe
     backend = await RocksBackend.open(str(path))
     assert await read_to_end(await backend.session(), "t")
     await backend.close()

@@ -20,6 +20,7 @@ from walplane.backends.interface import Backend
 from walplane.backends.registry import open_backend
 from walplane.message import codec
 from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
 from walplane.runtime import Runtime
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
 from walplane.wal.config import WALConfig
@@ -158,6 +159,7 @@ async def read_log(backend: Backend, pchannel: str, term: int) -> list[LogEntry]
 
 def check_log(items: list[LogEntry], owners: list[OwnerProcess]) -> None:
     """Fails unless everything acknowledged is there once, in order, under the id it was given."""
+    items = [item for item in items if item.entry.envelope.type == MessageType.INSERT]
     payloads = [codec.decode_body(item.entry.body)[1][0] for item in items]
     by_id = dict(zip((item.message_id for item in items), payloads, strict=True))
     ticks = [item.first_tick for item in items]
