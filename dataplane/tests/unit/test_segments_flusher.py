@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -135,6 +136,21 @@ async def test_payloads_that_are_no_arrow_streams_hold_up_nothing(
     assert [part["rows"] for part in parts] == [1, 1, 1]
     assert store.tables(7)[1].column("payload").to_pylist() == [b"garbage"]
     assert wal.status().state == "serving"
+
+
+async def test_arrow_payloads_that_are_broken_inside_are_kept_as_they_are(
+    world: World, store: MemoryStore
+) -> None:
+    """Written as columns, an offset beyond the data would end the process."""
+    payload = arrow_payload({"s": ["xxxxxx", "y"]})
+    offsets, beyond = struct.pack("<iii", 0, 6, 7), struct.pack("<iii", 0, 1 << 28, 7)
+    assert payload.count(offsets) == 1
+    broken = payload.replace(offsets, beyond)
+    wal = await world.open(1, EAGER)
+    await wal.append(insert(7, broken, arrow=True))
+    await wal.append(flush(7))
+    await until(lambda: whole(store) == {"7"})
+    assert store.payloads(7) == [broken]
 
 
 @pytest.mark.parametrize(
@@ -374,3 +390,27 @@ async def test_a_foreign_object_in_the_way_quarantines_and_appends_go_on(
     await until(lambda: wal.recovery.checkpoint_tick >= tick)
     assert wal.recovery.segments.position == position
     assert payloads_of(await read_all(wal, EARLIEST))[0] == b"a"
+
+
+async def test_what_another_log_could_not_store_holds_the_position(store: MemoryStore) -> None:
+    """It comes to relieve this one while this one waits for news, and meets what is not ours."""
+    world = World(FaultyBackend(await open_backend("memory:")))
+    world.segments = segment_deps(store, max_bytes=60_000)
+    wal = await world.open(1, EAGER)
+    other = await world.open(1, EAGER, channel="test_1")
+    payload = bytes(600)
+    rows = [await wal.append(insert(7, payload)) for _ in range(40)]
+    path = f"{CH}/1/0/test_0_1v0/7/{rows[0].first_tick:020d}.parquet"
+    store.objects[path] = b"not ours"
+    flusher = wal._flusher
+    assert flusher is not None
+    await until(lambda: flusher.backlog_bytes >= 40 * len(payload))
+    for _ in range(40):
+        await other.append(insert(8, payload, vchannel="test_1_1v0"))
+    await until(lambda: wal.status().state == "quarantined")
+    await wal.append(insert(9, b"more"))
+    tick = wal.live_position().watermark
+    await until(lambda: wal.recovery.checkpoint_tick >= tick)
+    assert wal.recovery.segments.position.time_tick < rows[0].first_tick
+    assert payloads_of(await read_all(wal, EARLIEST))[:40] == [payload] * 40
+    await world.close()

@@ -51,13 +51,13 @@ def standalone(
         ),
     ] = "rocksdb",
     segment_store: Annotated[
-        str | None,
+        str,
         typer.Option(
-            metavar="DIR|URL|none",
-            help="Where sealed segments go: below --data if not given, or s3://BUCKET/PREFIX, "
-            "gs://, az://; with none, they stay in the log, which then only grows.",
+            metavar="DIR|URL",
+            help="Where sealed segments go: a directory, or s3://BUCKET/PREFIX, gs://, az://; if "
+            "not given, they stay in the log, which then only grows.",
         ),
-    ] = None,
+    ] = "",
     retention_seconds: RetentionOption = RETENTION_S,
     prefix: Annotated[
         str, typer.Option(help="Of the PChannels' names; a log is found by it again.")
@@ -93,7 +93,7 @@ def standalone(
             pchannels=pchannels,
             prefix=prefix,
             backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
-            segment_store=_store(segment_store, data),
+            segment_store=segment_store,
             retention_s=retention_seconds,
             metrics=metrics,
         )
@@ -114,12 +114,6 @@ def _stop_on_signals() -> asyncio.Event:
 def _ready(began: float, address: str, pchannels: int) -> None:
     seconds = time.monotonic() - began
     print(f"ready at {address}: {pchannels} PChannels served after {seconds:.1f} s", flush=True)
-
-
-def _store(where: str | None, data: Path) -> str:
-    if where is None:
-        return str(data / "segments")
-    return "" if where == "none" else where
 
 
 def _reachable(listen: str) -> str:

@@ -29,13 +29,21 @@ class StandaloneProcess:
     """
 
     def __init__(
-        self, data: Path, *, pchannels: int = 4, backend: str = "rocksdb", port: int | None = None
+        self,
+        data: Path,
+        *,
+        pchannels: int = 4,
+        backend: str = "rocksdb",
+        port: int | None = None,
+        segments: Path | None = None,
     ) -> None:
-        """Nothing is started; `port` is a free one unless given."""
+        """Nothing is started; `port` is a free one, and segments go nowhere, unless given."""
         self.data = data
         self.address = f"127.0.0.1:{port or free_port()}"
         self.log = data.with_name(f"{data.name}.log")
         self._options = ["--pchannels", str(pchannels), "--backend", backend]
+        if segments is not None:
+            self._options += ["--segment-store", str(segments)]
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> float:

@@ -81,7 +81,7 @@ class WAL:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
         self._truncation = Truncation(pchannel, self.recovery.segments, config.retention_s)
-        self._flusher = deps.segments and SegmentFlusher(self, deps.segments)
+        self._flusher = SegmentFlusher(self, deps.segments) if deps.segments else None
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)

@@ -77,8 +77,9 @@ class Admin:
             if time.monotonic() + _PAUSE > deadline:
                 raise WalError(
                     ErrorCode.INNER,
-                    f"Pulsar's admin service at {self._config.admin_url} {trouble}: is it "
-                    "running there? admin= in the backend URL names it",
+                    f"the admin service of {self._config.service_url}, which should be at "
+                    f"{self._config.admin_url}, {trouble}: is Pulsar running there? admin= in the "
+                    "backend URL names it",
                 )
             await asyncio.sleep(_PAUSE)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _BACKOFF_S = (0.1, 30.0)
+_DOUBLINGS = 9
 _PACE_S = 0.1
 _ATTEMPTS = 3  # at something unforeseen
 _FATAL = {ErrorCode.DATA_TRUNCATED, ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
@@ -138,7 +139,9 @@ class SegmentFlusher:
                     if self._over() or self._hopeless(error):
                         return
                     self._note(str(error))
-                await asyncio.sleep(min(_BACKOFF_S[0] * 2**self._failures, _BACKOFF_S[1]))
+                await asyncio.sleep(
+                    min(_BACKOFF_S[0] * 2 ** min(self._failures, _DOUBLINGS), _BACKOFF_S[1])
+                )
         finally:
             self._close()
 
@@ -156,13 +159,16 @@ class SegmentFlusher:
     # --- reading ---------------------------------------------------------------------------------
 
     async def _tail(self) -> None:
-        self._begin()
+        async with self._lock:
+            self._begin()
         start = ScanStart(StartKind.TOKEN, self._done)
         request = ScanRequest(start, only=_WithSegments())
         async with WALScanner(_Quiet(self._log), request, self._log.check) as scanner:
             while not self._closed:
                 batch = await scanner.next()
                 async with self._lock:
+                    if self._closed:  # meanwhile: what waited is gone, and the position stays
+                        return
                     caught_up = await self._take(batch)
                 await self._deps.budget.wait_below()
                 if caught_up:  # it pays to let more come together
@@ -258,7 +264,9 @@ class SegmentFlusher:
         )
 
     def _move(self) -> None:
-        """The position follows what is stored."""
+        """The position follows what is stored; never what was given up."""
+        if self._closed or self.table.failure:
+            return
         before = self.table.position.time_tick
         self.table.move(self._writer.position(self._done))
         if self.table.position.time_tick > before:

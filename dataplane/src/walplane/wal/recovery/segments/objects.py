@@ -1,14 +1,15 @@
 """The segment store on obstore: S3, GCS, Azure, or a local directory. Layer: wal.
 
 Contract: an object is written once, whole, and durable when `create` returns. obstore does not
-synchronise local files, so that is done here; credentials come from the environment, as the
-store's own tools take them.
+synchronise local files before they have their names, so those are written here; credentials come
+from the environment, as the store's own tools take them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -35,14 +36,13 @@ class ObjectStore:
     async def create(self, path: str, data: bytes) -> bool:
         """Writes an object unless there is one."""
         async with asyncio.timeout(self._timeout_s):
+            if self._root is not None:
+                return await asyncio.to_thread(_create, self._root, path, data)
             try:
                 await obstore.put_async(self._store, path, data, mode="create")
-                created = True
             except AlreadyExistsError:
-                created = False  # by a process that may have died before it was durable
-            if self._root is not None:
-                await asyncio.to_thread(_sync, self._root, path)
-        return created
+                return False
+            return True
 
     async def read(self, path: str) -> bytes:
         """A whole object."""
@@ -73,10 +73,28 @@ def open_store(where: str) -> ObjectStore:
         ) from error
 
 
-def _sync(root: Path, path: str) -> None:
-    """Makes a local object and the directories that lead to it durable."""
+def _create(root: Path, path: str, data: bytes) -> bool:
+    """Writes a local object unless there is one; whole and durable before it has its name."""
     at = root / path
-    _sync_one(at)
+    at.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=at.parent, prefix=".partial-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, at)
+            created = True
+        except FileExistsError:
+            created = False  # by a process that may have died before its directory was durable
+    finally:
+        os.unlink(partial)
+    _sync_directories(root, at)
+    return created
+
+
+def _sync_directories(root: Path, at: Path) -> None:
     while at != root:
         at = at.parent
         _sync_one(at)

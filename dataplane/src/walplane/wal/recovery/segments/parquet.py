@@ -24,7 +24,9 @@ from walplane.wal.recovery.segments.units import Unit
 
 TICK, ENTRY, PAYLOAD = "_tick", "_entry", "payload"
 _METADATA = b"walplane"
-_NUMBERS = ("first_tick", "last_tick", "rows")
+_MOST_ROWS = 1 << 24
+"""Rows of one append, above which its payloads are kept as they are: columns of nulls, or packed
+ones, take no room until they are written."""
 
 
 class ParquetFormat:
@@ -65,20 +67,19 @@ def _foreign(about: dict[str, str], why: str) -> WalError:
 def _runs(
     units: Iterable[Unit],
 ) -> Iterator[tuple[pa.Schema | None, list[Unit], list[pa.Table]]]:
-    """Units in a row that are of one schema; None is that of opaque payloads."""
+    """Units in a row that are of one schema, and the table of each message; None = opaque."""
     schema: pa.Schema | None = None
     run: list[Unit] = []
     tables: list[pa.Table] = []
     for unit in units:
-        table = _table_of(unit)
-        found = None if table is None else table.schema
-        if run and not _same(found, schema):
+        found = _tables_of(unit)
+        of_unit = found[0].schema if found else None
+        if run and not _same(of_unit, schema):
             yield schema, run, tables
             run, tables = [], []
-        schema = found
+        schema = of_unit
         run.append(unit)
-        if table is not None:
-            tables.append(table)
+        tables += found
     if run:
         yield schema, run, tables
 
@@ -89,42 +90,48 @@ def _same(one: pa.Schema | None, other: pa.Schema | None) -> bool:
     return bool(one.equals(other))
 
 
-def _payloads(unit: Unit) -> list[list[bytes]]:
-    payloads = []
-    for item in unit.entries:
-        codec.check_stored_entry(item.entry, str(item.message_id))
-        payloads.append(codec.decode_body(item.entry.body)[1])
+def _payloads(units: Iterable[Unit]) -> list[bytes]:
+    """Those of every message, in order."""
+    payloads: list[bytes] = []
+    for unit in units:
+        for item in unit.entries:
+            codec.check_stored_entry(item.entry, str(item.message_id))
+            payloads += codec.decode_body(item.entry.body)[1]
     return payloads
 
 
-def _table_of(unit: Unit) -> pa.Table | None:
-    """The rows of a unit; None when its payloads are opaque, or of different schemas."""
+def _tables_of(unit: Unit) -> list[pa.Table]:
+    """The rows of each message; none when payloads are opaque, or of different schemas.
+
+    Checked in full: what is broken inside would end the process when it is written.
+    """
     formats = {item.entry.envelope.payload_format for item in unit.entries}
     if formats != {log_pb2.PAYLOAD_FORMAT_ARROW_STREAM}:
-        return None
-    payloads = _payloads(unit)
+        return []
+    tables = []
     try:
-        tables = [[pa.ipc.open_stream(data).read_all() for data in each] for each in payloads]
-        rows = pa.concat_tables([table for each in tables for table in each])
+        for data in _payloads([unit]):
+            table = pa.ipc.open_stream(data).read_all()
+            table.validate(full=True)
+            tables.append(table)
     except (pa.ArrowException, OSError):
-        return None
-    return _with_own_columns(rows, unit, [[len(table) for table in each] for each in tables])
+        return []
+    one = all(table.schema.equals(tables[0].schema) for table in tables)
+    return tables if one and sum(map(len, tables)) <= _MOST_ROWS else []
 
 
-def _with_own_columns(rows: pa.Table, unit: Unit, counts: list[list[int]]) -> pa.Table:
-    """Adds tick and entry id; `counts` are the rows of each message of each entry."""
+def _with_own_columns(rows: pa.Table, run: list[Unit], counts: list[int]) -> pa.Table:
+    """Adds tick and entry id; `counts` are the rows of each message."""
     names = set(rows.column_names)
     if TICK not in names:
-        ticks = list(_ticks(unit))
         rows = rows.append_column(
             pa.field(TICK, pa.uint64(), nullable=False),
-            _repeated(ticks, [count for each in counts for count in each], pa.uint64()),
+            _repeated(list(_ticks(run)), counts, pa.uint64()),
         )
     if ENTRY not in names:
-        ids = [str(item.message_id) for item in unit.entries]
         rows = rows.append_column(
             pa.field(ENTRY, pa.string(), nullable=False),
-            _repeated(ids, [sum(each) for each in counts], pa.string()),
+            _repeated(list(_ids(run)), counts, pa.string()),
         )
     return rows
 
@@ -134,41 +141,41 @@ def _repeated(values: Sequence[object], counts: list[int], kind: pa.DataType) ->
     kept = [(value, count) for value, count in zip(values, counts, strict=True) if count]
     if not kept:
         return pa.array([], kind)
-    ends = pa.array(accumulate(count for _, count in kept), pa.int32())
+    ends = pa.array(accumulate(count for _, count in kept), pa.int64())
     runs = pa.RunEndEncodedArray.from_arrays(ends, pa.array([value for value, _ in kept], kind))
     return pc.run_end_decode(runs)
 
 
-def _ticks(unit: Unit) -> Iterator[object]:
+def _ticks(run: list[Unit]) -> Iterator[int]:
     """The tick of each message."""
-    for item in unit.entries:
-        count = item.entry.envelope.count
-        if unit.commit:
-            yield from [unit.commit] * count
-        else:
-            yield from range(item.first_tick, item.first_tick + count)
+    for unit in run:
+        for item in unit.entries:
+            count = item.entry.envelope.count
+            if unit.commit:
+                yield from [unit.commit] * count
+            else:
+                yield from range(item.first_tick, item.first_tick + count)
+
+
+def _ids(run: list[Unit]) -> Iterator[str]:
+    """The entry's id of each message."""
+    for unit in run:
+        for item in unit.entries:
+            yield from [str(item.message_id)] * item.entry.envelope.count
 
 
 def _encode(
     schema: pa.Schema | None, run: list[Unit], tables: list[pa.Table], about: dict[str, str]
 ) -> Encoded:
     if schema is not None:
-        table = pa.concat_tables(tables)
         try:
+            table = _with_own_columns(pa.concat_tables(tables), run, list(map(len, tables)))
             return _write(table, run, about)
         except (pa.ArrowException, NotImplementedError):
             pass  # an Arrow type that Parquet lacks: kept as what was sent
-    return _write(_opaque(run), run, about)
-
-
-def _opaque(run: list[Unit]) -> pa.Table:
-    pieces = []
-    for unit in run:
-        payloads = _payloads(unit)
-        flat = [data for each in payloads for data in each]
-        table = pa.table({PAYLOAD: pa.array(flat, pa.large_binary())})
-        pieces.append(_with_own_columns(table, unit, [[1] * len(each) for each in payloads]))
-    return pa.concat_tables(pieces)
+    flat = _payloads(run)
+    opaque = pa.table({PAYLOAD: pa.array(flat, pa.large_binary())})
+    return _write(_with_own_columns(opaque, run, [1] * len(flat)), run, about)
 
 
 def _write(table: pa.Table, run: list[Unit], about: dict[str, str]) -> Encoded:

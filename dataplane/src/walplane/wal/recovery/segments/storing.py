@@ -127,7 +127,7 @@ class SegmentWriter:
                 self.bytes -= backlog.drop_through(part.last_tick)
                 if part.last_tick != encoded.last_tick:
                     break  # cut elsewhere by whoever wrote it
-        del self._backlogs[key]
+        self._backlogs.pop(key, None)  # gone already when the log was closed meanwhile
 
     async def _write_part(
         self, key: StreamKey, encoded: Encoded, about: dict[str, str]
