@@ -346,3 +346,25 @@ async def test_a_closed_log_is_read_and_written_no_more(world: World) -> None:
         await wal.append(entry(b"a"))
     with pytest.raises(WalError):
         wal.scan(ScanRequest(ScanStart(StartKind.TOKEN, token=ResumeToken(None, 0, 0, 0))))
+
+
+async def test_a_reader_overtaken_at_a_barrier_goes_on_though_the_log_was_cut(
+    world: World,
+) -> None:
+    """A barrier names no LastConfirmed: the place behind it is that of the entry before."""
+    config = WALConfig(idle_tick_s=0.02, write_ahead_bytes=20_000)
+    old = await world.open(1, config)
+    results = [await old.append(entry(b"%d" % number)) for number in range(20)]
+    await old.checkpoint()
+    await (await world.backend.session()).truncate(CH, results[5].message_id.record)
+    wal = await world.open(2, config)
+    async with wal.scan(ScanRequest(EARLIEST)) as reader, asyncio.timeout(20):
+        read: list[bytes] = []
+        while len(read) < 15:
+            read += payloads_of(list((await reader.next()).entries))
+        while not reader.tailing:
+            await reader.next()
+        late = [await wal.append(entry(bytes(500))) for _ in range(60)]
+        while len(read) < 15 + len(late):
+            read += payloads_of(list((await reader.next()).entries))
+    assert read == [*(b"%d" % number for number in range(5, 20)), *[bytes(500)] * 60]

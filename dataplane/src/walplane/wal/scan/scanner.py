@@ -194,11 +194,18 @@ class WALScanner:
     def _batch(self, entries: Sequence[LogEntry], watermark: int) -> ScanBatch | None:
         wanted = [item for item in entries if self._wants(item)]
         if entries:
-            self._token = _at_least(entries[-1].token(), self.tick)
+            self._token = _at_least(self._behind(entries), self.tick)
         end = self._at_end(watermark)
         if not wanted and watermark <= self.tick and not end:
             return None
         return ScanBatch(wanted, watermark, end)
+
+    def _behind(self, entries: Sequence[LogEntry]) -> ResumeToken:
+        """The place behind `entries`; a barrier has no LastConfirmed, an earlier one will do."""
+        token = entries[-1].token()
+        known = (item.token().last_confirmed for item in reversed(entries))
+        before = self._token.last_confirmed if self._token is not None else None
+        return token._replace(last_confirmed=next(filter(None, known), before))
 
     def _note(self, batch: ScanBatch) -> ScanBatch:
         self.tick = max(self.tick, batch.watermark)
