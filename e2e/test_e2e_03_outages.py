@@ -15,8 +15,8 @@ pytestmark = pytest.mark.timeout(500)
 
 OPERATOR_AWAY_S = 60
 API_SERVER_AWAY_S = 30
-_LEASE_S = 10.0
-"""A takeover would take longer: so long a pause, on a busy machine, is none."""
+_PAUSE_S = 15.0
+"""The longest pause that any fault may cause: a lease and five seconds."""
 
 
 def operators(kubectl: Kubectl) -> list[str]:
@@ -52,7 +52,7 @@ def test_a_minute_without_the_operator(ready: Demo, kubectl: Kubectl, client: Cl
         operator("scale", "deployment/walplane", "--replicas=2")
         kubectl.until("another operator leads", lambda: leader(operator) not in ("", led))
         assert ready.quiet() == before
-    assert load.faults(_LEASE_S) == []
+    assert load.faults(_PAUSE_S) == []
 
 
 def test_half_a_minute_without_the_api_server(
@@ -74,4 +74,4 @@ def test_half_a_minute_without_the_api_server(
         settled_after_outage(kubectl, image)
         ready.ready()
         assert ready.quiet() == before
-    assert load.faults(_LEASE_S) == []
+    assert load.faults(_PAUSE_S) == []
