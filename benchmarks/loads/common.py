@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -18,6 +19,16 @@ def payloads(size: int) -> list[bytes]:
     """Distinct payloads of `size` bytes that do not compress, the same in every process."""
     source = random.Random(_SEED)  # noqa: S311 - data, not secrets
     return [source.randbytes(size) for _ in range(_DISTINCT)]
+
+
+def peer_options() -> argparse.Namespace:
+    """What the load programs of other systems are told: port, size, seconds, concurrency."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--concurrency", type=int, required=True)
+    return parser.parse_args()
 
 
 def rate(count: int, elapsed: float, size: int) -> dict[str, float]:

@@ -5,7 +5,6 @@ Runs in the environment that has pymilvus, which has nothing of walplane in it.
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from collections import deque
 from pymilvus import Collection, CollectionSchema, DataType, FieldSchema, connections
 from pymilvus.orm.future import MutationFuture
 
-from benchmarks.loads.common import WARM_UP_S, appends, report
+from benchmarks.loads.common import WARM_UP_S, appends, peer_options, report
 
 _DIMENSIONS = 16
 _TIMEOUT_S = 120.0
@@ -22,12 +21,7 @@ _DISTINCT = 1024
 
 def main() -> None:
     """Runs one load; a row is an id and a vector, with its envelope about 128 bytes."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--concurrency", type=int, required=True)
-    options = parser.parse_args()
+    options = peer_options()
     connections.connect(host="127.0.0.1", port=str(options.port), timeout=_TIMEOUT_S)
     collection = _collection()
     insert(collection, options.concurrency, WARM_UP_S)

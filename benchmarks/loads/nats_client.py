@@ -11,7 +11,7 @@ import uvloop
 from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
 
-from benchmarks.loads.common import WARM_UP_S, appends, payloads, report
+from benchmarks.loads.common import WARM_UP_S, appends, payloads, peer_options, report
 
 _SUBJECT = "benchmark.appended"
 _TIMEOUT_S = 60.0
@@ -19,12 +19,7 @@ _TIMEOUT_S = 60.0
 
 def main() -> None:
     """Runs one load."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--concurrency", type=int, required=True)
-    report(uvloop.run(_run(parser.parse_args())))
+    report(uvloop.run(_run(peer_options())))
 
 
 async def _run(options: argparse.Namespace) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pulsar
 
 from benchmarks.loads.common import WARM_UP_S, latency, payloads, rate, report
 
-TUNED = {
+_TUNED = {
     "batching_enabled": True,
     "batching_max_messages": 1000,
     "batching_max_allowed_size_in_bytes": 1 << 20,
@@ -34,30 +34,40 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--concurrency", type=int, default=1)
     options = parser.parse_args()
-    client = pulsar.Client(
-        options.url,
-        io_threads=1,
-        operation_timeout_seconds=60,
-        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
-    )
+    client = connected(options.url)
     bodies = payloads(options.size)
     if options.mode == "sync":
         producer = client.create_producer(options.topic, batching_enabled=False)
         sync(producer, bodies, WARM_UP_S)
         report(latency(sync(producer, bodies, options.seconds)))
     else:
-        producer = client.create_producer(
-            options.topic,
-            block_if_queue_full=True,
-            max_pending_messages=_MAX_PENDING,
-            send_timeout_millis=_TIMEOUT_MS,
-            **TUNED,
-        )
+        producer = batching_producer(client, options.topic)
         load = flood if options.mode == "flood" else concurrent(options.concurrency)
         load(producer, bodies, WARM_UP_S)
         count, elapsed = load(producer, bodies, options.seconds)
         report(rate(count, elapsed, options.size))
     client.close()
+
+
+def connected(url: str) -> pulsar.Client:
+    """A client as every load has it."""
+    return pulsar.Client(
+        url,
+        io_threads=1,
+        operation_timeout_seconds=60,
+        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
+    )
+
+
+def batching_producer(client: pulsar.Client, topic: str) -> pulsar.Producer:
+    """One that is tuned for throughput, and waits where its queue is full."""
+    return client.create_producer(
+        topic,
+        block_if_queue_full=True,
+        max_pending_messages=_MAX_PENDING,
+        send_timeout_millis=_TIMEOUT_MS,
+        **_TUNED,
+    )
 
 
 class Acknowledged:

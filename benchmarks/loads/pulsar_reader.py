@@ -8,10 +8,9 @@ import time
 import pulsar
 
 from benchmarks.loads.common import WARM_UP_S, payloads, rate, report
-from benchmarks.loads.pulsar_client import TUNED, Acknowledged
+from benchmarks.loads.pulsar_client import Acknowledged, batching_producer, connected
 
 _QUEUE = 10_000
-_MAX_PENDING = 20_000
 _TIMEOUT_MS = 60_000
 
 
@@ -25,12 +24,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.0)
     options = parser.parse_args()
-    client = pulsar.Client(
-        options.url,
-        io_threads=1,
-        operation_timeout_seconds=60,
-        logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
-    )
+    client = connected(options.url)
     if options.mode == "fill":
         elapsed = fill(client, options.topic, payloads(options.size), options.messages)
         report(rate(options.messages, elapsed, options.size))
@@ -47,13 +41,7 @@ def fill(client: pulsar.Client, topic: str, bodies: list[bytes], messages: int) 
     A durable subscription keeps them: the broker deletes what no subscription asks for.
     """
     client.subscribe(topic, "keeps", initial_position=pulsar.InitialPosition.Earliest).close()
-    producer = client.create_producer(
-        topic,
-        block_if_queue_full=True,
-        max_pending_messages=_MAX_PENDING,
-        send_timeout_millis=_TIMEOUT_MS,
-        **TUNED,
-    )
+    producer = batching_producer(client, topic)
     acknowledged = Acknowledged()
     start = time.perf_counter()
     for number in range(messages):

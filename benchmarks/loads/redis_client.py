@@ -6,22 +6,16 @@ coroutines that each add one.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import redis
 
-from benchmarks.loads.common import WARM_UP_S, appends, payloads, report
+from benchmarks.loads.common import WARM_UP_S, appends, payloads, peer_options, report
 
 
 def main() -> None:
     """Runs one load."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--concurrency", type=int, required=True)
-    options = parser.parse_args()
+    options = peer_options()
     bodies = payloads(options.size)
     with redis.Redis(host="127.0.0.1", port=options.port) as client:
         key = f"benchmark-{time.time_ns()}"

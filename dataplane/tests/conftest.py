@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +17,8 @@ from walplane.backends.pulsar.config import PulsarConfig
 from walplane.backends.registry import open_backend
 from walplane.client import StreamingClient
 from walplane.testkit.cluster import MiniCluster
+from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.wal_world import World
 
 
 def pytest_unconfigure() -> None:
@@ -65,3 +69,24 @@ async def vchannel(cluster: MiniCluster) -> str:
 async def wal(cluster: MiniCluster) -> AsyncIterator[StreamingClient]:
     async with StreamingClient.connect(cluster.address) as wal:
         yield wal
+
+
+@pytest.fixture
+def world_url() -> str:
+    """Backend of `world`; a file that wants another defines a fixture of this name."""
+    return "memory:"
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+def each_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """One backend after the other."""
+    return "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
+
+
+@pytest.fixture
+async def world(world_url: str) -> AsyncIterator[World]:
+    """One PChannel's logs on a backend whose faults the test decides."""
+    made = World(FaultyBackend(await open_backend(world_url)))
+    yield made
+    async with asyncio.timeout(30):
+        await made.close()

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from walplane.backends.interface import BackendSession, RecordScanner, Start, TopicWriter
+from walplane.backends.forwarding import ForwardingBackend, ForwardingSession
+from walplane.backends.interface import BackendSession, TopicWriter
 from walplane.backends.memory import MemoryBackend
 from walplane.coord.settings import CoordSettings
 from walplane.coord.store import MetaStore
@@ -35,14 +36,14 @@ class Words:
         return [word.encode() for word in self.said]
 
 
-class Flaky:
+class Flaky(ForwardingBackend):
     """A backend that goes away: acknowledgements are lost, clients cannot connect.
 
     As on a broker, the last opener of a topic wins, whatever its term.
     """
 
     def __init__(self, backend: MemoryBackend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self.lose_acks = 0
         self.lose: set[int] = set()
         self.refuse_clients = 0
@@ -50,8 +51,6 @@ class Flaky:
         self.opens = 0
         self.appends = 0
 
-    name = "memory"
-    max_record_bytes = 1 << 20
     ack_timeout_s = 60.0
 
     async def session(self) -> BackendSession:
@@ -59,35 +58,17 @@ class Flaky:
             self.refuse_clients -= 1
             raise WalError(ErrorCode.INNER, "the broker is away")
         self.clients += 1
-        return _FlakySession(self, await self._backend.session())
-
-    async def close(self) -> None:
-        await self._backend.close()
+        return _FlakySession(self, await self.inner.session())
 
 
-class _FlakySession:
+class _FlakySession(ForwardingSession):
     def __init__(self, flaky: Flaky, inner: BackendSession) -> None:
+        super().__init__(inner)
         self._flaky = flaky
-        self._inner = inner
-
-    async def ensure_topic(self, topic: str) -> None:
-        await self._inner.ensure_topic(topic)
 
     async def open_writer(self, topic: str, term: int, open_number: int) -> TopicWriter:
         self._flaky.opens += 1
-        return _FlakyWriter(self._flaky, await self._inner.open_writer(topic, self._flaky.opens, 0))
-
-    async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
-        return await self._inner.open_scanner(topic, start)
-
-    async def last_record_id(self, topic: str) -> RecordID | None:
-        return await self._inner.last_record_id(topic)
-
-    async def truncate(self, topic: str, record_id: RecordID) -> None:
-        await self._inner.truncate(topic, record_id)
-
-    async def close(self) -> None:
-        await self._inner.close()
+        return _FlakyWriter(self._flaky, await self.inner.open_writer(topic, self._flaky.opens, 0))
 
 
 class _FlakyWriter:

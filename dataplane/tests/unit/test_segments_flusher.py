@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -56,16 +54,15 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-@pytest.fixture(params=["memory", "rocksdb"])
-async def world(
-    request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStore
-) -> AsyncIterator[World]:
-    url = "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
-    made = World(FaultyBackend(await open_backend(url)))
-    made.segments = segment_deps(store)
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
+@pytest.fixture
+def world_url(each_url: str) -> str:
+    return each_url
+
+
+@pytest.fixture
+def world(world: World, store: MemoryStore) -> World:
+    world.segments = segment_deps(store)
+    return world
 
 
 def whole(store: MemoryStore) -> set[str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from google.protobuf.message import Message
 
-from walplane.backends.registry import open_backend
 from walplane.message import codec
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
-from walplane.testkit.faulty import Fault, FaultyBackend
+from walplane.testkit.faulty import Fault
 from walplane.testkit.txns import begin, body, end, exclusive_entry
 from walplane.testkit.wal_world import EARLIEST, V, World, entry
 from walplane.wal.audit.log import LogAudit
@@ -162,14 +161,6 @@ def test_memory_stays_what_it_is() -> None:
         audit.take(at(number + 1, 10))
     assert audit.found >= 3000
     assert len(audit.violations) == 100
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
 
 
 async def raw(wal: WAL, start: ScanStart = EARLIEST) -> list[LogEntry]:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
 
-from walplane.backends.registry import open_backend
 from walplane.rpc.errors import Action, ErrorCode, WalError
-from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
+from walplane.testkit.faulty import Fault, no_faults
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
 
 
 async def test_a_close_refuses_what_comes_and_answers_what_is_in_flight(world: World) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from walplane.backends.interface import Start, StartAt
-from walplane.backends.registry import open_backend
 from walplane.message import codec
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
-from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
+from walplane.testkit.faulty import Fault, no_faults
 from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, World, create, entry, payloads_of, read_all
@@ -24,13 +22,9 @@ from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
 
 
-@pytest.fixture(params=["memory", "rocksdb"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    url = "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
-    made = World(FaultyBackend(await open_backend(url)))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
+@pytest.fixture
+def world_url(each_url: str) -> str:
+    return each_url
 
 
 def nth(number: int, fault: Fault, topic: str = CH) -> Callable[[str], Fault]:

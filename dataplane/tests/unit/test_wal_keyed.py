@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from walplane.backends.registry import open_backend
 from walplane.message.ids import MessageID
 from walplane.message.registry import IDEMPOTENCY_KEY, MessageType, check_client_entry
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.testkit.faulty import Fault, FaultyBackend
+from walplane.testkit.faulty import Fault
 from walplane.testkit.wal_world import CH, V, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import AppendOp, append_op
@@ -24,13 +21,9 @@ from walplane.wal.recovery.keyed import KeyedResults
 MS = 1 << 18
 
 
-@pytest.fixture(params=["memory", "rocksdb"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    url = "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
-    made = World(FaultyBackend(await open_backend(url)))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
+@pytest.fixture
+def world_url(each_url: str) -> str:
+    return each_url
 
 
 def keyed(key: str, *payloads: bytes, vchannel: str = V) -> log_pb2.Entry:

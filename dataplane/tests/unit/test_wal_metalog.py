@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from walplane.backends.forwarding import ForwardingSession
 from walplane.backends.interface import EARLIEST, BackendSession, RecordScanner, Start
 from walplane.backends.registry import open_backend
 from walplane.message.codec import decode_frame
@@ -101,21 +102,18 @@ async def test_a_failed_truncation_loses_nothing_and_is_made_good_by_the_next(
     assert state == MetaState({"words": [b"a", b"b"]}, [])
 
 
-class TruncatedMeanwhile:
+class TruncatedMeanwhile(ForwardingSession):
     """A session; somebody truncates the topic once, behind the back of its first scanner."""
 
     def __init__(self, inner: BackendSession, record_id: RecordID) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._record_id: RecordID | None = record_id
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
-
     async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
-        scanner = await self._inner.open_scanner(topic, start)
+        scanner = await self.inner.open_scanner(topic, start)
         record_id, self._record_id = self._record_id, None
         if record_id is not None:
-            await self._inner.truncate(topic, record_id)
+            await self.inner.truncate(topic, record_id)
         return scanner
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
-from walplane.backends.registry import open_backend
 from walplane.lease.report import DATA_LOSS, reason_of
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
@@ -21,13 +15,9 @@ from walplane.wal.recovery.windows import ProducerWindows
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.02)
 
 
-@pytest.fixture(params=["memory", "rocksdb"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    url = "memory:" if request.param == "memory" else f"rocksdb:{tmp_path / 'log'}"
-    made = World(FaultyBackend(await open_backend(url)))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
+@pytest.fixture
+def world_url(each_url: str) -> str:
+    return each_url
 
 
 @pytest.fixture

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from google.protobuf.message import Message
 
 from walplane.backends.interface import Record
-from walplane.backends.registry import open_backend
 from walplane.message import codec
 from walplane.message.registry import MessageType, spec_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
-from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
+from walplane.testkit.faulty import Fault, no_faults
 from walplane.testkit.log_checks import check_log
 from walplane.testkit.log_view import LogView
 from walplane.testkit.outside import TestNode
@@ -39,14 +37,6 @@ from walplane.wal.wal import WAL
 
 W = "test_0_7v0"
 T = MessageType
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
 
 
 def shaped(**shard: float) -> WALConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -31,12 +30,8 @@ LARGE = {"k": "y" * 20_000}
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    backend = await open_backend(f"memory:?max_record_bytes={RECORD_BYTES}")
-    made = World(FaultyBackend(backend))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
+def world_url() -> str:
+    return f"memory:?max_record_bytes={RECORD_BYTES}"
 
 
 def of_size(wal: WAL, size: int, number: int, properties: dict[str, str]) -> log_pb2.Entry:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from walplane.backends.registry import open_backend
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode
 from walplane.rpc.v1 import log_pb2
-from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.txns import (
     begin,
     body,
@@ -34,14 +31,6 @@ from walplane.wal.txn.table import TxnTable
 
 V1 = "test_0_2v0"
 INSERT, COMMIT, ROLLBACK = MessageType.INSERT, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
 
 
 # --- what a transaction is ---------------------------------------------------------------------

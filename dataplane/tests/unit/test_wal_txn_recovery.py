@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from walplane.backends import memory
-from walplane.backends.registry import open_backend
 from walplane.client.config import ClientConfig
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.testkit.faulty import Fault, FaultyBackend
+from walplane.testkit.faulty import Fault
 from walplane.testkit.txns import (
     begin,
     body,
@@ -35,14 +33,6 @@ from walplane.wal.wal import WAL
 
 V1 = "test_0_2v0"
 INSERT, COMMIT, ROLLBACK = MessageType.INSERT, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
 
 
 # --- recovery ----------------------------------------------------------------------------------

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import structlog
 
-from walplane.backends.registry import open_backend
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
-from walplane.testkit.faulty import Fault, FaultyBackend
+from walplane.testkit.faulty import Fault
 from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, World, create, entry, payloads_of, read_all
@@ -21,14 +19,6 @@ from walplane.wal.scan.request import ScanRequest
 from walplane.wal.wal import WAL
 
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.02, checkpoint_bytes=1)
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World(FaultyBackend(await open_backend("memory:")))
-    yield made
-    async with asyncio.timeout(30):
-        await made.close()
 
 
 class Truncations:

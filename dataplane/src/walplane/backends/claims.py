@@ -10,14 +10,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from walplane.backends.interface import (
-    Backend,
-    BackendSession,
-    RecordScanner,
-    Start,
-    TopicWriter,
-)
-from walplane.message.ids import RecordID
+from walplane.backends.forwarding import ForwardingBackend, ForwardingSession
+from walplane.backends.interface import Backend, BackendSession, TopicWriter
 from walplane.rpc.errors import ErrorCode, WalError
 
 
@@ -56,7 +50,7 @@ def uid_of(claim: str) -> str:
     return claim.rpartition("/")[2]
 
 
-class ClaimedBackend:
+class ClaimedBackend(ForwardingBackend):
     """A backend whose topics are taken for one cluster.
 
     Attributes:
@@ -65,33 +59,14 @@ class ClaimedBackend:
 
     def __init__(self, inner: Backend, claims: Claims, owner: str) -> None:
         """`owner` is the claim to put; `inner` is closed with this."""
+        super().__init__(inner)
         self.adopted: set[str] = set()
-        self._inner = inner
         self._claims = claims
         self._owner = owner
 
-    @property
-    def name(self) -> str:
-        """See `Backend`."""
-        return self._inner.name
-
-    @property
-    def max_record_bytes(self) -> int:
-        """See `Backend`."""
-        return self._inner.max_record_bytes
-
-    @property
-    def ack_timeout_s(self) -> float:
-        """See `Backend`."""
-        return self._inner.ack_timeout_s
-
     async def session(self) -> BackendSession:
         """See `Backend`."""
-        return _ClaimedSession(await self._inner.session(), self)
-
-    async def close(self) -> None:
-        """See `Backend`."""
-        await self._inner.close()
+        return _ClaimedSession(await self.inner.session(), self)
 
     async def check(self, topic: str) -> bool:
         """Whether `topic` has to get our claim; it has it otherwise.
@@ -109,34 +84,19 @@ class ClaimedBackend:
         await self._claims.set_claim(topic, self._owner)
 
 
-class _ClaimedSession:
+class _ClaimedSession(ForwardingSession):
     """A session that takes only what may be taken."""
 
     def __init__(self, inner: BackendSession, backend: ClaimedBackend) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._backend = backend
-
-    async def ensure_topic(self, topic: str) -> None:
-        await self._inner.ensure_topic(topic)
 
     async def open_writer(self, topic: str, term: int, open_number: int) -> TopicWriter:
         unclaimed = await self._backend.check(topic)
-        writer = await self._inner.open_writer(topic, term, open_number)
+        writer = await self.inner.open_writer(topic, term, open_number)
         if unclaimed:
             await self._backend.put(topic)
         return writer
-
-    async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
-        return await self._inner.open_scanner(topic, start)
-
-    async def last_record_id(self, topic: str) -> RecordID | None:
-        return await self._inner.last_record_id(topic)
-
-    async def truncate(self, topic: str, record_id: RecordID) -> None:
-        await self._inner.truncate(topic, record_id)
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def claimed(backend: Backend, owner: str, *adopted: str) -> Backend:

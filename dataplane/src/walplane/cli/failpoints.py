@@ -19,13 +19,8 @@ import os
 import signal
 from collections.abc import Callable
 
-from walplane.backends.interface import (
-    Backend,
-    BackendSession,
-    RecordScanner,
-    Start,
-    TopicWriter,
-)
+from walplane.backends.forwarding import ForwardingBackend, ForwardingSession
+from walplane.backends.interface import Backend, BackendSession, TopicWriter
 from walplane.channel import is_pchannel, meta_topic
 from walplane.cli.errors import CommandError
 from walplane.message.ids import RecordID
@@ -58,61 +53,34 @@ def with_failpoint(backend: Backend, asked: str | None) -> Backend:
     return _Backend(backend, hit)
 
 
-class _Backend:
+class _Backend(ForwardingBackend):
     def __init__(self, inner: Backend, hit: Hit) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._hit = hit
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def max_record_bytes(self) -> int:
-        return self._inner.max_record_bytes
-
-    @property
-    def ack_timeout_s(self) -> float:
-        return self._inner.ack_timeout_s
 
     async def session(self) -> BackendSession:
-        return _Session(await self._inner.session(), self._hit)
-
-    async def close(self) -> None:
-        await self._inner.close()
+        return _Session(await self.inner.session(), self._hit)
 
 
-class _Session:
+class _Session(ForwardingSession):
     def __init__(self, inner: BackendSession, hit: Hit) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._hit = hit
 
-    async def ensure_topic(self, topic: str) -> None:
-        await self._inner.ensure_topic(topic)
-
     async def open_writer(self, topic: str, term: int, open_number: int) -> TopicWriter:
-        writer = await self._inner.open_writer(topic, term, open_number)
+        writer = await self.inner.open_writer(topic, term, open_number)
         if is_pchannel(topic):
             self._hit("mid-open")
             return _DataWriter(writer, self._hit)
         return _MetaWriter(writer, self._hit) if _is_meta(topic) else writer
 
-    async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
-        return await self._inner.open_scanner(topic, start)
-
-    async def last_record_id(self, topic: str) -> RecordID | None:
-        return await self._inner.last_record_id(topic)
-
     async def truncate(self, topic: str, record_id: RecordID) -> None:
         if not (is_pchannel(topic) or _is_meta(topic)):
-            return await self._inner.truncate(topic, record_id)
-        truncating = asyncio.ensure_future(self._inner.truncate(topic, record_id))
+            return await self.inner.truncate(topic, record_id)
+        truncating = asyncio.ensure_future(self.inner.truncate(topic, record_id))
         await asyncio.sleep(0)
         self._hit("mid-truncate")
         await truncating
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 def _is_meta(topic: str) -> bool:

@@ -11,13 +11,8 @@ import asyncio
 import enum
 from collections.abc import Awaitable, Callable
 
-from walplane.backends.interface import (
-    Backend,
-    BackendSession,
-    RecordScanner,
-    Start,
-    TopicWriter,
-)
+from walplane.backends.forwarding import ForwardingBackend, ForwardingSession
+from walplane.backends.interface import Backend, BackendSession, TopicWriter
 from walplane.backends.sequenced import oversized
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
@@ -42,7 +37,7 @@ async def at_once() -> None:
     """Truncations are made without ado."""
 
 
-class FaultyBackend:
+class FaultyBackend(ForwardingBackend):
     """Wraps a backend.
 
     Attributes:
@@ -55,27 +50,12 @@ class FaultyBackend:
 
     def __init__(self, inner: Backend) -> None:
         """Behaves until told otherwise."""
-        self.inner = inner
+        super().__init__(inner)
         self.faults: Callable[[str], Fault] = no_faults
         self.record_bytes = inner.max_record_bytes
         self.refused = False
         self.before_truncation: Callable[[], Awaitable[object]] = at_once
         self.before_ack: Callable[[], Awaitable[object]] | None = None
-
-    @property
-    def name(self) -> str:
-        """The wrapped backend's name."""
-        return self.inner.name
-
-    @property
-    def max_record_bytes(self) -> int:
-        """The wrapped backend's limit."""
-        return self.inner.max_record_bytes
-
-    @property
-    def ack_timeout_s(self) -> float:
-        """The wrapped backend's."""
-        return self.inner.ack_timeout_s
 
     async def session(self) -> BackendSession:
         """A session of the wrapped backend."""
@@ -83,35 +63,19 @@ class FaultyBackend:
             raise WalError(ErrorCode.INNER, "the backend cannot be reached")
         return _FaultySession(self, await self.inner.session())
 
-    async def close(self) -> None:
-        """Closes the wrapped backend."""
-        await self.inner.close()
 
-
-class _FaultySession:
+class _FaultySession(ForwardingSession):
     def __init__(self, backend: FaultyBackend, inner: BackendSession) -> None:
+        super().__init__(inner)
         self._backend = backend
-        self._inner = inner
-
-    async def ensure_topic(self, topic: str) -> None:
-        await self._inner.ensure_topic(topic)
 
     async def open_writer(self, topic: str, term: int, open_number: int) -> TopicWriter:
-        inner = await self._inner.open_writer(topic, term, open_number)
+        inner = await self.inner.open_writer(topic, term, open_number)
         return _FaultyWriter(self._backend, topic, inner)
-
-    async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
-        return await self._inner.open_scanner(topic, start)
-
-    async def last_record_id(self, topic: str) -> RecordID | None:
-        return await self._inner.last_record_id(topic)
 
     async def truncate(self, topic: str, record_id: RecordID) -> None:
         await self._backend.before_truncation()
-        await self._inner.truncate(topic, record_id)
-
-    async def close(self) -> None:
-        await self._inner.close()
+        await self.inner.truncate(topic, record_id)
 
 
 class _FaultyWriter:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
-import os
 import sys
 import time
 from collections import Counter
@@ -29,6 +27,7 @@ from walplane.message.builder import insert
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
+from walplane.testkit.state_file import write_state
 
 _SHARDS = 16
 _CONNECT_S = 20.0
@@ -138,19 +137,13 @@ async def run(streams: HeldStreams, directory: Path) -> int:
     """Holds the streams to their end; returns 0 when all that was acknowledged is in the log."""
     holding = asyncio.create_task(streams.run())
     while not holding.done():
-        await asyncio.to_thread(_write, directory, streams.state())
+        await asyncio.to_thread(write_state, directory, streams.state())
         await asyncio.wait({holding}, timeout=_STEP_S)
     await holding
     missing = await streams.missing()
     last = {**streams.state(), "done": True, "missing": missing}
-    await asyncio.to_thread(_write, directory, last)
+    await asyncio.to_thread(write_state, directory, last)
     return 1 if missing else 0
-
-
-def _write(directory: Path, state: dict[str, Any]) -> None:
-    partial = directory / "state.part"
-    partial.write_text(json.dumps(state))
-    os.replace(partial, directory / "state.json")
 
 
 def main(arguments: list[str] | None = None) -> int:

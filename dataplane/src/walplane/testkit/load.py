@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from walplane.testkit.pod_load import PodLoad
+from walplane.testkit.state_file import write_state
 
 _STEP_S = 0.2
 _ERRORS_TOLD = 10
@@ -31,11 +30,11 @@ async def run(address: str, collection: str, shards: int, directory: Path) -> in
             if await asyncio.to_thread(mark.exists):
                 since = time.monotonic()
                 await asyncio.to_thread(mark.unlink)
-            await asyncio.to_thread(_write, directory, _state(load, since))
+            await asyncio.to_thread(write_state, directory, _state(load, since))
             await asyncio.sleep(_STEP_S)
     violations = await load.verdict()
     last = {**_state(load, since), "done": True, "violations": violations}
-    await asyncio.to_thread(_write, directory, last)
+    await asyncio.to_thread(write_state, directory, last)
     return 1 if violations else 0
 
 
@@ -47,12 +46,6 @@ def _state(load: PodLoad, since: float) -> dict[str, Any]:
         "longest_gap": round(load.longest_gap(since), 3),
         "errors": [str(error) for error in load.errors[:_ERRORS_TOLD]],
     }
-
-
-def _write(directory: Path, state: dict[str, Any]) -> None:
-    partial = directory / "state.part"
-    partial.write_text(json.dumps(state))
-    os.replace(partial, directory / "state.json")
 
 
 def main(arguments: list[str] | None = None) -> int:

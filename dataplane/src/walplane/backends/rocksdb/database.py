@@ -20,6 +20,7 @@ from walplane.backends.rocksdb.errors import damaged, failed
 from walplane.backends.rocksdb.mark import AcknowledgedMark
 from walplane.backends.rocksdb.options import database_options, read_options, write_options
 from walplane.backends.sequenced import FIRST
+from walplane.disk import sync_directory
 from walplane.rpc.errors import ErrorCode, WalError
 
 MARK_FILE = "walplane.acknowledged"
@@ -203,7 +204,7 @@ class Database:
         try:
             if not path.is_dir():
                 path.mkdir(parents=True)
-                _fsync_directory(path.parent)
+                sync_directory(path.parent)
         except OSError as error:
             raise WalError(
                 ErrorCode.INVALID_ARGUMENT,
@@ -289,11 +290,3 @@ def _rocks_batch(batch: Batch) -> WriteBatch:
     for key, value in batch.puts:
         rocks_batch.put(key, value)
     return rocks_batch
-
-
-def _fsync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

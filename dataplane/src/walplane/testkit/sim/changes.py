@@ -6,11 +6,10 @@ name the same few collections, so some are refused; that is part of it.
 
 from __future__ import annotations
 
-import asyncio
-
 from walplane.client import StreamingClient
 from walplane.message.builder import insert
 from walplane.rpc.errors import WalError
+from walplane.testkit.sim.errands import Errands
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.scenario import Step
 from walplane.testkit.sim.workload import Work
@@ -19,23 +18,18 @@ _NAMES = 3
 _DROPS = 0.4
 
 
-class Changes:
+class Changes(Errands):
     """Starts them."""
 
     def __init__(self, work: Work) -> None:
         """None yet."""
-        self._work = work
-        self._started = 0
-        self._under_way: set[asyncio.Task[None]] = set()
+        super().__init__(work, "d")
 
     def start(self, step: Step) -> None:
         """Begins what `step` says."""
-        self._started += 1
-        self._work.operations += 1
-        process = self._work.cluster.process(f"d{self._started}")
-        task = process.start(self._run(process, f"d{step.which % _NAMES}", step.force < _DROPS))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        process = self._process()
+        name = f"d{step.which % _NAMES}"
+        self._begin(process, self._run(process, name, step.force < _DROPS))
 
     def over(self) -> bool:
         """Whether nothing is asked for, and no coordinator knows of anything left to complete.

@@ -11,6 +11,7 @@ from walplane.message.ids import ResumeToken
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.rpc.errors import WalError
 from walplane.testkit.history import Outcome, Reading, ReadTick
+from walplane.testkit.sim.errands import Errands
 from walplane.testkit.sim.grpc_client import SimChannel
 from walplane.testkit.sim.node import COORD
 from walplane.testkit.sim.process import Process
@@ -18,28 +19,22 @@ from walplane.testkit.sim.scenario import Step
 from walplane.testkit.sim.workload import Work, delivered
 
 
-class Reads:
-    """Starts reads, each in a process of its own."""
+class Reads(Errands):
+    """Starts reads."""
 
     def __init__(self, work: Work) -> None:
         """None yet."""
-        self._work = work
-        self._started = 0
-        self._under_way: set[asyncio.Task[None]] = set()
+        super().__init__(work, "r")
 
     def start(self, step: Step) -> None:
         """Begins what `step` says."""
-        self._started += 1
-        self._work.operations += 1
-        process = self._work.cluster.process(f"r{self._started}")
+        process = self._process()
         vchannel = self._work.vchannels[step.which % len(self._work.vchannels)]
         if step.what == "read_tick":
-            task = process.start(self.take_tick(process, pchannel_of(vchannel)))
+            self._begin(process, self.take_tick(process, pchannel_of(vchannel)))
         else:
             start = self._token(vchannel, step) or "earliest"
-            task = process.start(self._catch_up(process, vchannel, start))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+            self._begin(process, self._catch_up(process, vchannel, start))
 
     async def all_done(self) -> None:
         """Waits for what is under way."""

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from walplane.backends.interface import RecordScanner, Start
 from walplane.message import codec
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType, spec_of
@@ -31,9 +30,9 @@ from walplane.wal.recovery.segments.storing import SegmentDeps, SegmentWriter
 from walplane.wal.recovery.segments.table import StreamKey
 from walplane.wal.recovery.segments.units import Unit, collection_of, key_of
 from walplane.wal.scan.assembly import TxnAssembler
-from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.buffer import Signal
 from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
-from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.scan.scanner import LiveLog, WALScanner
 
 if TYPE_CHECKING:
     from walplane.wal.recovery.state import RecoveryState
@@ -51,34 +50,11 @@ _NEVER_SEALS = frozenset(
 )
 
 
-class FlushedLog(Protocol):
+class FlushedLog(LiveLog, Protocol):
     """What a flusher sees of its log."""
 
-    pchannel: str
-    buffer: WriteAheadBuffer
     written: Signal
     recovery: RecoveryState
-
-    @property
-    def backend_name(self) -> str:
-        """The backend's name in MessageIDs."""
-        ...
-
-    def live_position(self) -> LivePosition:
-        """How far the log is settled now."""
-        ...
-
-    def spans(self, tick: int) -> bool:
-        """Whether some transaction may begin at or below `tick` and end above it."""
-        ...
-
-    def last_appended(self) -> int:
-        """The highest tick given to an append so far."""
-        ...
-
-    async def open_scanner(self, start: Start) -> RecordScanner:
-        """A scanner of the data topic."""
-        ...
 
     def check(self) -> None:
         """Raises what ended the log, if it is over."""

@@ -18,6 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
+from walplane.disk import sync_directory
 from walplane.rpc.errors import ErrorCode, WalError
 
 _TIMEOUT_S = 60.0
@@ -97,12 +98,4 @@ def _create(root: Path, path: str, data: bytes) -> bool:
 def _sync_directories(root: Path, at: Path) -> None:
     while at != root:
         at = at.parent
-        _sync_one(at)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_directory(at)
