@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from walplane.backends.interface import Record
@@ -249,5 +249,8 @@ async def run(plan: Plan) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PLANS)
+@example(  # a partition is dropped before it was ever there, then made
+    Plan(198209, 0.0, 0, 1, 0.01, 1, "remove insert insert insert add insert".split())
+)
 def test_the_order_rules_hold_and_replay_finds_what_was(plan: Plan) -> None:
     asyncio.run(run(plan))

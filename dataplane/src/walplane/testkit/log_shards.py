@@ -113,6 +113,7 @@ class _Walk:
             vchannel.dropped = vchannel.dropped or entry
         elif kind == _T.CREATE_PARTITION:
             vchannel.partitions.add(_header(entry).partition_id)
+            vchannel.gone.discard(_header(entry).partition_id)
         elif kind == _T.DROP_PARTITION:
             vchannel.gone.add(_header(entry).partition_id)
 
