@@ -30,6 +30,7 @@ from walplane.wal.interceptors.shard import ShardInterceptor
 from walplane.wal.ports import AppendResult
 from walplane.wal.recovery.segments.parquet import ENTRY, TICK
 from walplane.wal.scan.request import ScanStart, StartKind
+from walplane.wal.shard.config import ShardConfig
 from walplane.wal.shard.manager import ShardManager
 from walplane.wal.shard.table import ShardTable
 
@@ -100,6 +101,24 @@ async def test_segments_that_the_log_assigns_itself_are_stored(
     await until(lambda: len(store.manifests()) == 1)
     (manifest,) = store.manifests()
     assert store.payloads(int(manifest["segment_id"])) == [b"a", b"b", b"c"]
+
+
+async def test_many_parts_seal_a_segment(
+    world: World, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is short all the time, so that each append becomes a part of its own."""
+    monkeypatch.undo()
+    world.segments = segment_deps(store, max_bytes=1)
+    shard = ShardConfig(segment_files=3)
+    wal = await world.open(1, EAGER.model_copy(update={"shard": shard}))
+    for number in range(3):
+        assert store.manifests() == []
+        await wal.append(insert(0, b"%d" % number))
+        await until(lambda number=number: len(store.objects) > number)  # type: ignore[misc]
+    await until(lambda: len(store.manifests()) == 1)
+    (manifest,) = store.manifests()
+    assert store.payloads(int(manifest["segment_id"])) == [b"0", b"1", b"2"]
+    await wal.append(insert(0, b"the next segment's"))
 
 
 async def test_arrow_payloads_become_their_own_columns(world: World, store: MemoryStore) -> None:
@@ -257,6 +276,7 @@ async def test_the_log_is_cut_off_behind_what_is_stored(world: World, store: Mem
     assert b"later" in await first()
     await wal.append(flush(8))
     successor = await world.open(2, EAGER)
+    assert successor.recovery.segments.position.time_tick > 0, "it begins where the other ended"
     assert b"later" in payloads_of(await read_all(successor)) or whole(store) >= {"8"}
     await until(lambda: whole(store) == {"7", "8"})
     assert store.payloads(7) == [b"%d" % number for number in range(20)]
@@ -289,6 +309,7 @@ async def test_nothing_is_cut_off_without_a_store_or_before_its_time(
         wal = await world.open(term, config)
         tick = (await wal.append(insert(term, b"%d" % term))).first_tick
         await wal.append(flush(term))
+        await until(lambda: whole(store) == {"1"})
         await until(lambda wal=wal, tick=tick: wal.recovery.checkpoint_tick > tick)  # type: ignore[misc]
         await wal.append(insert(term + 10, b"more"))
         tick = wal.live_position().watermark
@@ -392,7 +413,7 @@ async def test_a_foreign_object_in_the_way_quarantines_and_appends_go_on(
 async def test_what_another_log_could_not_store_holds_the_position(store: MemoryStore) -> None:
     """It comes to relieve this one while this one waits for news, and meets what is not ours."""
     world = World(FaultyBackend(await open_backend("memory:")))
-    world.segments = segment_deps(store, max_bytes=60_000)
+    world.segments = segment_deps(store, max_bytes=110_000)
     wal = await world.open(1, EAGER)
     other = await world.open(1, EAGER, channel="test_1")
     payload = bytes(600)

@@ -81,14 +81,14 @@ class WAL:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
         self._truncation = Truncation(pchannel, self.recovery.segments, config.retention_s)
-        self._flusher = SegmentFlusher(self, deps.segments) if deps.segments else None
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
         idempotency = IdempotencyInterceptor(recovery.windows, recovery.txns, recovery.keyed)
-        self.shards = ShardManager(
-            recovery.shards, recovery.txns.open, config.shard, deps.growth, now, pchannel
-        )
+        self.shards = ShardManager(recovery.shards, config.shard, deps.growth, now, pchannel)
+        self._flusher = None
+        if deps.segments:
+            self._flusher = SegmentFlusher(self, deps.segments, self.shards.note_files)
         timetick = TimeTickInterceptor(
             deps.reserve, lambda: self._acks, self._sessions, self._leads, self.meter, now
         )

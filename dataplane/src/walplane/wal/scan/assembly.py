@@ -14,8 +14,6 @@ from walplane.message.txn_view import ImmutableTxnMessage, TxnBatch
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.ports import LogEntry
 
-_ENTRY_OVERHEAD_BYTES = 512
-
 
 class TxnAssembler:
     """The transactions that a reader has begun to read.
@@ -73,7 +71,7 @@ class TxnAssembler:
                 return None
             return _assembled(txn_id, bodies, item, item.message_id)
         self._open[txn_id][1].append(item)
-        self.held_bytes += item.size + _ENTRY_OVERHEAD_BYTES
+        self.held_bytes += item.held_bytes
         if self.held_bytes > self._most_bytes:
             raise WalError(
                 ErrorCode.RESOURCE_ACQUIRED,
@@ -85,7 +83,7 @@ class TxnAssembler:
 
     def _drop(self, txn_id: int) -> list[LogEntry]:
         _, bodies = self._open.pop(txn_id)
-        self.held_bytes -= sum(item.size + _ENTRY_OVERHEAD_BYTES for item in bodies)
+        self.held_bytes -= sum(item.held_bytes for item in bodies)
         return bodies
 
 

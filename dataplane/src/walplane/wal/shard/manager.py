@@ -9,13 +9,12 @@ self-reopen, this is made anew from the table: what was lost on the way was neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import structlog
 
 from walplane.channel import cchannel_name
 from walplane.message.registry import MessageType
-from walplane.message.txn import txn_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, append_op
@@ -44,7 +43,6 @@ class ShardManager:
 
     Args:
         table: what the log says.
-        open_txns: ids of the open transactions, by the log.
         config: seal policies.
         growth: shared by the node's WALs.
         monotonic: seconds.
@@ -54,7 +52,6 @@ class ShardManager:
     def __init__(
         self,
         table: ShardTable,
-        open_txns: Container[int],
         config: ShardConfig,
         growth: NodeGrowth,
         monotonic: Callable[[], float],
@@ -62,7 +59,6 @@ class ShardManager:
     ) -> None:
         """Nothing grows before `rebuild`."""
         self._table = table
-        self._open_txns = open_txns
         self._config = config
         self._growth = growth
         self._monotonic = monotonic
@@ -115,9 +111,6 @@ class ShardManager:
         growing.touched = now
         growing.in_flight += 1
         self._growth.bytes += op.size
-        txn_id = txn_of(envelope)
-        if txn_id:
-            growing.txns.add(txn_id)
         return created
 
     def written(self, log_entry: LogEntry) -> None:
@@ -181,8 +174,10 @@ class ShardManager:
 
     def _settled(self, growing: GrowingSegment) -> Segment | None:
         """The segment as it will be sealed; None while something may still be added to it."""
-        if growing.in_flight or any(txn_id in self._open_txns for txn_id in growing.txns):
+        if growing.in_flight:
             return None
+        if any(growing.segment_id in bodies.rows for bodies in self._table.bodies.values()):
+            return None  # of transactions that are open
         return self._table.segment(growing.vchannel, growing.segment_id)
 
     def _sealed(self, seal: Seal) -> None:
@@ -210,10 +205,9 @@ class ShardManager:
             if older is not None:
                 self.retire(older, "full")
             self._current[growing.vchannel, growing.partition_id] = growing
-        for txn_id, bodies in self._table.bodies.items():
+        for bodies in self._table.bodies.values():
             for segment_id, (rows, size) in bodies.rows.items():
                 if (held := self._growing.get(segment_id)) is not None:
-                    held.txns.add(txn_id)
                     held.rows += rows
                     held.bytes += size
                     self._growth.bytes += 0 if held.retired else size

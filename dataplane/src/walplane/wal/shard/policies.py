@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from walplane.wal.shard.config import ShardConfig
 from walplane.wal.shard.segments import Segment
@@ -22,7 +22,6 @@ class GrowingSegment:
         touched: when it last got something.
         recovered: whether it was there when the log was opened.
         in_flight: Inserts that are assigned and not written yet.
-        txns: transactions that have put something into it, among them every open one.
         retired: why it takes nothing any more; empty while it does.
     """
 
@@ -35,7 +34,6 @@ class GrowingSegment:
     touched: float
     recovered: bool = False
     in_flight: int = 0
-    txns: set[int] = field(default_factory=set)
     retired: str = ""
 
     @classmethod

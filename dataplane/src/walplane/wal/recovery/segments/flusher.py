@@ -12,27 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from walplane.message import codec
 from walplane.message.ids import ResumeToken
-from walplane.message.registry import MessageType, spec_of
 from walplane.message.txn import is_part
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.rpc.v1 import log_pb2
 from walplane.wal.meter import Meters
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.segments.storing import SegmentDeps, SegmentWriter
 from walplane.wal.recovery.segments.table import StreamKey
-from walplane.wal.recovery.segments.units import Unit, collection_of, key_of
+from walplane.wal.recovery.segments.units import Unit, key_of
 from walplane.wal.scan.assembly import TxnAssembler
 from walplane.wal.scan.buffer import Signal
 from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
 from walplane.wal.scan.scanner import LiveLog, WALScanner
+from walplane.wal.shard.seal import seal_of
+from walplane.wal.shard.table import collection_of
 
 if TYPE_CHECKING:
     from walplane.wal.recovery.state import RecoveryState
@@ -45,9 +45,6 @@ _PACE_S = 0.1
 _ATTEMPTS = 3  # at something unforeseen
 _FATAL = {ErrorCode.DATA_TRUNCATED, ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
 _NO_LIMIT_BYTES = 1 << 62
-_NEVER_SEALS = frozenset(
-    {MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER, MessageType.CREATE_SEGMENT}
-)
 
 
 class FlushedLog(LiveLog, Protocol):
@@ -86,8 +83,10 @@ class SegmentFlusher:
         table: what is stored; saved with the log's checkpoints.
     """
 
-    def __init__(self, log: FlushedLog, deps: SegmentDeps) -> None:
-        """Idle until `run`."""
+    def __init__(
+        self, log: FlushedLog, deps: SegmentDeps, on_part: Callable[[int, int], None]
+    ) -> None:
+        """Idle until `run`; `on_part` is told of a segment and how many parts it has by now."""
         table = self.table = log.recovery.segments
         self._log = log
         self._deps = deps
@@ -97,7 +96,7 @@ class SegmentFlusher:
         self._txns = TxnAssembler(_NO_LIMIT_BYTES)
         self._done = table.position
         self._last: LogEntry | None = None
-        self._writer = SegmentWriter(log.pchannel, table, deps, self._note)
+        self._writer = SegmentWriter(log.pchannel, table, deps, self._note, on_part)
 
     @property
     def backlog_bytes(self) -> int:
@@ -188,7 +187,7 @@ class SegmentFlusher:
         key = key_of(envelope)
         if key is not None:
             self._writer.add(key, Unit(item.last_tick, (item,)), self._place)
-        elif envelope.type not in _NEVER_SEALS:
+        else:
             yield from self._sealed_by(item)
 
     def _add_txn(self, txn: ImmutableTxnMessage) -> None:
@@ -208,21 +207,19 @@ class SegmentFlusher:
         return self._last.token()
 
     def _sealed_by(self, item: LogEntry) -> Iterator[tuple[StreamKey, int]]:
-        envelope = item.entry.envelope
-        spec = spec_of(envelope.type)
-        header = spec.parse_header(codec.decode_body(item.entry.body)[0])
-        if not spec.flushes(header):
+        seal = seal_of(item.entry)
+        if seal is None:
             return
-        partition_id = 0
-        if isinstance(header, headers_pb2.FlushHeader):
-            yield self._segment(envelope, header.segment_id), item.last_tick
-        elif isinstance(header, headers_pb2.PartitionHeader):
-            partition_id = header.partition_id
-        one = isinstance(header, headers_pb2.FlushHeader)
+        if seal.segment_id:
+            yield self._segment(item.entry.envelope, seal.segment_id), item.last_tick
         for key in self._writer.keys():
-            in_scope = envelope.vchannel in ("", key.vchannel)
-            wanted = key.kind == log_pb2.STREAM_KIND_DELETES if one else in_scope
-            if in_scope and wanted and partition_id in (0, key.partition_id):
+            if seal.segment_id:
+                # Deletes have no seal of their own: they go with any of their VChannel's.
+                deletes = key.kind == log_pb2.STREAM_KIND_DELETES
+                sealed = deletes and key.vchannel == seal.vchannel
+            else:
+                sealed = seal.covers(key.vchannel, key.partition_id, key.segment_id)
+            if sealed:
                 yield key, item.last_tick
 
     def _segment(self, envelope: log_pb2.Envelope, segment_id: int) -> StreamKey:
@@ -230,11 +227,10 @@ class SegmentFlusher:
         for key in self._writer.keys():
             if key.segment_id == segment_id and key.vchannel == envelope.vchannel:
                 return key
-        collection_id = envelope.collection_id or collection_of(envelope.vchannel)
         return StreamKey(
             log_pb2.STREAM_KIND_SEGMENT,
             envelope.vchannel,
-            collection_id,
+            collection_of(envelope),
             envelope.partition_id,
             segment_id,
         )

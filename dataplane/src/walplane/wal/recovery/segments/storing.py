@@ -58,14 +58,28 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, pchannel: str, table: SegmentTable, deps: SegmentDeps, note: Callable[[str], None]
+        self,
+        pchannel: str,
+        table: SegmentTable,
+        deps: SegmentDeps,
+        note: Callable[[str], None],
+        on_part: Callable[[int, int], None],
     ) -> None:
-        """Nothing waits; `note` is told what goes wrong."""
+        """Nothing waits.
+
+        Args:
+            pchannel: whose log it is.
+            table: what is stored.
+            deps: of the process.
+            note: told what goes wrong.
+            on_part: told the id of a segment that got a part, and how many it has.
+        """
         self.bytes = 0
         self._pchannel = pchannel
         self._table = table
         self._deps = deps
         self._note = note
+        self._on_part = on_part
         self._closed = False
         self._backlogs: dict[StreamKey, Backlog] = {}
 
@@ -124,6 +138,8 @@ class SegmentWriter:
             for encoded in await self._deps.offload(encode):
                 part = await self._write_part(key, encoded, about)
                 self._table.add(key, part)
+                if key.kind == log_pb2.STREAM_KIND_SEGMENT:
+                    self._on_part(key.segment_id, len(self._table.stored(key).parts))
                 self.bytes -= backlog.drop_through(part.last_tick)
                 if part.last_tick != encoded.last_tick:
                     break  # cut elsewhere by whoever wrote it

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from walplane import channel
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.segments.table import StreamKey
-
-ENTRY_OVERHEAD_BYTES = 512
-"""What an entry takes in memory beside its body, about."""
+from walplane.wal.shard.table import collection_of
 
 
 class Unit(NamedTuple):
@@ -40,7 +37,7 @@ class Unit(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes it takes in memory, about."""
-        return sum(item.size + ENTRY_OVERHEAD_BYTES for item in self.entries)
+        return sum(item.held_bytes for item in self.entries)
 
 
 class Backlog:
@@ -86,18 +83,10 @@ def key_of(envelope: log_pb2.Envelope) -> StreamKey | None:
     return StreamKey(
         kind,
         envelope.vchannel,
-        envelope.collection_id or collection_of(envelope.vchannel),
+        collection_of(envelope),
         envelope.partition_id,
         segment_id,
     )
-
-
-def collection_of(vchannel: str) -> int:
-    """The collection in a VChannel's name; 0 when it has none."""
-    try:
-        return channel.VChannelName.parse(vchannel).collection_id
-    except channel.InvalidChannelName:
-        return 0
 
 
 _FOLDERS = {
