@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from walplane.node.memory import memory_share
-from walplane.wal.shard.config import GrowthConfig
+from walplane.wal.shard.config import GrowthConfig, ShardConfig
 from walplane.wal.shard.growth import NodeGrowth
-from walplane.wal.shard.policies import GrowingSegment
+from walplane.wal.shard.policies import GrowingSegment, due
+from walplane.wal.shard.segments import Segment
+
+SECOND = 1000 << 18
 
 
 class Grower:
@@ -67,6 +70,15 @@ def test_a_node_short_of_memory_seals_one_segment_at_a_look() -> None:
     growth.leave(one)
     growth.relieve(3)
     assert one.sizes == [10]
+
+
+@pytest.mark.parametrize(
+    ("last_tick", "why"), [(80 * SECOND, "recovered and stale"), (95 * SECOND, "lifetime")]
+)
+def test_why_a_segment_that_recovery_found_is_due(last_tick: int, why: str) -> None:
+    segment = Segment(70 * SECOND, "v", 1, 0, 0, rows=1, bytes=1, last_tick=last_tick)
+    growing = GrowingSegment.recover(segment, 100 * SECOND, 1000.0)
+    assert due(growing, ShardConfig(segment_lifetime_s=20), 1000.0)[0] == why
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from walplane.message.codec import encode_body, seal_entry
 from walplane.message.ids import MessageID
 from walplane.message.registry import IDEMPOTENCY_KEY, MessageType, check_client_entry
+from walplane.node.checks import check_append
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.testkit.faulty import Fault
 from walplane.testkit.wal_world import CH, V, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
@@ -78,6 +80,23 @@ async def test_a_key_counts_within_its_vchannel(world: World) -> None:
     await wal.append(keyed("k", b"a"))
     await wal.append(keyed("k", b"b", vchannel=f"{CH}_1v1"))
     assert payloads_of(await read_all(wal)) == [b"a", b"b"]
+
+
+async def test_a_repeat_after_the_collection_was_dropped_gets_the_first_result(
+    world: World,
+) -> None:
+    wal = await world.open(1)
+    first = await wal.append(keyed("k", b"a"))
+    envelope = log_pb2.Envelope(
+        version=1, type=MessageType.DROP_COLLECTION, vchannel=V, collection_id=1, count=1
+    )
+    body = encode_body(headers_pb2.CollectionHeader().SerializeToString(), [b""])
+    await wal.append(seal_entry(envelope, body))
+    again = keyed("k", b"a")
+    check_append(again, wal)
+    assert await wal.append(again) == first
+    with pytest.raises(WalError, match="there is no VChannel"):
+        check_append(keyed("new", b"a"), wal)
 
 
 @pytest.mark.parametrize("fault", [f for f in Fault if f is not Fault.NONE])

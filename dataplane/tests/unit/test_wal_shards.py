@@ -176,6 +176,38 @@ async def test_silence_seals_a_segment_that_is_large_enough(world: World) -> Non
     assert shape(wal, V) == [(1, True)]
 
 
+async def test_silence_begins_anew_with_each_insert(world: World) -> None:
+    wal = await world.open(1, shaped(segment_idle_s=60, segment_idle_bytes=0))
+    now = Runtime.system().monotonic()
+    wal.shards._monotonic = lambda: now
+    await wal.append(entry(b"a"))
+    now += 40
+    await wal.append(entry(b"b"))
+    now += 40
+    wal.seal_segments()
+    assert len(wal.shards.candidates()) == 1
+    now += 40
+    wal.seal_segments()
+    assert wal.shards.candidates() == []
+    await until(lambda: shape(wal, V) == [(2, False)])
+
+
+async def test_a_segment_is_sealed_once_all_that_was_put_into_it_is_written(world: World) -> None:
+    wal = await world.open(1, shaped(segment_rows=2))
+    await wal.append(entry(b"a"))
+    acknowledge = asyncio.Event()
+    world.backend.before_ack = acknowledge.wait
+    late = [asyncio.create_task(wal.append(entry(payload))) for payload in (b"b", b"c")]
+    await until(lambda: wal.appender.bytes_pending > 0)
+    wal.seal_segments()  # the first segment is full, and its second row on its way
+    acknowledge.set()
+    await asyncio.gather(*late)
+    await until(lambda: shape(wal, V) == [(2, False), (1, True)])
+    [sealed] = [each for each in (await log_of(world)).entries if each.envelope.type == T.FLUSH]
+    header = headers_pb2.FlushHeader.FromString(codec.decode_body(sealed.body)[0])
+    assert header.rows == 2
+
+
 async def test_many_data_files_seal_a_segment(world: World) -> None:
     wal = await world.open(1, shaped(segment_files=3))
     await wal.append(entry(b"a"))
@@ -315,6 +347,9 @@ async def test_partitions_and_schema_versions_are_checked(world: World) -> None:
     gone = await refused(wal, insert(b"x", partition=6))
     assert "partition 6" in gone.message
     assert "DropPartition ends" in gone.message
+    key = ddl(T.DELETE, headers_pb2.DeleteHeader())
+    key.envelope.partition_id = 6
+    assert "DropPartition ends" in (await refused(wal, key)).message
     await wal.append(
         ddl(T.ALTER_COLLECTION, headers_pb2.AlterCollectionHeader(new_schema_version=2))
     )
@@ -381,6 +416,15 @@ async def test_a_checkpoint_holds_the_segments(world: World) -> None:
     await until(lambda: shape(wal) == [(4, False), (3, True)])
     await wal.close()
     await check(world, wal)
+
+
+async def test_what_an_open_finds_counts_in_what_grows_on_the_node(world: World) -> None:
+    wal = await world.open(1)
+    await wal.append(entry(b"a"))
+    successor = await world.open(2)
+    node, _ = world.opened[-1]
+    [segment] = segments(successor, V)
+    assert node.deps.growth.bytes == segment.bytes > 0
 
 
 async def test_the_node_seals_its_largest_segments_when_too_much_grows(world: World) -> None:

@@ -269,4 +269,4 @@ async def test_a_reader_with_too_small_a_budget_says_so(world: World) -> None:
     await end(wal, txn)
     small = read_batches(wal, config=ClientConfig(open_txn_bytes=3000))
     assert await refused(small) is ErrorCode.RESOURCE_ACQUIRED
-    assert len(await read_batches(wal, config=ClientConfig(open_txn_bytes=9000))) == 1
+    assert len(await read_batches(wal, config=ClientConfig(open_txn_bytes=20_000))) == 1

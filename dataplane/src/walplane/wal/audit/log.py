@@ -21,7 +21,6 @@ from collections import OrderedDict
 
 from walplane.channel import cchannel_name
 from walplane.message.codec import check_entry
-from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.message.txn import txn_of
 from walplane.rpc.errors import WalError
@@ -131,7 +130,7 @@ class LogAudit:
         window.insert(at, (item.first_tick, item.last_tick, item))
 
     def _check_confirmed(self, item: LogEntry) -> None:
-        confirmed = confirmed_of(item)
+        confirmed = item.result().last_confirmed
         if confirmed is None:
             return
         if confirmed > item.message_id:
@@ -187,14 +186,6 @@ def name(item: LogEntry) -> str:
     known = _NAMES.get(envelope.type, f"type {envelope.type}")
     ticks = f"ticks {item.first_tick}-{item.last_tick}"
     return f"{known} {item.message_id} ({ticks}, term {envelope.term} open {item.open_number})"
-
-
-def confirmed_of(item: LogEntry) -> MessageID | None:
-    """LastConfirmed of an entry; None = the earliest record."""
-    envelope = item.entry.envelope
-    if not envelope.HasField("last_confirmed"):
-        return None
-    return MessageID.from_proto(envelope.last_confirmed)
 
 
 def _key(item: LogEntry) -> tuple[int, int]:

@@ -66,9 +66,9 @@ class TxnAudit:
                 self._misses(txn.passed_by, txn_id, txn.begin)
 
     def _check_confirmed(self, item: LogEntry, envelope: log_pb2.Envelope) -> None:
-        if not envelope.HasField("last_confirmed"):
+        confirmed = item.result().last_confirmed
+        if confirmed is None:
             return
-        confirmed = MessageID.from_proto(envelope.last_confirmed)
         for txn in self.open.values():
             if txn.begin >= confirmed:
                 break
