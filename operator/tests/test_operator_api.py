@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from walplane.cli.options import RETENTION_S
 from walplane.testkit.kube_objects import ClusterObjects, walcluster
 from walplane_operator.api import names
 from walplane_operator.api.conditions import Condition, merge
 from walplane_operator.api.leases import PChannelLease, Session
 from walplane_operator.api.names import Object
-from walplane_operator.api.spec import WALCluster, WALClusterSpec
+from walplane_operator.api.spec import SegmentStoreSpec, WALCluster, WALClusterSpec
 from walplane_operator.api.times import micro_time, parse_time
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,30 @@ def test_long_prefixes_are_cut_and_stay_different() -> None:
     assert max(len(first), len(second)) <= names.MAX_PREFIX
     prefix = schema("walclusters.yaml")["spec"]["properties"]["pchannels"]["properties"]["prefix"]
     assert re.fullmatch(prefix["pattern"], first)
+
+
+def test_a_segment_store_is_a_url_that_stays() -> None:
+    fields = schema("walclusters.yaml")["spec"]["properties"]["segmentStore"]["properties"]
+    assert fields["retentionSeconds"]["default"] == RETENTION_S
+    assert SegmentStoreSpec(url="s3://b").retention_seconds == RETENTION_S
+    url = fields["url"]
+    shape, stays = (each["rule"] for each in url["x-kubernetes-validations"])
+    assert stays == "self == oldSelf"
+    patterns = re.findall(r"self\.matches\('([^']+)'\)", shape)
+    assert " || ".join(f"self.matches('{each}')" for each in patterns) == shape
+    taken = ("s3://bucket", "s3://bucket/a/b", "gs://b/p", "az://c/p", "file:///data/segments")
+    refused = (
+        "",
+        "bucket/prefix",
+        "/data",
+        "file://data",
+        "s3://",
+        "s3:///p",
+        "s3://b/a b",
+        "ftp://b",
+    )
+    for text in (*taken, *refused):
+        assert any(re.search(each, text) for each in patterns) == (text in taken), text
 
 
 def test_users_prefix_wins() -> None:

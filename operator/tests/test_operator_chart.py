@@ -129,8 +129,8 @@ def alerts() -> list[Object]:
     return rules
 
 
-async def shown() -> set[str]:
-    """Names of every sample that the data plane's pods can show."""
+async def shown() -> dict[str, set[str]]:
+    """Every sample that the data plane's pods can show, with the names of its labels."""
     backend = await open_backend("memory:")
     async with Coord.open(backend, "p", Runtime.system(), pchannel_count=1) as coord:
         node = StreamingNode("n", backend, coord.oracle, coord.channels, Runtime.system())
@@ -143,7 +143,11 @@ async def shown() -> set[str]:
         await node.close()
     await backend.close()
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
-    return {f"{each.name}{end}" for each in families for end in endings.get(each.type, ("",))}
+    return {
+        f"{each.name}{end}": {name for sample in each.samples for name in sample.labels}
+        for each in families
+        for end in endings.get(each.type, ("",))
+    }
 
 
 async def test_alerts_and_dashboard_ask_for_what_is_shown() -> None:
@@ -152,8 +156,14 @@ async def test_alerts_and_dashboard_ask_for_what_is_shown() -> None:
     asked = [rule["expr"] for rule in alerts()]
     asked += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     used = {name for text in asked for name in re.findall(r"walplane_(?!cluster)\w+", text)}
-    assert used <= there
+    assert used <= there.keys()
     assert len(used) > 20
+    chosen = re.findall(r"(walplane_\w+)\{([^}]+)\}", " ".join(asked))
+    assert len(chosen) > 2
+    scraped = {"namespace", "walplane_cluster"}
+    for name, selectors in chosen:
+        labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selectors))
+        assert labels <= there[name] | scraped, name
 
 
 def test_every_alert_has_its_runbook() -> None:
@@ -172,12 +182,19 @@ def test_monitoring_is_made_when_it_is_asked_for() -> None:
     assert json.loads(made["ConfigMap"]["data"]["walplane.json"])["title"] == "walplane"
     for kind in ("PrometheusRule", "PodMonitor", "ConfigMap"):
         assert made[kind]["metadata"]["labels"]["release"] == "prom"
+    assert made["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"] == "1"
     monitor = made["PodMonitor"]["spec"]
+    (port,) = monitor["podMetricsEndpoints"]
+    (label,) = port["relabelings"]
+    assert label["targetLabel"] == "walplane_cluster", "alerts add up by it"
+    source = "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", names.LABEL_CLUSTER)
+    assert label["sourceLabels"] == [source]
     for template in pods_of(workloads(WALCluster(walcluster()), "walplane:1", 1)):
         labels = template["metadata"]["labels"].items()
         assert monitor["selector"]["matchLabels"].items() <= labels
-        (port,) = monitor["podMetricsEndpoints"]
-        assert port["port"] in {each["name"] for each in template["spec"]["containers"][0]["ports"]}
+        ports = template["spec"]["containers"][0]["ports"]
+        numbers = {each["name"]: each["containerPort"] for each in ports}
+        assert numbers[port["port"]] == names.METRICS_PORT
 
 
 def pods_of(manifests: list[Object]) -> list[Object]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from walplane.testkit.kube_objects import RENEWED, ClusterObjects, Object, walcluster
+from walplane.wal.status import QUARANTINED, SEGMENTS_WAIT
 from walplane_operator.api.conditions import find
 from walplane_operator.api.spec import WALCluster
 from walplane_operator.plan.channel_status import Change, change, channel_status, lag_text
@@ -282,6 +283,23 @@ def test_one_failure_is_not_worth_a_look_two_are() -> None:
         scene.node(0, channels={0: {"term": term, "lastError": "no disk"}})
         scene.grant(0, "", term)
         assert scene.condition("Degraded")[1] == reason
+
+
+@pytest.mark.parametrize("condition", [QUARANTINED, SEGMENTS_WAIT])
+def test_a_log_that_serves_and_only_grows_is_worth_a_look(condition: str) -> None:
+    scene = Scene()
+    _, second = scene.healthy()
+    held = {"term": 3, "watermark": TICK, "reason": condition, "lastError": "s3://b: no answer"}
+    scene.node(1, channels={1: held})
+    scene.grant(1, second, 3)
+    degraded = find(scene.status()["conditions"], "Degraded")
+    assert degraded is not None
+    assert (degraded["status"], degraded["reason"]) == ("True", "ChannelsHeldUp")
+    assert degraded["message"] == "demo-1: s3://b: no answer"
+    assert scene.channels()[1]["state"] == "Assigned"
+    assert scene.condition("Ready")[0] == "True"
+    scene.node(1, channels={1: {"term": 3, "watermark": TICK}})
+    assert scene.condition("Degraded") == ("False", "AsExpected")
 
 
 def test_progress_and_pause_are_told() -> None:

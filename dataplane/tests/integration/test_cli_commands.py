@@ -248,6 +248,26 @@ async def test_tail_begins_where_it_is_told(
         assert f"'{nowhere}' is no start" in one_line(ran)
 
 
+async def test_tail_prints_the_types_that_were_asked_for(
+    cluster: StandaloneProcess, collection: dict[str, Any]
+) -> None:
+    name = collection["name"]
+    assert (await at(cluster, "append", "--collection", name, stdin=b"one")).code == 0
+    created = ["CREATE_COLLECTION"] * len(collection["vchannels"])
+    insert, create = ("--type", "INSERT"), ("--type", "create-collection")
+    for options, types in (
+        (insert, ["INSERT"]),
+        (create, created),
+        ((*insert, *create), [*created, "INSERT"]),
+        (("--type", "delete"), []),
+    ):
+        ran = await at(cluster, "tail", name, *options, "-o", "json")
+        assert (ran.code, sorted(row["type"] for row in ran.objects)) == (0, types)
+    ran = await at(cluster, "tail", name, "--type", "news")
+    assert ran.code == 2
+    assert "there is no message type 'news'" in one_line(ran)
+
+
 async def test_tail_follows(cluster: StandaloneProcess, collection: dict[str, Any]) -> None:
     name = collection["name"]
     options = ("--from", "earliest", "--follow", "-o", "json")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from walplane.cli import metrics
 from walplane.cli.metrics import serving_metrics
 from walplane.coord.metrics import CoordCollector
 from walplane.rpc.errors import ErrorCode, WalError
@@ -58,6 +60,16 @@ async def test_a_standalone_cluster_is_scraped(
     assert shown["walplane_delivered_bytes_total"] > 0
     assert shown["walplane_append_seconds_count"] > 0
     assert shown["walplane_reorder_violations_total"] == 0
+    assert shown["process_resident_memory_bytes"] > 0
+
+
+async def test_a_loop_that_is_busy_shows_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_TIMEOUT_S", 0.05)
+    async with serving_metrics("127.0.0.1:0", [CoordCollector(lambda: None)]) as port:
+        with ThreadPoolExecutor(1) as beside:
+            scraping = beside.submit(asyncio.run, scrape(f"127.0.0.1:{port}"))
+            shown = scraping.result(30)  # the loop does nothing else meanwhile
+    assert "walplane_coord_leading" not in shown
     assert shown["process_resident_memory_bytes"] > 0
 
 

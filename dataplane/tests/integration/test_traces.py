@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -19,6 +20,7 @@ from walplane.coord.coord import Coord
 from walplane.message.builder import insert
 from walplane.node import StreamingNode, StreamingNodeService, start_server
 from walplane.node.service import SERVICE_NAME
+from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.wal_world import entry
@@ -189,6 +191,34 @@ async def test_a_broadcast_is_one_trace_to_every_reader_and_its_callback(spans: 
     assert said["message.type"] == "CREATE_COLLECTION"
     assert set(info.vchannels) < set(said["broadcast.vchannels"])  # type: ignore[call-overload]
     assert "broadcast.id" in said
+
+
+async def test_a_refused_append_fails_all_the_way(spans: Spans) -> None:
+    async with running(spans.tracing) as cluster, asyncio.timeout(30):
+        (vchannel,) = (await cluster.wal.create_collection("c")).vchannels
+        spans.exporter.clear()
+        with pytest.raises(WalError):
+            await cluster.wal.append(insert(vchannel, b"one", partition_id=99))
+    assert spans.paths("wal.autocommit") == ["wal.autocommit wal.dist_append wal.append"]
+    assert not any(each.status.is_ok for each in spans.of_trace("wal.autocommit"))
+
+
+async def test_a_message_that_has_a_context_keeps_it(spans: Spans) -> None:
+    own = f"00-{7:032x}-{7:016x}-01"
+    async with running(spans.tracing) as cluster, asyncio.timeout(30):
+        (vchannel,) = (await cluster.wal.create_collection("c")).vchannels
+        spans.exporter.clear()
+        await cluster.wal.append(replace(insert(vchannel, b"one"), trace_parent=own))
+    traces = {each.name: each.context.trace_id for each in spans.exporter.get_finished_spans()}
+    assert traces.pop("wal.autocommit") != 7
+    assert traces == dict.fromkeys(REMOTE.split(), 7)
+
+
+def test_only_a_sampled_context_is_followed(spans: Spans) -> None:
+    ids = f"{1:032x}-{1:016x}"
+    assert spans.tracing.after(f"00-{ids}-01", "wal.append", {}) is not None
+    for parent in ("", "nonsense", f"00-{ids}-00", f"ff-{ids}-01", f"00-{0:032x}-{0:016x}-01"):
+        assert spans.tracing.after(parent, "wal.append", {}) is None, parent
 
 
 async def test_what_is_not_traced_costs_no_span(spans: Spans) -> None:

@@ -211,6 +211,22 @@ async def test_whatever_ends_a_stream_it_is_opened_again() -> None:
         await server.stop(0)
 
 
+async def test_a_call_that_something_else_cancelled_is_made_again(
+    coord: HandCoord, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow, cancelled = discovery._follow_once, iter([True])
+
+    async def once() -> None:
+        if next(cancelled, False):
+            raise asyncio.CancelledError  # what grpc raises: nobody cancelled the task
+        await follow()
+
+    monkeypatch.setattr(discovery, "_follow_once", once)
+    coord.publish(snapshot((1, 1), assignment(1)))
+    await discovery.start(10)
+    assert discovery.topology.assignments[P0].term == 1
+
+
 class Bystander(HandCoord):
     """Stands by for its first streams: says to come back soon."""
 

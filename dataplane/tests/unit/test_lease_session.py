@@ -147,7 +147,10 @@ async def test_refused_renewals_are_tried_again(
         assert not running.session.ended.done()
 
 
-async def test_a_session_knows_that_its_rights_are_gone(api: KubeApi, store: KubeLeases) -> None:
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_session_knows_that_its_rights_are_gone(
+    api: KubeApi, store: KubeLeases, status: int
+) -> None:
     async with session(store, duration_s=0.6) as running:
         refused = asyncio.create_task(running.session.refused(3.0))
         api.answer(403, times=3)
@@ -158,8 +161,7 @@ async def test_a_session_knows_that_its_rights_are_gone(api: KubeApi, store: Kub
         before = running.session.renewals
         await until(lambda: running.session.renewals > before, 10)
         assert not refused.done(), "a starting API server forbids for a moment"
-        api.answer(403, times=2)
-        api.answer(401, times=1000)
+        api.answer(status, times=1000)
         await until(lambda: running.session._forbidden_since is not None, 10)
         running.clock.ahead += 3.0
         async with asyncio.timeout(10):

@@ -114,6 +114,19 @@ def test_a_log_that_keeps_the_rules() -> None:
         ([collection(), segment(3), made(T.MANUAL_FLUSH, 4), flush(5, 3, 0)], "MANUAL_FLUSH sim"),
         ([collection(), segment(3), made(T.MANUAL_FLUSH, 4), insert(6, 3)], "behind MANUAL_FLUSH"),
         (
+            [collection(), segment(3), made(T.TRUNCATE_COLLECTION, 4), insert(6, 3)],
+            "behind TRUNCATE_COLLECTION",
+        ),
+        (
+            [
+                collection(),
+                segment(3, 5),
+                made(T.DROP_PARTITION, 4, H.PartitionHeader(partition_id=5)),
+                insert(6, 3, 5),
+            ],
+            "behind DROP_PARTITION",
+        ),
+        (
             [collection(), segment(3), made(T.FLUSH_ALL, 4, vchannel=""), insert(6, 3)],
             "behind FLUSH_ALL",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -25,6 +26,7 @@ from walplane.testkit.waiting import until
 from walplane.testkit.wal_owner import numbered_entry
 from walplane.testkit.wal_world import create
 from walplane.wal.ports import StaleTerm
+from walplane.wal.status import QUARANTINED, SEGMENTS_WAIT
 from walplane.wal.wal import WAL
 
 ME = "demo-node-0_uid_aaaaaaaa"
@@ -161,6 +163,23 @@ async def test_a_report_tells_what_is_served_and_how_far() -> None:
     assert world.report()["channels"][P0]["checkpoint"] >= result.first_tick
     world.follower.set_mode(Mode.DRAINING)
     assert world.report()["draining"] is True
+    following.cancel()
+    await world.node.close()
+
+
+@pytest.mark.parametrize("condition", [QUARANTINED, SEGMENTS_WAIT])
+async def test_what_holds_a_served_log_up_is_told(
+    condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    following = asyncio.create_task(world.follower.run())
+    world.grant(1)
+    wal = await _serving(world, 1)
+    held_up = replace(wal.status(), condition=condition, last_error="s3://b: no answer")
+    monkeypatch.setattr(wal, "status", lambda: held_up)
+    told = world.report()["channels"][P0]
+    assert (told["reason"], told["lastError"]) == (condition, "s3://b: no answer")
+    assert told["watermark"] > 0, "it serves"
     following.cancel()
     await world.node.close()
 

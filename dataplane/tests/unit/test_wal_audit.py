@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from google.protobuf.message import Message
 
+from walplane.channel import cchannel_name
 from walplane.message import codec
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
@@ -67,7 +68,7 @@ def sound() -> list[LogEntry]:
         at(3, 16, producer=1, watermark=13),
         at(4, 14, count=2, watermark=13, confirmed=2),
         at(5, 20, T.BEGIN_TXN, txn=0, watermark=16, confirmed=3),
-        at(6, 21, txn=20, watermark=20, confirmed=4),
+        at(6, 21, txn=20, watermark=20, confirmed=4, producer=0),  # numbered for itself
         at(7, 22, watermark=21, confirmed=5),
         barrier(8, 40, late),
         at(9, 41, T.COMMIT_TXN, txn=20, owner=late, confirmed=5),
@@ -100,9 +101,11 @@ def test_a_log_may_begin_anywhere() -> None:
     ("place", "wrong", "said"),
     [
         (2, at(1, 16, producer=1, watermark=13), "I5 test_0: INSERT memory:1:0:0"),
+        (2, at(2, 16, producer=1, watermark=13), "I5 .* comes behind INSERT memory:2:0:0"),
         (10, at(11, 43, vchannel=f"{P}_2v0", owner=(1, 5)), "is of an older owner"),
         (3, at(4, 16, watermark=13), "I3 test_0: .* shares ticks with INSERT memory:3:0:0"),
         (3, at(4, 15, count=3, watermark=13), "I3 test_0"),
+        (2, at(3, 13, producer=1, watermark=10), "I3 .* shares ticks with INSERT memory:2:0:0"),
         (3, at(4, 13, watermark=12), "I7 test_0: .* comes after watermark 13"),
         (6, at(7, 22, watermark=19), "I7 test_0: .* 20 was told before"),
         (6, at(7, 22, watermark=22), "I7 test_0: .* carries watermark 22 itself"),
@@ -139,17 +142,46 @@ def test_a_body_that_is_damaged_is_found() -> None:
     assert "crc32c" in said
 
 
-def test_an_exclusive_message_ends_what_is_open() -> None:
+@pytest.mark.parametrize(
+    ("kind", "vchannel", "ends"),
+    [(T.MANUAL_FLUSH, V, True), (T.FLUSH_ALL, "", True), (T.MANUAL_FLUSH, f"{P}_2v0", False)],
+)
+def test_an_exclusive_message_ends_what_is_open_in_its_scope(
+    kind: T, vchannel: str, ends: bool
+) -> None:
     log = sound()
-    log[6] = at(7, 22, T.MANUAL_FLUSH, watermark=21, confirmed=5)
+    log[6] = at(7, 22, kind, watermark=21, confirmed=5, vchannel=vchannel)
+    said = audited(log).violations
+    assert [each[:2] for each in said] == ["I8"] * ends
+    assert all("memory:7:0:0 ended" in each for each in said)
+
+
+def test_last_confirmed_stays_below_what_has_ended_above_the_entry() -> None:
+    log = [
+        barrier(1, 10, (1, 0)),
+        at(2, 11, T.BEGIN_TXN, txn=0),
+        at(3, 20, T.COMMIT_TXN, txn=11, watermark=11),
+        at(4, 15, watermark=11, confirmed=2),
+    ]
+    assert audited(log).violations == []
+    log[3] = at(4, 15, watermark=11, confirmed=3)
     (said,) = audited(log).violations
-    assert said.startswith("I8") and "memory:7:0:0 ended" in said
+    assert said.startswith("I6") and "Begin memory:2:0:0 of transaction 11" in said
 
 
 def test_a_transaction_that_stays_open_holds_last_confirmed_too() -> None:
     log = sound()[:7]
     log[6] = at(7, 22, watermark=21, confirmed=6)
     assert any("Begin memory:5:0:0 of transaction 20" in each for each in audited(log).violations)
+
+
+def test_the_control_channel_outlives_what_is_dropped_on_it() -> None:
+    control = cchannel_name(P)
+    log = [
+        at(1, 11, T.DROP_COLLECTION, vchannel=control),
+        at(2, 12, T.CREATE_COLLECTION, vchannel=control),
+    ]
+    assert audited(log).violations == []
 
 
 def test_memory_stays_what_it_is() -> None:

@@ -22,7 +22,7 @@ from walplane.testkit.reading import payloads
 from walplane.testkit.wal_world import World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
-from walplane.wal.scan.buffer import WriteAheadBuffer
+from walplane.wal.scan.buffer import WriteAheadBuffer, WriteAheadMemory
 from walplane.wal.wal import WAL
 
 RECORD_BYTES = 200_000
@@ -191,3 +191,16 @@ def test_the_write_ahead_buffer_counts_envelopes_and_objects() -> None:
     found = buffer.read(buffer.place_after(buffer.floor) or 0, 1 << 30)
     assert found is not None
     assert 100 < len(found[0]) < (1 << 20) // 6500
+
+
+def test_the_buffers_of_a_node_share_a_budget_and_the_fullest_gives_way() -> None:
+    memory = WriteAheadMemory(20_000)
+    large, small = (WriteAheadBuffer(0, 1 << 20, memory) for _ in range(2))
+    for number, buffer in enumerate([large] * 6 + [small] * 2):
+        item = entry(b"x" * 1000)
+        item.envelope.first_tick = number + 1
+        buffer.add(LogEntry(item, MessageID("memory", (number,)), 0))
+    assert memory.used == large.bytes + small.bytes <= 20_000
+    assert small.floor == 0 < large.floor
+    large.close()
+    assert memory.used == small.bytes > 0

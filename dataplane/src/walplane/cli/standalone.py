@@ -18,6 +18,7 @@ from walplane.cli.options import (
     DebugOption,
     MetricsOption,
     RetentionOption,
+    SegmentStoreOption,
     examples,
     parse_address,
     settings_of,
@@ -50,14 +51,7 @@ def standalone(
             help="What stores the log: rocksdb (embedded, below --data) or pulsar://HOST:PORT.",
         ),
     ] = "rocksdb",
-    segment_store: Annotated[
-        str,
-        typer.Option(
-            metavar="DIR|URL",
-            help="Where sealed segments go: a directory, or s3://BUCKET/PREFIX, gs://, az://; if "
-            "not given, they stay in the log, which then only grows.",
-        ),
-    ] = "",
+    segment_store: SegmentStoreOption = "",
     retention_seconds: RetentionOption = RETENTION_S,
     prefix: Annotated[
         str, typer.Option(help="Of the PChannels' names; a log is found by it again.")

@@ -94,9 +94,9 @@ def tail(
     go on behind one, use the token of its last message.
     """
     settings = settings_of(context, address, debug)
-    only = Only(types=frozenset(map(_type, types or ())))
 
     async def command() -> None:
+        only = Only(types=frozenset(map(_type, types or ())))
         async with StreamingClient.connect(settings.address) as wal:
             channels = await _channels(wal, target)
             if len(channels) > 1 and start not in ("earliest", "latest"):

@@ -174,9 +174,8 @@ class Leadership:
         body, self._body = self._body, None
         if body is None:
             body = await self._find()
-        if (
-            body is None
-        ):  # deleted by hand; who makes it first leads, the other one finds a conflict
+        if body is None:
+            # Deleted by hand; who makes it first leads, the other one finds a conflict.
             self._body = await self._store.create(self._held_by(str(self._identity), None))
             return
         holder = contract.holder_of(body)

@@ -115,7 +115,6 @@ def _embedded_template(cluster: WALCluster, image: str) -> Object:
             f"--pchannels={cluster.spec.pchannels.count}",
             f"--listen=0.0.0.0:{names.COORD_PORT}",
             f"--advertise={endpoint(cluster)}",
-            *(["--segment-store=$(WALPLANE_SEGMENT_STORE)"] if cluster.spec.segment_store else []),
             "--log-format=json",
         ],
         resources=cluster.spec.nodes.resources,
