@@ -1,6 +1,8 @@
-"""kill -9 of a standalone cluster on RocksDB with 50 transactions open: they survive, whole.
+"""kill -9 of a standalone cluster with 50 transactions open: those that commit are seen, whole.
 
-`WALPLANE_TXN_WAVES` sets the number of kills (4), `WALPLANE_TXN_OPEN` how many are open at each.
+Some are rolled back, some are left to expire, and after each kill a ManualFlush has one VChannel
+for itself, which ends what is open there. `WALPLANE_TXN_WAVES` sets the number of kills (4),
+`WALPLANE_TXN_OPEN` how many are open at each.
 """
 
 from __future__ import annotations
@@ -16,39 +18,61 @@ import pytest
 
 from walplane.client import StreamingClient, Txn
 from walplane.client.txn import TxnState
-from walplane.message.builder import delete, insert
+from walplane.message.builder import delete, insert, manual_flush
+from walplane.message.codec import decode_body
+from walplane.message.registry import MessageType
 from walplane.message.txn_view import ImmutableTxnMessage
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import headers_pb2
 from walplane.testkit.standalone import StandaloneProcess
+from walplane.testkit.waiting import until
 
 OPEN = int(os.environ.get("WALPLANE_TXN_OPEN", "50"))
 WAVES = int(os.environ.get("WALPLANE_TXN_WAVES", "4"))
 BODIES = 6
+KEEPALIVE_S = 600.0
+SHORT_S = 3.0
 
 
 class Work:
     """Waves of transactions, all open at once when the process is killed."""
 
-    def __init__(self, wal: StreamingClient, vchannels: list[str], seed: int) -> None:
+    def __init__(self, wal: StreamingClient, collections: dict[str, int], seed: int = 1) -> None:
+        """`collections` are the ids, by VChannel."""
         self.wal = wal
-        self.vchannels = vchannels
+        self.collections = collections
+        self.vchannels = list(collections)
         self.random = random.Random(seed)  # noqa: S311 - reproducible, not secret
-        self.committed: dict[str, dict[int, list[bytes]]] = {name: {} for name in vchannels}
+        self.committed: dict[str, dict[int, list[bytes]]] = {name: {} for name in collections}
         self.begun: set[int] = set()
+        self.left: set[int] = set()  # nobody ends them but their keepalive
+        self.forced = 0
 
     async def wave(self, number: int, server: StandaloneProcess) -> None:
         """One kill while every transaction of the wave has been begun and none has ended."""
-        all_open = asyncio.Barrier(OPEN + 1)
+        all_open, flushed = asyncio.Barrier(OPEN + 1), self.random.choice(self.vchannels)
 
         async def one(index: int) -> None:
             vchannel = self.vchannels[index % len(self.vchannels)]
             contents = [b"%d/%d/%d" % (number, index, part) for part in range(BODIES)]
-            txn = self.wal.txn(vchannel, keepalive=600)
+            leave = self.random.random() < 0.1
+            txn = self.wal.txn(vchannel, keepalive=SHORT_S if leave else KEEPALIVE_S)
             await self.fill(txn, contents[:2])
             await txn.flush()
             self.begun.add(txn.txn_id)
             await all_open.wait()
-            await self.fill(txn, contents[2:])
-            await self.finish(txn, contents)
+            if leave:
+                if vchannel != flushed:
+                    self.left.add(txn.txn_id)
+                return
+            try:
+                await self.fill(txn, contents[2:])
+                await self.finish(txn, contents)
+            except WalError as error:
+                ended = error.code is ErrorCode.TRANSACTION_EXPIRED and vchannel == flushed
+                if not ended:
+                    raise
+                self.forced += 1
 
         async with asyncio.TaskGroup() as tasks:
             for index in range(OPEN):
@@ -57,6 +81,7 @@ class Work:
             await asyncio.sleep(self.random.uniform(0, 0.02))  # some are being committed by now
             await server.kill()
             await server.start()
+            await self.wal.append(manual_flush(flushed, self.collections[flushed]))
 
     async def fill(self, txn: Txn, contents: list[bytes]) -> None:
         for content in contents:
@@ -84,6 +109,19 @@ async def read_whole(wal: StreamingClient, vchannel: str) -> dict[int, list[byte
     }
 
 
+async def expired(wal: StreamingClient) -> set[int]:
+    """The transactions of which the logs say that their keepalive ended them."""
+    found: set[int] = set()
+    for pchannel in wal.topology().assignments:
+        async for piece in wal.entries(pchannel):
+            for each in piece:
+                if each.entry.envelope.type == MessageType.ROLLBACK_TXN:
+                    header, _ = decode_body(each.entry.body)
+                    if headers_pb2.RollbackTxnHeader.FromString(header).expired:
+                        found.add(each.entry.envelope.txn.txn_id)
+    return found
+
+
 @asynccontextmanager
 async def following(wal: StreamingClient, vchannel: str) -> AsyncIterator[dict[int, list[bytes]]]:
     """What a reader gets that lives through all kills."""
@@ -102,25 +140,34 @@ async def following(wal: StreamingClient, vchannel: str) -> AsyncIterator[dict[i
         await task
 
 
+@pytest.fixture(params=["rocksdb", "pulsar"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> StandaloneProcess:
+    backend = request.param
+    if backend == "pulsar":
+        backend = request.getfixturevalue("pulsar_url")
+    return StandaloneProcess(tmp_path / "data", pchannels=2, backend=backend, prefix="txn")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120 + (30 + OPEN // 10) * WAVES)
-async def test_transactions_open_at_a_kill_survive_it(tmp_path: Path) -> None:
-    server = StandaloneProcess(tmp_path / "data", pchannels=2)
+async def test_transactions_open_at_a_kill_survive_it(server: StandaloneProcess) -> None:
     await server.start()
     try:
         async with StreamingClient.connect(server.address) as wal:
-            names = [(await wal.create_collection(n, shards=2)).vchannels for n in ("a", "b")]
-            vchannels = [vchannel for pair in names for vchannel in pair]
-            work = Work(wal, vchannels, seed=1)
-            async with following(wal, vchannels[0]) as followed:
+            made = [await wal.create_collection(name, shards=2) for name in ("a", "b")]
+            work = Work(wal, {each: info.collection_id for info in made for each in info.vchannels})
+            first = work.vchannels[0]
+            async with following(wal, first) as followed:
                 for number in range(WAVES):
                     await work.wave(number, server)
                 assert len(work.begun) == OPEN * WAVES
-                for vchannel in vchannels:
-                    assert await read_whole(wal, vchannel) == work.committed[vchannel]
-                async with asyncio.timeout(20):
-                    while len(followed) < len(work.committed[vchannels[0]]):  # noqa: ASYNC110
-                        await asyncio.sleep(0.05)
-            assert followed == work.committed[vchannels[0]]
+                async with asyncio.timeout(30):
+                    while not work.left <= await expired(wal):  # noqa: ASYNC110 - logs signal nothing
+                        await asyncio.sleep(0.1)
+                for vchannel, committed in work.committed.items():
+                    assert await read_whole(wal, vchannel) == committed
+                await until(lambda: len(followed) >= len(work.committed[first]), 20)
+            assert followed == work.committed[first]
+            assert work.left
     finally:
         await server.kill()

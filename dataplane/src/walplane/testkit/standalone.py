@@ -35,13 +35,18 @@ class StandaloneProcess:
         pchannels: int = 4,
         backend: str = "rocksdb",
         port: int | None = None,
+        prefix: str = "wal",
         segments: Path | None = None,
     ) -> None:
-        """Nothing is started; `port` is a free one, and segments go nowhere, unless given."""
+        """Nothing is started; `port` is a free one, and segments go nowhere, unless given.
+
+        `prefix` is that of the PChannels: those who share a backend have one each.
+        """
         self.data = data
         self.address = f"127.0.0.1:{port or free_port()}"
         self.log = data.with_name(f"{data.name}.log")
         self._options = ["--pchannels", str(pchannels), "--backend", backend]
+        self._options += ["--prefix", prefix]
         if segments is not None:
             self._options += ["--segment-store", str(segments)]
         self._process: asyncio.subprocess.Process | None = None
