@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,18 @@ def _variable(name: str) -> str:
     if name not in os.environ:
         pytest.skip("needs a kind cluster and images: run `make e2e`")
     return os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure is told with what the pods said: they are gone when anybody looks."""
+    report = yield
+    demo = getattr(item, "funcargs", {}).get("demo")
+    if report.failed and demo is not None:
+        report.sections.append(("logs of the pods", demo.logs()))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -221,7 +221,10 @@ class Load(Program):
         )
         found = [*self.final["violations"], *self.final["errors"]]
         if gap is not None and longest > gap:
-            found.append(f"the longest gap is {longest:.2f} s, above {gap:g} s")
+            found.append(
+                f"the longest gap is {longest:.2f} s, above {gap:g} s: "
+                + "; ".join(self.final["gaps"])
+            )
         return found
 
 

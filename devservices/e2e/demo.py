@@ -6,9 +6,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from devservices.kind.kubectl import Kubectl, Object
+from devservices.kind.kubectl import Kubectl, KubectlError, Object
+from walplane_operator.api.names import LABEL_CLUSTER
 
 READY_S = 90
+_LOG_LINES = 300
 
 
 class Demo:
@@ -54,6 +56,14 @@ class Demo:
         """Of the object."""
         uid: str = self.show()["metadata"]["uid"]
         return uid
+
+    def logs(self) -> str:
+        """The last lines of each of its pods; why not, when the API server does not say."""
+        chosen = ("-l", f"{LABEL_CLUSTER}={self.name}", "--prefix", f"--tail={_LOG_LINES}")
+        try:
+            return self.kubectl("logs", *chosen, "--max-log-requests=50")
+        except KubectlError as error:
+            return str(error)
 
     def patch(self, change: str) -> None:
         """`kubectl patch --type=merge`."""

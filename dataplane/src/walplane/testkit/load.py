@@ -12,14 +12,16 @@ import argparse
 import asyncio
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from walplane.testkit.pod_load import PodLoad
+from walplane.testkit.pod_load import Gap, PodLoad
 from walplane.testkit.state_file import write_state
 
 _STEP_S = 0.2
 _ERRORS_TOLD = 10
+_GAPS_TOLD = 3
 
 
 async def run(address: str, collection: str, shards: int, directory: Path) -> int:
@@ -44,8 +46,15 @@ def _state(load: PodLoad, since: float) -> dict[str, Any]:
         "acknowledged": load.acknowledged,
         "least": min(map(len, load.acknowledged_at.values()), default=0),
         "longest_gap": round(load.longest_gap(since), 3),
+        "gaps": [_told(gap) for gap in load.gaps(since)[:_GAPS_TOLD]],
         "errors": [str(error) for error in load.errors[:_ERRORS_TOLD]],
     }
+
+
+def _told(gap: Gap) -> str:
+    """A gap with the time of day at which it ended, to be looked up in the logs of the pods."""
+    ended = datetime.now(UTC) - timedelta(seconds=time.monotonic() - gap.ended)
+    return f"{gap.vchannel} {gap.seconds:.2f} s until {ended:%H:%M:%S.%f}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from walplane.client import StreamingClient
 from walplane.message.builder import insert
@@ -24,6 +25,14 @@ _CONNECT_S = 20.0
 _DEADLINE_S = 30.0
 _PAUSE_S = 0.005
 _ERRORS_KEPT = 1000
+
+
+class Gap(NamedTuple):
+    """Time between two acknowledgements of one VChannel; `ended` in monotonic seconds."""
+
+    seconds: float
+    vchannel: str
+    ended: float
 
 
 class PodLoad:
@@ -80,13 +89,22 @@ class PodLoad:
         Args:
             since: monotonic seconds; what was before does not count.
         """
-        gaps = (
-            after - max(before, since)
-            for times in self.acknowledged_at.values()
-            for before, after in itertools.pairwise(times)
-            if after > since
+        return max((gap.seconds for gap in self.gaps(since)), default=0.0)
+
+    def gaps(self, since: float = 0.0) -> list[Gap]:
+        """The longest gap of each VChannel after `since`, the longest first."""
+        return sorted(
+            (
+                max(
+                    Gap(after - max(before, since), vchannel, after)
+                    for before, after in itertools.pairwise(times)
+                    if after > since
+                )
+                for vchannel, times in self.acknowledged_at.items()
+                if len(times) > 1 and times[-1] > since
+            ),
+            reverse=True,
         )
-        return max(gaps, default=0.0)
 
     @property
     def acknowledged(self) -> int:
