@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks import growth, peers, reading
+from benchmarks import growth, peers, reading, recovery
 from benchmarks.model import VALUE, Pair, Row, Sample, Setting, Target
 from benchmarks.sides import Start, unused, walplane
 from benchmarks.system import broker, fresh_directory, load, standalone
@@ -126,5 +126,6 @@ ROWS = (
     *reading.ROWS,
     *peers.ROWS,
     *growth.ROWS,
+    *recovery.ROWS,
 )
 """All rows, in the order of the table."""

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from benchmarks.loads.common import cpu_s
 from benchmarks.model import BenchmarkError, Sample, Setting
@@ -78,19 +79,69 @@ def standalone(
         BenchmarkError: it did not get ready.
     """
     data = fresh_directory(setting.data / f"{row}-walplane")
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "walplane", "standalone"]
-    command += ["--pchannels", str(pchannels), "--data", str(data), "--listen", address]
-    command += ["--backend", backend] if backend else []
     log = setting.out / f"{row}-walplane.log"
+    options = ["--pchannels", str(pchannels), "--data", str(data)]
     with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=_ROOT)
+        address, process = _start(options, backend, errors)
         try:
             _wait_ready(process, log)
             yield Node(address, process.pid)
         finally:
             _stop(process)
             shutil.rmtree(data, ignore_errors=True)
+
+
+def reopened(
+    setting: Setting, row: str, data: Path, backend: str | None, prefix: str
+) -> dict[str, float]:
+    """Starts a walplane process on what another one left, and kills it once it is ready.
+
+    Args:
+        setting: where its log goes.
+        row: names the log.
+        data: its data directory.
+        backend: URL; None: the embedded one, in `data`.
+        prefix: of its one PChannel.
+
+    Returns:
+        Seconds as the process says them: `database_s` (0 where there is none), `open_s` of the
+        PChannel, `replay_s` of that; `entries` replayed; `ready_s` from its start until it is
+        ready, the interpreter and its imports included.
+
+    Raises:
+        BenchmarkError: it did not get ready.
+    """
+    log = setting.out / f"{row}-walplane.log"
+    options = ["--pchannels", "1", "--data", str(data), "--prefix", prefix, "--log-format", "json"]
+    with log.open("wb") as errors:
+        began = time.monotonic()
+        _, process = _start(options, backend, errors)
+        try:
+            _wait_ready(process, log)
+            ready_s = time.monotonic() - began
+        finally:
+            process.kill()
+            _stop(process)
+    events = {event["event"]: event for event in map(json.loads, log.read_text().splitlines())}
+    opened, database = events["opened"], events.get("database open", {"open_s": 0.0})
+    return {
+        "database_s": database["open_s"],
+        "open_s": opened["open_s"],
+        "replay_s": opened["replay_s"],
+        "entries": opened["replayed"],
+        "ready_s": ready_s,
+    }
+
+
+def _start(
+    options: list[str], backend: str | None, errors: BinaryIO
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """A standalone process, and where it is going to listen."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "walplane", "standalone", "--listen", address, *options]
+    command += ["--backend", backend] if backend else []
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=_ROOT)
+    return address, process
 
 
 def load(

@@ -8,9 +8,10 @@ somebody else, means give up. Whatever fails, everything taken is released. Laye
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from walplane import channel
 from walplane.backends.interface import EARLIEST, Backend, BackendSession, Start, StartAt
@@ -22,6 +23,9 @@ from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
 from walplane.wal.metalog import MetaLog, MetaState, find_foreign
 from walplane.wal.ports import LogEntry, StaleTerm, TermAuthority
+
+_TURN_ENTRIES = 512
+"""After so many replayed entries, some milliseconds, the other logs of the process have a turn."""
 
 Beginning = tuple[RecordID | None, MessageID | None]
 Observe = Callable[[LogEntry, OpenKey, int], None]
@@ -42,6 +46,7 @@ class Opening:
         begin: told what the meta topic says; returns the record where the replay begins (None =
             the earliest) and the LastConfirmed known by then.
         observe: takes every valid entry of the replay, in log order, with its frame's number.
+        now: monotonic seconds.
     """
 
     pchannel: str
@@ -53,11 +58,18 @@ class Opening:
     barrier_tick: Callable[[], Awaitable[int]]
     begin: Callable[[MetaState], Beginning]
     observe: Observe
+    now: Callable[[], float]
 
 
 @dataclass
 class OpenedLog:
-    """A log this owner holds: everything before the barrier is settled."""
+    """A log this owner holds: everything before the barrier is settled.
+
+    Attributes:
+        replayed: entries that were read again.
+        replay_s: seconds that took.
+        open_s: seconds of the whole open.
+    """
 
     session: BackendSession
     meta: MetaLog
@@ -66,7 +78,9 @@ class OpenedLog:
     barrier_tick: int
     last_confirmed: MessageID | None
     frames: FrameFilter
-    replayed: int = field(default=0)
+    replayed: int
+    replay_s: float = 0.0
+    open_s: float = 0.0
 
 
 async def open_log(backend: Backend, authority: TermAuthority, opening: Opening) -> OpenedLog:
@@ -76,6 +90,7 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
         StaleTerm: another owner was here; this one must not write under its term any more.
         WalError: anything else that failed; worth another attempt with the next open number.
     """
+    began = opening.now()
     async with AsyncExitStack() as taken:
         session = await backend.session()
         taken.push_async_callback(session.close)
@@ -102,7 +117,10 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
         barrier = sender.send(entries=[_barrier_entry(opening, tick)])
         await sender.written(barrier, opening.ack_timeout_s)
         replay = _Replay(session, backend.name, opening, tick)
-        opened = await replay.run(opening.begin(state), meta, sender)
+        beginning, loaded = opening.begin(state), opening.now()
+        opened = await replay.run(beginning, meta, sender)
+        ended = opening.now()
+        opened.replay_s, opened.open_s = ended - loaded, ended - began
         taken.pop_all()
         return opened
 
@@ -166,7 +184,7 @@ class _Replay:
                     content = codec.decode_frame(record.data, where)
                     if record_id is None and not frames.key.term and content.number:
                         raise self._lost(None)
-                    if frames.admit(content) and self._take(record.record_id, content):
+                    if frames.admit(content) and await self._take(record.record_id, content):
                         return OpenedLog(
                             session=self._session,
                             meta=meta,
@@ -191,7 +209,7 @@ class _Replay:
             "the topic and its meta topic from a backup, and let the backend expire no records",
         )
 
-    def _take(self, record_id: RecordID, content: log_pb2.FrameContent) -> bool:
+    async def _take(self, record_id: RecordID, content: log_pb2.FrameContent) -> bool:
         key = OpenKey(content.term, content.open_number)
         for index, entry in enumerate(content.entries):
             if entry.envelope.type == MessageType.RECOVERY_BARRIER and self._is_ours(entry):
@@ -204,10 +222,12 @@ class _Replay:
                     f"{self._opening.pchannel} holds tick {log_entry.last_tick} at {message_id}, "
                     f"not below the fresh tick {self._tick}: check the timestamp oracle",
                 )
-            confirmed = log_entry.token().last_confirmed
+            confirmed = log_entry.result().last_confirmed
             if confirmed is not None:
                 self._last_confirmed = max(self._last_confirmed or confirmed, confirmed)
             self._entries += 1
+            if not self._entries % _TURN_ENTRIES:
+                await asyncio.sleep(0)
             self._opening.observe(log_entry, key, content.number)
         return False
 

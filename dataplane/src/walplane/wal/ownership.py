@@ -150,13 +150,24 @@ class Ownership:
             barrier_tick=barrier_tick,
             begin=begin,
             observe=observe,
+            now=self._deps.runtime.monotonic,
         )
         try:
             async with asyncio.timeout(self._config.open_timeout_s):
-                return await open_log(self._deps.backend, self._deps.authority, opening)
+                opened = await open_log(self._deps.backend, self._deps.authority, opening)
         except TimeoutError as error:
             raise WalError(
                 ErrorCode.INNER,
                 f"opening {self._pchannel} under term {self.key.term} took longer than "
                 f"{self._config.open_timeout_s:g} s: see whether {self._deps.backend.name} answers",
             ) from error
+        _log.info(
+            "opened",
+            pchannel=self._pchannel,
+            term=self.key.term,
+            open=self.key.open_number,
+            replayed=opened.replayed,
+            replay_s=round(opened.replay_s, 4),
+            open_s=round(opened.open_s, 4),
+        )
+        return opened

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _STEP_S = 0.2
+_UNSAVED_TYPES = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
+"""Nothing of these is in a checkpoint: no reason to make one."""
 _HEADER_ONLY = codec.encode_body(headers_pb2.TimeTickHeader().SerializeToString(), [b""])
 
 
@@ -42,7 +44,7 @@ class Upkeep:
 
     @property
     def unsaved_bytes(self) -> int:
-        """Bodies written since the latest checkpoint began."""
+        """Bodies written since the latest checkpoint began; read again, after an open."""
         return self._bytes
 
     def note_written(self, item: LogEntry) -> None:
@@ -50,6 +52,12 @@ class Upkeep:
         if item.entry.envelope.type != MessageType.TIME_TICK:
             self._owed = True
             self._last_entry = self._now()
+            self._bytes += item.size
+
+    def note_replayed(self, item: LogEntry) -> None:
+        """An open read an entry again: the next one would too, until a checkpoint covers it."""
+        own = item.entry.envelope.type in _UNSAVED_TYPES
+        if not own and item.last_tick > self._wal.recovery.checkpoint_tick:
             self._bytes += item.size
 
     def stalled(self) -> bool:

@@ -114,6 +114,7 @@ class WAL:
 
         def observe(item: LogEntry, _key: OpenKey, _number: int) -> None:
             wal.recovery.observe(item)
+            wal._upkeep.note_replayed(item)
 
         opened = await wal._ownership.take(begin, observe)
         wal.buffer.floor = opened.barrier_tick
@@ -374,13 +375,6 @@ class WAL:
         if self.state != "closing":
             self.state = "serving"
         self.written.notify()
-        _log.info(
-            "opened",
-            pchannel=self.pchannel,
-            term=self.term,
-            open=self.open_number,
-            replayed=opened.replayed,
-        )
 
     def _written(self, item: LogEntry) -> None:
         self.recovery.observe(item)

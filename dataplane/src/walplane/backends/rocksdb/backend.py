@@ -7,9 +7,12 @@ writes, the database's own threads read.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import structlog
 
 from walplane.backends.interface import Start
 from walplane.backends.rocksdb.commands import (
@@ -37,6 +40,8 @@ from walplane.backends.sequenced import (
 )
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
+
+_log = structlog.get_logger(__name__)
 
 MAX_RECORD_BYTES = 16 << 20
 CALL_SECONDS = 30.0
@@ -74,15 +79,18 @@ class RocksBackend:
         Raises:
             WalError: as `Database` does.
         """
+        began = time.monotonic()
         threads = ThreadPoolExecutor(_READ_THREADS, "walplane-read")
         opening = threads.submit(Database, path)
         try:
-            return cls(await asyncio.wrap_future(opening), threads)
+            backend = cls(await asyncio.wrap_future(opening), threads)
         except BaseException:
             closing = asyncio.wrap_future(threads.submit(_close_unused, opening))
             await asyncio.wait({closing}, timeout=CALL_SECONDS)
             threads.shutdown(wait=False)
             raise
+        _log.info("database open", path=path, open_s=round(time.monotonic() - began, 4))
+        return backend
 
     async def session(self) -> RocksSession:
         """A new session.

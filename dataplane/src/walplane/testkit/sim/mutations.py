@@ -189,7 +189,7 @@ def _confirm_at_once(self: AckManager) -> None:
         self._confirmed = self._written.popleft()[0]
 
 
-def _replay_nothing(
+async def _replay_nothing(
     self: _Replay, record_id: tuple[int, ...], content: log_pb2.FrameContent
 ) -> bool:
     barriers = [e for e in content.entries if e.envelope.type == MessageType.RECOVERY_BARRIER]

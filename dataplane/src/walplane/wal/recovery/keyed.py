@@ -67,11 +67,13 @@ class KeyedResults:
 
     def observe(self, log_entry: LogEntry) -> None:
         """Learns of a written entry, in log order."""
-        self._tick = max(self._tick, log_entry.last_tick)
+        if log_entry.last_tick > self._tick:
+            self._tick = log_entry.last_tick
         key = key_of(log_entry.entry.envelope)
         if key is not None and key not in self._kept:
             self._add(key, _to_proto(key, log_entry))
-        self._forget()
+        if self._kept:
+            self._forget()
 
     def find(self, key: Key, entry: log_pb2.Entry) -> AppendResult | None:
         """The first result when `entry` was appended under `key` already; None when it is new.
