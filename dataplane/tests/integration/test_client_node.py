@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from walplane.backends.interface import Backend
 from walplane.client import (
     AppendResult,
     ClientConfig,
@@ -15,12 +16,14 @@ from walplane.client import (
 )
 from walplane.message.builder import MutableMessage, insert
 from walplane.message.ids import MessageID
+from walplane.node.config import NodeConfig
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.link import FaultyLink
 from walplane.testkit.reading import payloads, tailing
 from walplane.testkit.standalone import free_port
 from walplane.testkit.waiting import until
+from walplane.wal.config import WALConfig
 
 P0, P1 = "test_0", "test_1"
 
@@ -393,3 +396,20 @@ async def test_a_key_has_no_place_in_a_transaction(wal: StreamingClient, vchanne
         with pytest.raises(WalError, match="idempotency key in a transaction"):
             await txn.append(insert(vchannel, b"b").with_key("k"))
     assert await payloads(wal, vchannel) == [b"a"]
+
+
+async def test_a_client_that_the_node_forgot_while_it_was_idle_goes_on(backend: Backend) -> None:
+    few = NodeConfig(wal=WALConfig(producers=1))
+    async with MiniCluster(backend, config=few) as cluster:
+        vchannel = await cluster.create_vchannel(P0)
+        async with (
+            StreamingClient.connect(cluster.address) as idle,
+            StreamingClient.connect(cluster.address) as busy,
+        ):
+            for number in range(3):
+                await idle.append(insert(vchannel, b"%d" % number))
+                await busy.append(insert(vchannel, b"busy"))
+            messages = [insert(vchannel, b"many %d" % number) for number in range(3)]
+            await idle.append_many(messages)
+            got = [payload for payload in await payloads(idle, vchannel) if payload != b"busy"]
+    assert got == [b"0", b"1", b"2", b"many 0", b"many 1", b"many 2"]

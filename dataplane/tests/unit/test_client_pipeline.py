@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -56,6 +56,16 @@ class WindowNode:
     log: list[bytes] = field(default_factory=list)
     windows: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    forgotten_tick: int = 0
+
+    @property
+    def settled_tick(self) -> int:
+        return 1 + len(self.log)
+
+    def forget(self) -> None:
+        """Its bounds are exceeded: it knows no producer any more, and since when."""
+        self.windows.clear()
+        self.forgotten_tick = self.settled_tick
 
     def append(self, entry: log_pb2.Entry) -> Written | WalError:
         _, [payload] = decode_body(entry.body)
@@ -70,7 +80,8 @@ class WindowNode:
             return at(self.keys[key])
         producer = entry.envelope.producer
         window = self.windows.get(producer.producer_id)
-        if window is None and producer.number:
+        forgotten = producer.since_tick < self.forgotten_tick
+        if window is None and (producer.number or forgotten):
             return WalError(ErrorCode.OUTCOME_UNKNOWN, "unknown producer")
         window = self.windows.setdefault(producer.producer_id, [])
         if producer.number < len(window):
@@ -94,13 +105,16 @@ class Net:
         self.requests: deque[tuple[SendBatch, log_pb2.Entry]] = deque()
         self.answers: deque[tuple[SendBatch, Written | WalError]] = deque()
         self.zombies: deque[log_pb2.Entry] = deque()
+        self.sent: Counter[bytes] = Counter()
         self.over: WalError | None = None  # a stream's log that has ended takes nothing more
 
     def send(self) -> bool:
-        batch = self.pipe.next_batch(1 << 20)
+        batch = self.pipe.next_batch(1 << 20, self.node.settled_tick)
         if batch is None:
             return False
-        self.requests.append((batch, entry_of(batch)))
+        entry = entry_of(batch)
+        self.requests.append((batch, entry))
+        self.sent[decode_body(entry.body)[1][0]] += 1
         return True
 
     def serve(self, fault: WalError | None = None) -> bool:
@@ -141,6 +155,9 @@ class Net:
         self.over = None
         self.pipe.disconnected()
 
+    def forget(self) -> None:
+        self.node.forget()
+
     def zombie(self) -> None:
         """A request of a broken stream is read by the node after all."""
         if self.zombies:
@@ -162,19 +179,24 @@ def test_every_append_is_in_the_log_once_and_in_order(actions: list[str]) -> Non
     asyncio.run(_play(actions))
 
 
-async def _play(actions: list[str]) -> None:
-    node = WindowNode()
-    pipe = pipeline()
-    net = Net(pipe, node)
+def _act(net: Net, actions: list[str]) -> list[Parcel]:
     parcels: list[Parcel] = []
     for action in actions:
         if action in ("offer", "bad", "keyed", "bad keyed"):
             prefix = BAD if action.startswith("bad") else b""
             payload = prefix + str(len(parcels)).encode()
             parcels.append(parcel(payload, keyed=action.endswith("keyed")))
-            pipe.offer(parcels[-1])
+            net.pipe.offer(parcels[-1])
         else:
             getattr(net, action)()
+    return parcels
+
+
+async def _play(actions: list[str]) -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    net = Net(pipe, node)
+    parcels = _act(net, actions)
     net.settle_all()
     while net.zombies:
         net.zombie()
@@ -210,23 +232,85 @@ async def test_what_a_broken_stream_still_holds_cannot_pass_for_what_was_numbere
     assert node.log == [b"second", b"third"]
 
 
-async def test_a_lost_window_fails_what_it_is_asked_about_and_nothing_later() -> None:
+FORGETFUL = st.lists(st.sampled_from([*COMMON, *RARE, "forget", "disconnect"]), max_size=120)
+
+
+@settings(max_examples=250, deadline=None)
+@given(FORGETFUL)
+def test_a_forgetful_node_writes_nothing_twice_and_fails_nothing_that_it_got_once(
+    actions: list[str],
+) -> None:
+    asyncio.run(_play_forgetful(actions))
+
+
+async def _play_forgetful(actions: list[str]) -> None:
     node = WindowNode()
     pipe = pipeline()
     net = Net(pipe, node)
-    first, lost, later = parcel(b"first"), parcel(b"lost"), parcel(b"later")
-    pipe.offer(first)
+    parcels = _act(net, actions)
     net.settle_all()
-    node.windows.clear()
-    pipe.offer(lost)
-    net.settle_all()
+    while net.zombies:
+        net.zombie()
+    assert pipe.idle
+    assert node.log == sorted(set(node.log), key=int), "twice, or out of order"
+    for item in parcels:
+        [payload] = item.payloads
+        error = item.done.exception()
+        if error is None:
+            assert node.log[item.done.result().first_tick] == payload
+        elif payload.startswith(BAD):
+            assert payload not in node.log
+        else:
+            assert isinstance(error, WalError)
+            assert error.code is ErrorCode.OUTCOME_UNKNOWN
+            assert net.sent[payload] > 1
+
+
+async def test_who_was_forgotten_while_idle_goes_on_without_an_error() -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    net = Net(pipe, node)
+    for payloads in ((b"first",), (b"second", b"third", b"fourth")):
+        for payload in payloads:
+            pipe.offer(parcel(payload))
+        net.settle_all()
+        node.forget()
+    assert node.log == [b"first", b"second", b"third", b"fourth"]
+    assert pipe.idle
+
+
+async def test_what_was_sent_before_is_in_doubt_once_the_node_forgot_it() -> None:
+    node = WindowNode()
+    pipe = pipeline()
+    net = Net(pipe, node)
+    doubtful, later = parcel(b"doubtful"), parcel(b"later")
+    pipe.offer(doubtful)
+    net.send()
+    net.serve()  # written, and its answer is lost
+    net.disconnect()
+    node.forget()
     pipe.offer(later)
     net.settle_all()
-    error = lost.done.exception()
+    error = doubtful.done.exception()
     assert isinstance(error, WalError)
     assert error.code is ErrorCode.OUTCOME_UNKNOWN
-    assert node.log == [b"first", b"later"]
+    assert node.log == [b"doubtful", b"later"]
     assert later.done.result().first_tick == 1
+
+
+async def test_a_node_that_knows_no_new_producer_is_asked_again_a_little_later() -> None:
+    node = WindowNode(forgotten_tick=2)  # ahead of what it says is settled
+    pipe = pipeline()
+    pipe.offer(parcel(b"first"))
+    batch = pipe.next_batch(4096, node.settled_tick)
+    assert batch is not None
+    verdict = pipe.settle(batch, node.append(entry_of(batch)))
+    assert verdict.next is Next.BACK_OFF
+    assert pipe.next_batch(4096, node.settled_tick) is None
+    pipe.resume()
+    batch = pipe.next_batch(4096, 2)
+    assert batch is not None
+    assert isinstance(node.append(entry_of(batch)), Written)
 
 
 async def test_a_message_the_backend_cannot_hold_is_refused_alone() -> None:

@@ -163,9 +163,7 @@ def test_a_read_tick_lies_above_what_was_acknowledged_before() -> None:
 def meta(tick: int, begin: int, known: list[int]) -> list[Record]:
     checkpoint = log_pb2.WALCheckpoint(time_tick=tick)
     checkpoint.last_confirmed.CopyFrom(MessageID("sim", (begin,)).to_proto())
-    window = log_pb2.ProducerWindow(producer_id=b"p", vchannel=V0)
-    for number in known:
-        window.results.add(number=number)
+    window = log_pb2.ProducerWindow(producer_id=b"p", vchannel=V0, next_number=len(known))
     parts = {"producers": window.SerializeToString(), "checkpoint": checkpoint.SerializeToString()}
     records = [log_pb2.MetaRecord(snapshot_begin=log_pb2.MetaSnapshotBegin(snapshot_id=1))]
     for name, data in parts.items():

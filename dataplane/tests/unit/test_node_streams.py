@@ -65,6 +65,9 @@ class FakeLog:
     def live_position(self) -> LivePosition:
         return self.live
 
+    def settled_tick(self) -> int:
+        return self.live.watermark
+
     def scan(self, request: ScanRequest) -> FakeLog:
         self.requests.append(request)
         return self

@@ -25,9 +25,12 @@ from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import V, World, entry
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.windows import WindowLimits
 from walplane.wal.txn.expiry import TxnExpiry
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import TxnTable
+
+LIMITS = WindowLimits(10, 10, 1 << 20, 1_000_000)
 
 V1 = "test_0_2v0"
 INSERT, COMMIT, ROLLBACK = MessageType.INSERT, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN
@@ -233,7 +236,7 @@ async def test_what_nobody_hears_of_is_rolled_back(world: World) -> None:
 
 
 def test_neither_tick_time_nor_the_owners_clock_alone_expires() -> None:
-    table, now = TxnTable(10, 10), 0.0
+    table, now = TxnTable(10, LIMITS), 0.0
     expiry = TxnExpiry(table, TxnSessions(table, 10), lambda: now)
     made = txn_entry(MessageType.BEGIN_TXN, V, keepalive_ms=30)
     made.envelope.first_tick = 1000
@@ -272,7 +275,7 @@ async def test_a_body_renews(world: World) -> None:
 
 
 def test_the_floor_lies_below_what_ended_above_the_watermark() -> None:
-    table = TxnTable(10, 10)
+    table = TxnTable(10, LIMITS)
 
     def see(kind: MessageType, tick: int, record: int, txn: int = 0) -> None:
         made = txn_entry(kind, V, txn)

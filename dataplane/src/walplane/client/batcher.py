@@ -20,7 +20,7 @@ from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
 from walplane.tracing import Attributes, attributes_of
 
-_ENTRY_OVERHEAD_BYTES = 64  # producer id, numbers, tags and lengths of one entry, at most
+_ENTRY_OVERHEAD_BYTES = 96  # producer id, numbers, tags and lengths of one entry, at most
 
 MESSAGE_OVERHEAD_BYTES = 4
 """Of a message's size in the packed column, at most for what fits an entry."""
@@ -34,11 +34,12 @@ class Kind:
         header: typed header of the message type, serialised.
         merges: whether messages of equal kinds may share an entry.
         keyed: whether a key of the caller's, and no number, tells a repeat.
+        txn_id: of the transaction that it continues or ends; 0 for all else.
         overhead: bytes of an entry besides its messages and their sizes, at most.
         key: equal for equal kinds.
     """
 
-    __slots__ = ("envelope", "header", "key", "keyed", "merges", "overhead")
+    __slots__ = ("envelope", "header", "key", "keyed", "merges", "overhead", "txn_id")
 
     def __init__(self, envelope: log_pb2.Envelope, header: bytes, *, merges: bool) -> None:
         """Takes `envelope` over."""
@@ -47,6 +48,7 @@ class Kind:
         self.header = header
         self.merges = merges
         self.keyed = IDEMPOTENCY_KEY in envelope.properties
+        self.txn_id = envelope.txn.txn_id
         self.key = envelope.SerializeToString(deterministic=True) if merges else b""
         size = len(self.key) if merges else envelope.ByteSize()
         self.overhead = size + len(header) + _ENTRY_OVERHEAD_BYTES
@@ -119,9 +121,12 @@ class SendBatch:
         keyed: whether a key of the caller's tells a repeat: it takes no number then.
         number: among the batches of its producer on its VChannel.
         producer_id: whose number it is.
+        since_tick: of number 0: whatever this producer had written lies above it; 0 = not said.
+        sent: how often it was sent under this number.
         outcome: the answer to the last time it was sent.
         size: bytes of the entry's envelope and body, at most.
         count: messages.
+        txn_id: of the transaction that it continues or ends; 0 for all else.
     """
 
     __slots__ = (
@@ -134,7 +139,10 @@ class SendBatch:
         "number",
         "outcome",
         "producer_id",
+        "sent",
+        "since_tick",
         "size",
+        "txn_id",
     )
 
     def __init__(self, parcels: Sequence[Parcel]) -> None:
@@ -150,7 +158,8 @@ class SendBatch:
         self.size = kind.overhead - len(kind.header) + len(self._body)
         self.count = len(payloads)
         self.keyed = kind.keyed
-        self.number = 0
+        self.txn_id = kind.txn_id
+        self.number = self.since_tick = self.sent = 0
         self.producer_id = b""
         self.outcome: Written | WalError | None = None
 
@@ -201,6 +210,7 @@ class SendBatch:
         if not self.keyed:
             envelope.producer.producer_id = self.producer_id
             envelope.producer.number = self.number
+            envelope.producer.since_tick = self.since_tick
         return envelope
 
 

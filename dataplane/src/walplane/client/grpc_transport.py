@@ -124,11 +124,14 @@ class _GrpcProduce:
         self._call = call
         self._subject = subject
         self.max_entry_bytes = 0
+        self.settled_tick = 0
 
     async def open(self, assignment: Assignment) -> None:
         opening = streaming_pb2.OpenProduce(pchannel=assignment.pchannel, term=assignment.term)
         await self._write(streaming_pb2.ProduceRequest(open=opening))
-        self.max_entry_bytes = (await self._read()).opened.max_entry_bytes
+        response = await self._read()
+        self.max_entry_bytes = response.opened.max_entry_bytes
+        self.settled_tick = response.settled_tick
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
         span = None
@@ -143,6 +146,7 @@ class _GrpcProduce:
     async def receive(self) -> Sequence[Answer]:
         while not (response := await self._read()).appends:
             pass
+        self.settled_tick = response.settled_tick
         answers = [(append.request_id, _outcome(append)) for append in response.appends]
         if self._spans:
             for request_id, outcome in answers:

@@ -58,6 +58,10 @@ class _LocalProduce:
     def max_entry_bytes(self) -> int:
         return self._log.max_entry_bytes
 
+    @property
+    def settled_tick(self) -> int:
+        return self._log.settled_tick
+
     async def send(self, request_id: int, batch: SendBatch) -> None:
         entry = log_pb2.Entry()
         batch.fill(entry)

@@ -8,6 +8,8 @@ order of the numbers. What happens to a batch:
     stream broke      the same, on the next stream
     refused           its callers fail. The node refuses everything numbered after it, so once all
                       of that is answered, it starts anew from 0 under a new producer id.
+    number not known  the node forgot the producer, or its answer. Sent once, the batch was never
+                      written, and starts anew as well; sent before, nobody knows: its callers fail.
 
 A new id rather than the old numbers: what an older, broken stream still holds on its way could
 otherwise arrive under a number that now means something else.
@@ -83,10 +85,14 @@ class Pipeline:
         self._waiting_bytes += parcel.size
         self._waiting_messages += len(parcel.payloads)
 
-    def next_batch(self, max_entry_bytes: int) -> SendBatch | None:
+    def next_batch(self, max_entry_bytes: int, settled_tick: int = 0) -> SendBatch | None:
         """The batch to send now; None when there is none, or the window is full.
 
         The caller sends it before it calls again, and reports the answer to `settle`.
+
+        Args:
+            max_entry_bytes: what the owner takes.
+            settled_tick: what the owner gets from now on lies above it; 0 = not known.
         """
         stalled = self._unsettled and self._unsettled[0].outcome is not None
         if self._paused or stalled:  # stalled: what is awaited is answered first
@@ -94,6 +100,9 @@ class Pipeline:
         batch = self._to_send.popleft() if self._to_send else self._new_batch(max_entry_bytes)
         if batch is not None:
             self._awaited += 1
+            if not batch.sent and not batch.number:
+                batch.since_tick = settled_tick
+            batch.sent += 1
         return batch
 
     def settle(self, batch: SendBatch, outcome: Written | WalError) -> Verdict:
@@ -106,7 +115,8 @@ class Pipeline:
         while self._unsettled and (answer := self._unsettled[0].outcome) is not None:
             if isinstance(answer, Written):
                 self._pop().resolve(answer)
-            elif self._never_written(answer):
+            elif self._never_written(self._unsettled[0], answer):
+                self._refused = self._refused or self._unsettled[0]
                 self._anew.append(self._pop())
             elif _final(answer):
                 head = self._pop()
@@ -115,9 +125,9 @@ class Pipeline:
                     self._refused = self._refused or head
             else:
                 return self._retry(answer)
-        if self._refused is not None and not self._unsettled:
-            self._start_anew()
-        return _GO_ON
+        if self._refused is None or self._unsettled:
+            return _GO_ON
+        return self._start_anew(self._refused)
 
     def resume(self) -> None:
         """Ends the pause that BACK_OFF began."""
@@ -173,6 +183,7 @@ class Pipeline:
 
     def _number(self, batch: SendBatch) -> None:
         batch.outcome = None
+        batch.sent = batch.since_tick = 0
         if not batch.keyed:
             batch.producer_id, batch.number = self._producer_id, self._next_number
             self._next_number += 1
@@ -184,17 +195,24 @@ class Pipeline:
         self._unsettled_bytes -= batch.size
         return batch
 
-    def _never_written(self, error: WalError) -> bool:
-        """Whether the node refused a batch because one before it was refused."""
+    def _never_written(self, batch: SendBatch, error: WalError) -> bool:
+        """Whether the log cannot hold the first batch that is not settled."""
+        unknown = error.code is ErrorCode.OUTCOME_UNKNOWN
+        if unknown and batch.sent == 1 and not batch.keyed and not batch.txn_id:
+            return True  # the number means nothing to the node, and it got it for the first time
         if self._refused is None:
             return False
         if error.code is ErrorCode.INVALID_REQUEST_SEQ:
             return True
         first = self._refused.outcome
-        unknown_producer = self._refused.number == 0 and not (
-            isinstance(first, WalError) and first.code is ErrorCode.OUTCOME_UNKNOWN
+        nothing = self._starts_anew(self._refused) or (
+            self._refused.number == 0
+            and not (isinstance(first, WalError) and first.code is ErrorCode.OUTCOME_UNKNOWN)
         )
-        return unknown_producer and error.code is ErrorCode.OUTCOME_UNKNOWN
+        return unknown and nothing
+
+    def _starts_anew(self, batch: SendBatch) -> bool:
+        return bool(self._anew) and self._anew[0] is batch
 
     def _retry(self, error: WalError) -> Verdict:
         if error.action is Action.REDISCOVER:
@@ -212,13 +230,20 @@ class Pipeline:
                 batch.outcome = None
                 self._to_send.append(batch)
 
-    def _start_anew(self) -> None:
+    def _start_anew(self, first: SendBatch) -> Verdict:
+        """Numbers what was never written under a new producer; `first` was refused before all."""
+        error = first.outcome
+        at_once = first.number or not self._starts_anew(first)
         self._refused = None
         self._producer_id, self._next_number = self._new_id(), 0
         anew, self._anew = self._anew, []
         for batch in anew:
             self._number(batch)
             self._to_send.append(batch)
+        if at_once or not isinstance(error, WalError):
+            return _GO_ON
+        self._paused = True  # not even number 0 was new: the node has to get on first
+        return Verdict(Next.BACK_OFF, error)
 
 
 def _final(error: WalError) -> bool:

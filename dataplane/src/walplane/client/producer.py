@@ -211,7 +211,7 @@ class ChannelProducer:
                 continue
             pipeline = self._may_send.popleft()
             self._queued.discard(pipeline.vchannel)
-            batch = pipeline.next_batch(stream.max_entry_bytes)
+            batch = pipeline.next_batch(stream.max_entry_bytes, stream.settled_tick)
             if batch is None:
                 continue
             self._request_id += 1

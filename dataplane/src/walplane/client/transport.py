@@ -48,6 +48,11 @@ class ProduceStream(Protocol):
         """An entry whose envelope and body are larger together is refused."""
         ...
 
+    @property
+    def settled_tick(self) -> int:
+        """What is sent from now on gets ticks above this one."""
+        ...
+
     async def send(self, request_id: int, batch: SendBatch) -> None:
         """Hands over one batch; batches arrive in the order of the calls.
 
@@ -128,6 +133,11 @@ class LocalLog(Protocol):
     @property
     def max_entry_bytes(self) -> int:
         """An entry whose envelope and body are larger together is refused."""
+        ...
+
+    @property
+    def settled_tick(self) -> int:
+        """What is appended from now on gets ticks above this one."""
         ...
 
     @property

@@ -39,6 +39,11 @@ class Edge:
         """An entry whose envelope and body are larger together is refused."""
         return self.wal.max_entry_bytes
 
+    @property
+    def settled_tick(self) -> int:
+        """What is appended from now on gets ticks above this one."""
+        return self.wal.settled_tick()
+
     def check(self, entry: log_pb2.Entry) -> int:
         """The size of `entry`; raises why a client may not append it: `check_append`."""
         return check_append(entry, self.wal)

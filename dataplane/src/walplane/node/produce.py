@@ -138,6 +138,7 @@ class ProduceStream:
                 await self._wake.wait()
                 continue
             ready, self._ready = self._ready, streaming_pb2.ProduceResponse()
+            ready.settled_tick = self._edge.settled_tick
             await self._write(ready)
 
 

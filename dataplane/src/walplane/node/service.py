@@ -74,7 +74,8 @@ class StreamingNodeService:
             opened = streaming_pb2.ProduceOpened(
                 term=edge.wal.term, max_entry_bytes=edge.max_entry_bytes
             )
-            await context.write(streaming_pb2.ProduceResponse(opened=opened))
+            response = streaming_pb2.ProduceResponse(opened=opened, settled_tick=edge.settled_tick)
+            await context.write(response)
             stream = ProduceStream(edge, node.append_budget, node.config, context.write)
             await stream.run(request_iterator)
         except WalError as error:

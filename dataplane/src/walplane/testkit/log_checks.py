@@ -126,22 +126,27 @@ def check_checkpoints(log: LogView, topic: str, records: Sequence[Record]) -> It
                 if entry.last_tick > checkpoint.time_tick and begin is not None:
                     if entry.message_id < begin:
                         yield f"I10 replay from {begin} misses {entry}"
-            yield from _windows_complete(log, checkpoint.time_tick, parts.get("producers", []))
+            yield from _windows_complete(log, checkpoint.time_tick, _numbered(parts))
+
+
+def _numbered(parts: dict[str, list[bytes]]) -> list[bytes]:
+    return [*parts.get("producers", []), *parts.get("broadcasts", [])]
 
 
 def _windows_complete(log: LogView, tick: int, parts: Sequence[bytes]) -> Iterator[str]:
-    expected: dict[tuple[bytes, str], int] = {}
+    due: dict[tuple[bytes, str], int] = {}
+    forgotten = 0
     for part in parts:
         window = log_pb2.ProducerWindow.FromString(part)
-        numbers = [result.number for result in window.results]
-        expected[window.producer_id, window.vchannel] = max(numbers, default=-1)
+        due[window.producer_id, window.vchannel] = window.next_number
+        forgotten = max(forgotten, window.forgotten_tick)
     for entry in log.entries:
         if txn_of(entry.envelope):
             continue  # numbered for themselves, and replayed from their Begin on
-        if entry.last_tick <= tick and entry.envelope.HasField("producer"):
+        if forgotten < entry.last_tick <= tick and entry.envelope.HasField("producer"):
             producer = entry.envelope.producer
-            known = expected.get((producer.producer_id, entry.envelope.vchannel), -1)
-            if producer.number > known:
+            key = (producer.producer_id, entry.envelope.vchannel)
+            if producer.number >= due.get(key, 0):
                 yield f"I10 the snapshot of checkpoint {tick} does not know {entry}"
 
 

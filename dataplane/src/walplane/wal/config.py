@@ -41,6 +41,11 @@ class WALConfig(BaseModel):
     producer_results: PositiveInt = 256
     """Results kept per producer and VChannel: how far back a repeat is answered."""
     producers: PositiveInt = 10_000
+    """Producers, one a client and VChannel, of which is known what they wrote."""
+    producer_bytes: PositiveInt = 16 << 20
+    """What these and their results take in memory, at most; as much again in open transactions."""
+    producer_age_s: PositiveFloat = 86_400.0
+    """How long results are kept at most, in tick time; which number is due, seven times as long."""
     key_results: PositiveInt = 20_000
     """Results kept of appends under callers' idempotency keys, per PChannel."""
     key_bytes: PositiveInt = 8 << 20

@@ -84,7 +84,7 @@ class WAL:
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
-        idempotency = IdempotencyInterceptor(recovery.windows, recovery.txns, recovery.keyed)
+        idempotency = IdempotencyInterceptor(recovery.windows_of, recovery.txns, recovery.keyed)
         self.shards = ShardManager(recovery.shards, config.shard, deps.growth, now, pchannel)
         self._flusher = None
         if deps.segments:

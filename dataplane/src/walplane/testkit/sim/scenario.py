@@ -117,7 +117,7 @@ def _shape(draw: random.Random) -> Shape:
         link_waits=draw.choice([0.0, 0.0, 0.1, 0.4]),
         append_bytes=draw.choice([1000, 4000, 128 << 20]),
     )
-    wal = shape.wal.model_copy(update={"shard": _shard_config(draw)})
+    wal = shape.wal.model_copy(update={"shard": _shard_config(draw), **_memory(draw)})
     return replace(shape, wal=wal)
 
 
@@ -144,6 +144,15 @@ def _wal_config(draw: random.Random, lease_s: float) -> WALConfig:
         close_timeout_s=2.0,
         producer_results=draw.choice([64, 256]),
     )
+
+
+def _memory(draw: random.Random) -> dict[str, float]:
+    """How little a log may keep of its producers."""
+    return {
+        "producers": draw.choice([2, 10_000, 10_000]),
+        "producer_bytes": draw.choice([20_000, 16 << 20]),
+        "producer_age_s": draw.choice([0.5, 5.0, 86_400.0]),
+    }
 
 
 def _manners(draw: random.Random) -> Manners:

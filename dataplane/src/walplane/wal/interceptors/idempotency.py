@@ -8,6 +8,7 @@ windows go with it, and its Commit's result stays.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from walplane.message.registry import MessageType
 from walplane.message.txn import txn_of
@@ -33,10 +34,15 @@ _ANSWERED = {
 class IdempotencyInterceptor:
     """Checks batch numbers against the windows and the batches in flight (architecture §6)."""
 
-    def __init__(self, windows: ProducerWindows, txns: TxnTable, keyed: KeyedResults) -> None:
+    def __init__(
+        self,
+        windows_of: Callable[[log_pb2.Envelope], ProducerWindows],
+        txns: TxnTable,
+        keyed: KeyedResults,
+    ) -> None:
         """Reads what it is given; the WAL records results there as entries are written."""
         self._keyed = KeyedAppends(keyed)
-        self._windows = windows
+        self._windows_of = windows_of
         self._txns = txns
         self._in_flight: dict[_FlyingKey, _InFlight] = {}
         self._ends: dict[tuple[int, int], asyncio.Future[AppendResult]] = {}
@@ -50,19 +56,20 @@ class IdempotencyInterceptor:
                 TRANSACTION_EXPIRED or INVALID_TRANSACTION_STATE for a transaction that ended.
         """
         envelope = op.entry.envelope
-        windows, txn_id = self._windows, txn_of(envelope)
+        txn_id = txn_of(envelope)
+        txn = self._txns.open.get(txn_id) if txn_id else None
         if txn_id:
-            txn = self._txns.open.get(txn_id)
             if txn is None:
                 return self._answer_ended(envelope)
             ending = self._ends.get((txn_id, envelope.type))
             if ending is not None:  # whoever asks: a transaction has one Commit
                 return await asyncio.shield(ending)
-            windows = txn.windows
         if not envelope.HasField("producer"):
             return await self._keyed.append(op, forward)
         key = (envelope.producer.producer_id, envelope.vchannel)
         number, crc = envelope.producer.number, op.entry.body_crc32c
+        since = envelope.producer.since_tick
+        windows = self._windows_of(envelope) if txn is None else txn.windows
         flying = self._in_flight.get((key, txn_id), {})
         if number in flying:
             first_crc, first = flying[number]
@@ -70,7 +77,7 @@ class IdempotencyInterceptor:
                 raise different_payload(key, number)
             return await asyncio.shield(first)
         before = flying.get(number - 1)
-        stored = None if before is not None else windows.find(key, number, crc)
+        stored = None if before is not None else windows.find(key, number, crc, since)
         if stored is not None:
             return stored
         expected = max(flying, default=windows.expected(key) - 1) + 1

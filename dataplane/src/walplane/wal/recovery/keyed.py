@@ -17,7 +17,7 @@ from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.windows import result_from_proto, result_to_proto
+from walplane.wal.recovery.results import result_from_proto, result_to_proto
 
 Key = tuple[str, str]
 """VChannel, and the caller's key."""

@@ -22,13 +22,15 @@ from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.keyed import KeyedResults, key_of
 from walplane.wal.recovery.segments.table import SegmentTable
-from walplane.wal.recovery.windows import ProducerWindows
+from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 from walplane.wal.shard.table import ShardTable
 from walplane.wal.txn.table import TxnTable
 
 _log = structlog.get_logger(__name__)
 
 _CHECKPOINT = "checkpoint"
+_BROADCASTS = "broadcasts"
+_FOR_EVER_MS = 1 << 45
 
 
 class RecoveryState:
@@ -41,12 +43,20 @@ class RecoveryState:
 
     def __init__(self, config: WALConfig) -> None:
         """Empty: replay would begin at the earliest record."""
-        self.windows = ProducerWindows(config.producer_results, config.producers)
+        limits = WindowLimits(
+            config.producer_results,
+            config.producers,
+            config.producer_bytes,
+            round(config.producer_age_s * 1000),
+        )
+        self.windows = ProducerWindows(limits)
+        # The coordinator asks for as long as it takes: no data, and no time, drives these out.
+        self.broadcasts = ProducerWindows(limits._replace(results=1, age_ms=_FOR_EVER_MS))
         self.keyed = KeyedResults(
             config.key_results, config.key_bytes, round(config.key_age_s * 1000)
         )
         self.shards = ShardTable(config.shard.kept_segments)
-        self.txns = TxnTable(config.txn_results, config.producer_results)
+        self.txns = TxnTable(config.txn_results, limits)
         self.segments = SegmentTable()
         self.checkpoint_id: MessageID | None = None
         self.checkpoint_tick = 0
@@ -71,8 +81,12 @@ class RecoveryState:
         self.shards.observe(log_entry)  # knows by itself what each VChannel holds already
         if log_entry.last_tick > self.checkpoint_tick:
             if not txn_of(log_entry.entry.envelope):
-                self.windows.observe(log_entry)
+                self.windows_of(log_entry.entry.envelope).observe(log_entry)
                 self.keyed.observe(log_entry)
+
+    def windows_of(self, envelope: log_pb2.Envelope) -> ProducerWindows:
+        """Where the number of an entry counts that is in no transaction."""
+        return self.broadcasts if envelope.HasField("broadcast") else self.windows
 
     def holds(self, envelope: log_pb2.Envelope) -> bool:
         """Whether the log holds this batch of its producer, its key, or the end of its transaction.
@@ -85,7 +99,8 @@ class RecoveryState:
             return True
         producer = envelope.producer
         key = (producer.producer_id, envelope.vchannel)
-        return envelope.HasField("producer") and producer.number < self.windows.expected(key)
+        windows = self.windows_of(envelope)
+        return envelope.HasField("producer") and producer.number < windows.expected(key)
 
     def check(self) -> None:
         """Raises what poisoned the log, if something did."""
@@ -95,6 +110,7 @@ class RecoveryState:
     def load(self, meta: MetaState) -> None:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
+        self.broadcasts.load(meta.snapshot.get(_BROADCASTS, ()))
         self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
         self.shards.load(meta.snapshot.get(ShardTable.component, ()))
         self.txns.load(meta.snapshot.get(TxnTable.component, ()))
@@ -114,6 +130,7 @@ class RecoveryState:
         self.check()
         return {
             ProducerWindows.component: self.windows.save(),
+            _BROADCASTS: self.broadcasts.save(),
             KeyedResults.component: self.keyed.save(),
             ShardTable.component: self.shards.save(),
             TxnTable.component: self.txns.save(),

@@ -2,7 +2,9 @@
 
 Contract (architecture §6): batches are numbered consecutively from 0; a repeat inside the window
 gets the first result, a number below it or from an unknown producer is OUTCOME_UNKNOWN, a gap is
-INVALID_REQUEST_SEQ. The window is a component of the checkpoint: saved in its snapshots, rebuilt by
+INVALID_REQUEST_SEQ. Results are bounded per window, and in bytes and age over all of them; the
+number that is due next is kept longer, so that who comes back late goes on. What is forgotten
+depends on the log alone. A component of the checkpoint: saved in its snapshots, rebuilt by
 observing the log; observing an entry twice changes nothing. Layer: wal.
 """
 
@@ -10,56 +12,85 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.results import (
+    KeptResult,
+    KeptResults,
+    Window,
+    result_from_proto,
+    result_to_proto,
+)
 
 ProducerKey = tuple[bytes, str]
 
+_WINDOW_BYTES = 500  # of one window in memory, besides its names, as measured
+_NUMBERS_LAST = 7  # times the age of results: how long it is known which number is due
 
-class Window:
-    """One producer on one VChannel.
+
+class WindowLimits(NamedTuple):
+    """What is kept, at most.
 
     Attributes:
-        expected: number of the next new batch.
+        results: of one window.
+        producers: windows.
+        max_bytes: of all of them in memory.
+        age_ms: how long results are kept, in milliseconds of tick time.
     """
 
-    __slots__ = ("expected", "results")
-
-    def __init__(self) -> None:
-        """No batch yet."""
-        self.expected = 0
-        self.results: OrderedDict[int, tuple[int, AppendResult]] = OrderedDict()
+    results: int
+    producers: int
+    max_bytes: int
+    age_ms: int
 
 
 class ProducerWindows:
-    """The windows of one PChannel; the least recently used producers are forgotten first."""
+    """The windows of one PChannel, or of one transaction; those not heard of longest go first.
+
+    Attributes:
+        forgotten_tick: a producer all of whose batches lie above it was never forgotten.
+    """
 
     component = "producers"
 
-    def __init__(self, results: int, producers: int) -> None:
-        """Keeps `results` per window, and `producers` windows."""
-        self._results = results
-        self._producers = producers
+    def __init__(self, limits: WindowLimits, kept: KeptResults | None = None) -> None:
+        """Empty; `kept` is shared with other windows."""
+        self.forgotten_tick = 0
+        self._limits = limits
+        self._kept = KeptResults(limits.max_bytes, limits.age_ms) if kept is None else kept
         self._windows: OrderedDict[ProducerKey, Window] = OrderedDict()
+
+    @property
+    def held_bytes(self) -> int:
+        """What they and those they share with take in memory, about."""
+        return self._kept.used
 
     def observe(self, log_entry: LogEntry) -> None:
         """Learns of a written entry, in log order."""
         envelope = log_entry.entry.envelope
+        self._kept.tick = max(self._kept.tick, log_entry.last_tick)
         if envelope.HasField("producer"):
-            key = (envelope.producer.producer_id, envelope.vchannel)
-            crc = log_entry.entry.body_crc32c
-            self._record(key, envelope.producer.number, crc, log_entry.result())
+            self._record(log_entry, envelope)
+        self._forget()
 
     def expected(self, key: ProducerKey) -> int:
         """The number the next new batch of `key` must have."""
         window = self._windows.get(key)
         return 0 if window is None else window.expected
 
-    def find(self, key: ProducerKey, number: int, crc: int) -> AppendResult | None:
+    def find(
+        self, key: ProducerKey, number: int, crc: int, since_tick: int = 0
+    ) -> AppendResult | None:
         """The first result of a repeated batch; None when `number` is new.
+
+        Args:
+            key: whose batch.
+            number: its number.
+            crc: checksum of its body.
+            since_tick: all that the producer ever had written lies above it; 0 = not said.
 
         Raises:
             WalError: OUTCOME_UNKNOWN below the window or for an unknown producer;
@@ -67,45 +98,105 @@ class ProducerWindows:
         """
         window = self._windows.get(key)
         if window is None:
-            if number == 0:
+            if number == 0 and (not since_tick or since_tick >= self.forgotten_tick):
                 return None
             raise _unknown(key, number, "the producer is not known here")
         if number >= window.expected:
             return None
-        self._windows.move_to_end(key)
-        stored = window.results.get(number)
+        stored = self._kept.get(window, number)
         if stored is None:
             raise _unknown(key, number, "it lies below the window of kept results")
-        if stored[0] != crc:
+        if stored.crc != crc:
             raise different_payload(key, number)
-        return stored[1]
+        return stored.result
+
+    def release(self) -> None:
+        """Forgets everything: nobody asks any more."""
+        for window in self._windows.values():
+            self._let_go(window)
+        self._windows.clear()
 
     def save(self) -> list[bytes]:
         """The component's snapshot."""
-        return [_to_proto(key, window).SerializeToString() for key, window in self._windows.items()]
+        common = log_pb2.ProducerWindow(forgotten_tick=self.forgotten_tick)
+        parts = [common] if self.forgotten_tick else []
+        parts += [self._to_proto(key, window) for key, window in self._windows.items()]
+        return [part.SerializeToString() for part in parts]
 
     def load(self, parts: Iterable[bytes]) -> None:
         """Takes over what `save` made."""
+        results: list[tuple[Window, int, KeptResult]] = []
         for part in parts:
             proto = log_pb2.ProducerWindow.FromString(part)
-            key = (proto.producer_id, proto.vchannel)
-            for stored in proto.results:
-                self._record(key, stored.number, stored.body_crc32c, result_from_proto(stored))
+            self.forgotten_tick = max(self.forgotten_tick, proto.forgotten_tick)
+            if proto.vchannel:
+                results += self._load(proto)
+        results.sort(key=lambda each: each[2].result.message_id)
+        for each in results:
+            self._kept.add(*each, self._limits.results)
+        self._forget()
 
-    def _record(self, key: ProducerKey, number: int, crc: int, result: AppendResult) -> None:
+    def _load(self, proto: log_pb2.ProducerWindow) -> list[tuple[Window, int, KeptResult]]:
+        """Makes a saved window; returns its results."""
+        results = [
+            (each.number, KeptResult(each.body_crc32c, result_from_proto(each), each.number + 1))
+            for each in proto.results
+        ]
+        first = results[0][0] if results else proto.next_number
+        window = self._make((proto.producer_id, proto.vchannel), first)
+        window.last_tick = proto.last_tick
+        self._kept.tick = max(self._kept.tick, window.last_tick)
+        return [(window, *each) for each in results]
+
+    def _record(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
+        key = (envelope.producer.producer_id, envelope.vchannel)
+        number, tick = envelope.producer.number, log_entry.last_tick
         window = self._windows.get(key)
         if window is None:
-            window = self._windows[key] = Window()
-            while len(self._windows) > self._producers:
-                self._windows.popitem(last=False)
+            if tick <= self.forgotten_tick:
+                return  # it was forgotten, and is seen again
+            window = self._make(key, number)
+        elif number < window.expected:
+            return
         else:
             self._windows.move_to_end(key)
-        if number < window.expected:
-            return
-        window.expected = number + 1
-        window.results[number] = (crc, result)
-        while len(window.results) > self._results:
-            window.results.popitem(last=False)
+        window.last_tick = max(window.last_tick, tick)
+        kept = KeptResult(log_entry.entry.body_crc32c, log_entry.result(), number + 1)
+        self._kept.add(window, number, kept, self._limits.results)
+
+    def _make(self, key: ProducerKey, expected: int) -> Window:
+        size = _WINDOW_BYTES + len(key[0]) + len(key[1])
+        window = self._windows[key] = Window(expected, size)
+        self._kept.used += size
+        return window
+
+    def _forget(self) -> None:
+        self._kept.trim()
+        while self._windows:
+            window = next(iter(self._windows.values()))
+            fits = len(self._windows) <= self._limits.producers and not self._kept.full
+            if fits and not self._kept.aged(window.last_tick, _NUMBERS_LAST):
+                return
+            self._windows.popitem(last=False)
+            self._let_go(window)
+            self.forgotten_tick = max(self.forgotten_tick, window.last_tick)
+
+    def _let_go(self, window: Window) -> None:
+        self._kept.drop(window)
+        self._kept.used -= window.size
+
+    def _to_proto(self, key: ProducerKey, window: Window) -> log_pb2.ProducerWindow:
+        proto = log_pb2.ProducerWindow(
+            producer_id=key[0],
+            vchannel=key[1],
+            next_number=window.expected,
+            last_tick=window.last_tick,
+        )
+        for number, kept in self._kept.of(window):
+            stored = result_to_proto(kept.result)
+            stored.number, stored.body_crc32c = number, kept.crc
+            proto.results.append(stored)
+        return proto
 
 
 def different_payload(key: ProducerKey, number: int) -> WalError:
@@ -122,42 +213,4 @@ def _unknown(key: ProducerKey, number: int, why: str) -> WalError:
         ErrorCode.OUTCOME_UNKNOWN,
         f"batch {number} of producer {key[0].hex()} on {key[1]} may or may not be written: {why}; "
         "read the channel to find out, then start a new producer",
-    )
-
-
-def _to_proto(key: ProducerKey, window: Window) -> log_pb2.ProducerWindow:
-    proto = log_pb2.ProducerWindow(producer_id=key[0], vchannel=key[1])
-    for number, (crc, result) in window.results.items():
-        stored = result_to_proto(result)
-        stored.number, stored.body_crc32c = number, crc
-        proto.results.append(stored)
-    return proto
-
-
-def result_to_proto(result: AppendResult) -> log_pb2.ProducerWindow.Result:
-    """A result as a snapshot keeps it, without number and checksum."""
-    stored = log_pb2.ProducerWindow.Result(
-        message_id=result.message_id.to_proto(),
-        first_tick=result.first_tick,
-        count=result.count,
-        term=result.term,
-        open_number=result.open_number,
-    )
-    if result.last_confirmed is not None:
-        stored.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
-    return stored
-
-
-def result_from_proto(stored: log_pb2.ProducerWindow.Result) -> AppendResult:
-    """The result that `result_to_proto` made."""
-    confirmed = None
-    if stored.HasField("last_confirmed"):
-        confirmed = MessageID.from_proto(stored.last_confirmed)
-    return AppendResult(
-        message_id=MessageID.from_proto(stored.message_id),
-        first_tick=stored.first_tick,
-        count=stored.count,
-        last_confirmed=confirmed,
-        term=stored.term,
-        open_number=stored.open_number,
     )

@@ -19,11 +19,8 @@ from walplane.message.registry import MessageType, Scope
 from walplane.message.txn import exclusive_scope, is_part
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.windows import (
-    ProducerWindows,
-    result_from_proto,
-    result_to_proto,
-)
+from walplane.wal.recovery.results import KeptResults, result_from_proto, result_to_proto
+from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
 _MS = 18  # a tick is milliseconds << 18
 _ENDING = 256
@@ -73,14 +70,20 @@ class TxnTable:
 
     component = "transactions"
 
-    def __init__(self, results: int, batches: int) -> None:
-        """Empty; remembers `results` ends, and `batches` results per producer of an open one."""
+    def __init__(self, results: int, limits: WindowLimits) -> None:
+        """Empty; remembers `results` ends; `limits` bound the batches of all that are open."""
         self.open: dict[int, OpenTxn] = {}
         self.forgotten_tick = 0
         self._ended: OrderedDict[int, EndedTxn] = OrderedDict()
         self._ending: list[tuple[int, MessageID]] = []  # (tick of the end, Begin)
         self._results = results
-        self._batches = batches
+        self._limits = limits._replace(producers=_PRODUCERS)
+        self._kept = KeptResults(limits.max_bytes, limits.age_ms)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the batches of open transactions take in memory, about."""
+        return self._kept.used
 
     def floor_at(self, watermark: int) -> MessageID | None:
         """The record of the oldest Begin open at `watermark`: LastConfirmed must not pass it.
@@ -171,7 +174,7 @@ class TxnTable:
             envelope.txn.keepalive_ms,
             log_entry.message_id,
             log_entry.last_tick,
-            ProducerWindows(self._batches, _PRODUCERS),
+            ProducerWindows(self._limits, self._kept),
         )
 
     def _forget_ended(self, watermark: int) -> None:
@@ -184,6 +187,7 @@ class TxnTable:
 
     def _end(self, txn: OpenTxn, log_entry: LogEntry, end: log_pb2.TxnEnd) -> None:
         del self.open[txn.txn_id]
+        txn.windows.release()
         self._ending.append((log_entry.last_tick, txn.begin))
         if len(self._ending) > _ENDING:  # a replay asks for no floor
             self._forget_ended(log_entry.entry.envelope.watermark)

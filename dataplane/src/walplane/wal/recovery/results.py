@@ -1,0 +1,143 @@
+"""Results of producers' batches, in the order of the log, bounded in bytes and age.
+
+Contract: the oldest go first, whoever's they are; which go depends on the log alone. Layer: wal.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from walplane.message.ids import MessageID
+from walplane.rpc.v1 import log_pb2
+from walplane.wal.ports import AppendResult
+
+_TICK_BITS = 18  # a tick is milliseconds << 18
+_RESULT_BYTES = 900  # of one result in memory, with all objects around it, as measured
+
+
+class Window:
+    """One producer on one VChannel.
+
+    Attributes:
+        expected: number of the next new batch.
+        first: number of the oldest batch whose result is kept.
+        kept: how many results are; those of the latest batches.
+        last_tick: of its batches.
+        size: bytes in memory, besides the results.
+    """
+
+    __slots__ = ("expected", "first", "kept", "last_tick", "size")
+
+    def __init__(self, expected: int, size: int) -> None:
+        """Nothing is kept yet."""
+        self.expected = self.first = expected
+        self.kept = 0
+        self.last_tick = 0
+        self.size = size
+
+
+class KeptResult(NamedTuple):
+    """A batch's checksum, the result it got, and the number of the batch after it."""
+
+    crc: int
+    result: AppendResult
+    next_number: int
+
+
+class KeptResults:
+    """The results of all windows that share the bounds.
+
+    Attributes:
+        used: bytes in memory of the windows and what is kept for them, about.
+        tick: the newest that was seen: age is told by the log, not by a clock.
+    """
+
+    def __init__(self, max_bytes: int, age_ms: int) -> None:
+        """Keeps `max_bytes`, nothing older than `age_ms` of tick time."""
+        self.used = 0
+        self.tick = 0
+        self._max_bytes = max_bytes
+        self._age = age_ms << _TICK_BITS
+        self._kept: OrderedDict[tuple[Window, int], KeptResult] = OrderedDict()
+
+    @property
+    def full(self) -> bool:
+        """Whether more is held than may be."""
+        return self.used > self._max_bytes
+
+    def aged(self, tick: int, times: int = 1) -> bool:
+        """Whether `tick` lies more than `times` the age back."""
+        return tick + self._age * times < self.tick
+
+    def get(self, window: Window, number: int) -> KeptResult | None:
+        """The result of a batch, while it is kept."""
+        return self._kept.get((window, number))
+
+    def of(self, window: Window) -> Iterator[tuple[int, KeptResult]]:
+        """All results of `window` with their numbers, the oldest first."""
+        number = window.first
+        for _ in range(window.kept):
+            kept = self._kept[window, number]
+            yield number, kept
+            number = kept.next_number
+
+    def add(self, window: Window, number: int, kept: KeptResult, most: int) -> None:
+        """Keeps the newest result of all; `most` of the window's."""
+        if number != window.expected:  # what lies between is not known
+            self.drop(window)
+            window.first = number
+        self._kept[window, number] = kept
+        self.used += _RESULT_BYTES
+        window.kept += 1
+        window.expected = kept.next_number
+        while window.kept > most:
+            self._drop_oldest(window)
+
+    def drop(self, window: Window) -> None:
+        """Forgets all results of `window`."""
+        while window.kept:
+            self._drop_oldest(window)
+
+    def trim(self) -> None:
+        """Forgets the oldest until the rest is within bounds, or nothing is left."""
+        while self._kept:
+            (window, _), kept = next(iter(self._kept.items()))
+            if not self.full and not self.aged(kept.result.first_tick):
+                return
+            self._drop_oldest(window)
+
+    def _drop_oldest(self, window: Window) -> None:
+        window.first = self._kept.pop((window, window.first)).next_number
+        window.kept -= 1
+        self.used -= _RESULT_BYTES
+
+
+def result_to_proto(result: AppendResult) -> log_pb2.ProducerWindow.Result:
+    """A result as a snapshot keeps it, without number and checksum."""
+    stored = log_pb2.ProducerWindow.Result(
+        message_id=result.message_id.to_proto(),
+        first_tick=result.first_tick,
+        count=result.count,
+        term=result.term,
+        open_number=result.open_number,
+    )
+    if result.last_confirmed is not None:
+        stored.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
+    return stored
+
+
+def result_from_proto(stored: log_pb2.ProducerWindow.Result) -> AppendResult:
+    """The result that `result_to_proto` made."""
+    confirmed = None
+    if stored.HasField("last_confirmed"):
+        confirmed = MessageID.from_proto(stored.last_confirmed)
+    return AppendResult(
+        message_id=MessageID.from_proto(stored.message_id),
+        first_tick=stored.first_tick,
+        count=stored.count,
+        last_confirmed=confirmed,
+        term=stored.term,
+        open_number=stored.open_number,
+    )
