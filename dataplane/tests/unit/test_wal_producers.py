@@ -109,12 +109,12 @@ async def test_results_in_open_transactions_share_one_bound_and_leave_with_them(
 
 
 async def test_a_broadcast_gets_its_first_result_whatever_data_came_since(world: World) -> None:
-    config = WALConfig(producers=1, producer_results=1, producer_age_s=0.001, idle_tick_s=0.02)
+    config = WALConfig(producers=1, producer_bytes=1, producer_age_s=0.001, idle_tick_s=0.02)
     wal = await world.open(1, config)
     first = await wal.append(_broadcast(7))
     for number in range(3):
-        await append(wal, 0, b"%d" % number)
-        await append(wal, 1, b"%d" % number)
+        await wal.append(_broadcast(8 + number))
+        await append(wal, 0, b"%d" % number, wal.settled_tick())
     await wal.checkpoint()
     assert await wal.append(_broadcast(7)) == first
     assert await (await world.open(2, config)).append(_broadcast(7)) == first
@@ -122,10 +122,13 @@ async def test_a_broadcast_gets_its_first_result_whatever_data_came_since(world:
 
 def _broadcast(broadcast_id: int) -> log_pb2.Entry:
     envelope = log_pb2.Envelope(
-        version=1, type=MessageType.CREATE_COLLECTION, vchannel="test_0_9v0", count=1
+        version=1,
+        type=MessageType.CREATE_COLLECTION,
+        vchannel=f"test_0_{broadcast_id}v0",
+        collection_id=broadcast_id,
+        count=1,
     )
     envelope.broadcast.broadcast_id = broadcast_id
-    envelope.collection_id = 9
     envelope.producer.producer_id = b"broadcast/%d" % broadcast_id
-    header = headers_pb2.CreateCollectionHeader(collection_id=9)
+    header = headers_pb2.CreateCollectionHeader(collection_id=broadcast_id)
     return seal_entry(envelope, encode_body(header.SerializeToString(), [b""]))

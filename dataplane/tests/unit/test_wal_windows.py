@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import LogEntry
@@ -120,6 +121,16 @@ def test_results_leave_with_age_and_the_number_that_is_due_stays() -> None:
     windows.observe(other_entry(ms=7200))
     assert unknown(windows, 2), "after seven times the age nobody knows the producer"
     assert windows.held_bytes == 0
+
+
+def test_a_barrier_ages_nothing_since_its_own_writer_does_not_observe_it() -> None:
+    windows = windows_with(0)
+    barrier = other_entry(ms=9000)
+    barrier.entry.envelope.type = MessageType.RECOVERY_BARRIER
+    windows.observe(barrier)
+    windows.observe(batch(1, ms=9001))
+    assert windows.expected(KEY) == 2
+    assert windows.forgotten_tick == 0
 
 
 def test_all_results_together_are_bounded_in_bytes_and_the_oldest_go_first() -> None:

@@ -30,7 +30,8 @@ _log = structlog.get_logger(__name__)
 
 _CHECKPOINT = "checkpoint"
 _BROADCASTS = "broadcasts"
-_FOR_EVER_MS = 1 << 45
+_BROADCAST_LIMITS = WindowLimits(results=1, producers=10_000, max_bytes=16 << 20, age_ms=1 << 45)
+"""The coordinator asks for as long as it takes: no data, and no time, drives these out."""
 
 
 class RecoveryState:
@@ -50,8 +51,7 @@ class RecoveryState:
             round(config.producer_age_s * 1000),
         )
         self.windows = ProducerWindows(limits)
-        # The coordinator asks for as long as it takes: no data, and no time, drives these out.
-        self.broadcasts = ProducerWindows(limits._replace(results=1, age_ms=_FOR_EVER_MS))
+        self.broadcasts = ProducerWindows(_BROADCAST_LIMITS)
         self.keyed = KeyedResults(
             config.key_results, config.key_bytes, round(config.key_age_s * 1000)
         )

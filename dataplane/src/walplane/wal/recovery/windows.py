@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
@@ -71,6 +72,8 @@ class ProducerWindows:
     def observe(self, log_entry: LogEntry) -> None:
         """Learns of a written entry, in log order."""
         envelope = log_entry.entry.envelope
+        if envelope.type == MessageType.RECOVERY_BARRIER:
+            return  # whoever wrote it does not observe it, and must forget what the next one does
         self._kept.tick = max(self._kept.tick, log_entry.last_tick)
         if envelope.HasField("producer"):
             self._record(log_entry, envelope)
