@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from walplane.testkit.sim.judge import Verdict, simulate, simulate_plan, undisturbed
 from walplane.testkit.sim.mutations import MUTATIONS, hunt
 from walplane.testkit.sim.scenario import plan_of
+from walplane.testkit.sim.store_mutations import STORE_MUTATIONS
 
 _CHUNK = 20
 _FREE_EVERY = 5
@@ -95,7 +96,7 @@ def run_mutations() -> int:
     print(f"{'switched off':38} {'seeds':>7} {'within':>7}  first violation")
     missed = 0
     with undisturbed() as free:
-        for mutation in MUTATIONS:
+        for mutation in (*MUTATIONS, *STORE_MUTATIONS):
             caught = hunt(mutation, free)
             free()
             missed += caught.verdict is None

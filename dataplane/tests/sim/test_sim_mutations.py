@@ -6,9 +6,12 @@ import pytest
 
 from walplane.testkit.sim.judge import undisturbed
 from walplane.testkit.sim.mutations import MUTATIONS, Mutation, hunt
+from walplane.testkit.sim.store_mutations import STORE_MUTATIONS
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize(
+    "mutation", (*MUTATIONS, *STORE_MUTATIONS), ids=lambda mutation: mutation.name
+)
 def test_a_safeguard_that_is_off_is_noticed(mutation: Mutation) -> None:
     with undisturbed() as free:
         caught = hunt(mutation, free)

@@ -20,7 +20,7 @@ def test_no_invariant_is_violated_whatever_happens(seeds: range) -> None:
             assert verdict.operations >= OPERATIONS
             for what, count in verdict.counts.items():
                 happened[what] = happened.get(what, 0) + count
-    for what in ("kill", "pause", "move", "outage", "cut", "flaky"):
+    for what in ("kill", "pause", "move", "outage", "cut", "flaky", "log cut off"):
         assert happened[what] > 0
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from walplane.message.ids import MessageID
+from walplane.message.ids import MessageID, RecordID
 
 
 class Outcome(enum.Enum):
@@ -85,6 +85,7 @@ class Reading:
         complete: from the earliest message to an end taken after the last acknowledgement.
         after: every message above this tick is due, from the first on; None = not known.
         marks: (messages it had, the reader's watermark then), as the program saw them.
+        floor: what begins below this record may have been cut off before the reading began.
     """
 
     reader: str
@@ -93,6 +94,7 @@ class Reading:
     messages: list[Delivered] = field(default_factory=list)
     after: int | None = None
     marks: list[tuple[int, int]] = field(default_factory=list)
+    floor: RecordID = ()
 
 
 @dataclass(frozen=True, slots=True)

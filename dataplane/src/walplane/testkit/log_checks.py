@@ -25,7 +25,7 @@ from itertools import pairwise
 
 from walplane.backends.interface import Record
 from walplane.message.codec import seal_entry
-from walplane.message.ids import MessageID
+from walplane.message.ids import MessageID, RecordID
 from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
@@ -85,8 +85,8 @@ def check_reading(
         vchannel: the part of `log` that it read.
         acknowledged: payloads; what a caller gave up may be written after a complete reading.
     """
-    whole = log.messages(vchannel)
     got = [_logged(message) for message in reading.messages]
+    whole = _left_for(reading, got, log, vchannel)
     start = _start_of(reading, got, whole)
     if whole[start : start + len(got)] != got:
         yield f"I4 {reading.reader} of {reading.vchannel}: {_difference(got, whole[start:])}"
@@ -221,6 +221,22 @@ def _batches_once(log: LogView) -> Iterator[str]:
             first = seen.setdefault(key, entry)
             if first is not entry:
                 yield f"I13 {log.pchannel}: {entry} repeats {first}"
+
+
+def _left_for(
+    reading: Reading, got: Sequence[LoggedMessage], log: LogView, vchannel: str
+) -> Sequence[LoggedMessage]:
+    """What was there to read: all but what was cut off before the reading began."""
+    whole = log.messages(vchannel)
+    if not reading.floor:
+        return whole
+    begins = log.begins()
+
+    def begin(message: LoggedMessage) -> RecordID:
+        return begins.get(message.txn_id, message.message_id.record)
+
+    first = min([reading.floor, *map(begin, got)])
+    return [message for message in whole if begin(message) >= first]
 
 
 def _start_of(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from walplane.backends.interface import Record
 from walplane.message import codec
-from walplane.message.ids import MessageID
+from walplane.message.ids import MessageID, RecordID
 from walplane.message.registry import MessageType
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.log_txns import transactions
@@ -116,6 +116,14 @@ class LogView:
                 message for message in self._read() if vchannel in ("", message.vchannel)
             ]
         return self._messages[vchannel]
+
+    def begins(self) -> dict[int, RecordID]:
+        """Where each transaction begins, by its id."""
+        return {
+            entry.first_tick: entry.message_id.record
+            for entry in self.entries
+            if entry.envelope.type == MessageType.BEGIN_TXN
+        }
 
     def _read(self) -> Iterator[LoggedMessage]:
         entries = self.in_tick_order()

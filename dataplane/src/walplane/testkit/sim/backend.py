@@ -87,6 +87,7 @@ class Broker:
         damaged: whether storage ever failed: then users may be told so.
         manners: may be changed at any time.
         trespasses: openers that went on where they had to give up.
+        on_cut: told before a data topic is cut off, and the first sequence number that stays.
     """
 
     def __init__(self, network: Network, disk: Disk, manners: Manners, seed: int) -> None:
@@ -98,6 +99,7 @@ class Broker:
         self.storage_error = ""
         self.damaged = False
         self.trespasses: list[str] = []
+        self.on_cut: Callable[[Topic, int], None] = lambda _topic, _sequence: None
         self.random = random.Random(seed)  # noqa: S311 - reproducible, not secret
 
     def fail(self, *, crash: bool) -> None:
@@ -281,7 +283,7 @@ class SimSession:
 
     async def truncate(self, topic: str, record_id: RecordID) -> None:
         """Forgets every record below `record_id`."""
-        await self.call(lambda: self._topic(topic).truncate(sequence_of(topic, record_id)))
+        await self.call(lambda: self._cut(self._topic(topic), sequence_of(topic, record_id)))
 
     async def close(self) -> None:
         """Sends nothing more; what was on its way has arrived, or never will."""
@@ -290,6 +292,11 @@ class SimSession:
             writer.close()
         for scanner in self._scanners:
             await scanner.close()
+
+    def _cut(self, topic: Topic, sequence: int) -> None:
+        if is_pchannel(topic.name) and sequence > topic.earliest:
+            self._broker.on_cut(topic, sequence)
+        topic.truncate(sequence)
 
     def _note_trespass(self, topic: Topic, term: int) -> None:
         """Notes an opener that goes on to the data topic past a higher barrier (architecture §5).

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from walplane.channel import coord_topic, meta_topic, pchannel_name
 from walplane.client import StreamingClient
@@ -17,12 +18,14 @@ from walplane.coord.coord import Coord
 from walplane.node.config import NodeConfig
 from walplane.testkit.sim.backend import Broker, Manners
 from walplane.testkit.sim.coordinator import CoordinatorProcess
+from walplane.testkit.sim.cuts import Cuts
 from walplane.testkit.sim.disk import Disk
 from walplane.testkit.sim.grpc_client import SimChannel
 from walplane.testkit.sim.leases import Leases
 from walplane.testkit.sim.loop import SimLoop
 from walplane.testkit.sim.network import Network
 from walplane.testkit.sim.node import COORD, NodeProcess
+from walplane.testkit.sim.objects import Habits, Objects
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.trace import Trace
 from walplane.testkit.sim.waiting_link import Draws, waiting
@@ -31,6 +34,18 @@ from walplane.wal.wal import WAL
 
 PREFIX = "sim"
 _RESTART_S = (0.05, 2.0)
+
+
+class StoreShape(NamedTuple):
+    """A segment store.
+
+    Attributes:
+        habits: of the store.
+        budget_bytes: what waits for it at a node.
+    """
+
+    habits: Habits
+    budget_bytes: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,7 @@ class Shape:
         lease_s: how long a session lives.
         link_waits: share of appends that wait between their ticks and the backend.
         append_bytes: in flight at a node.
+        store: how the segment store is; None = there is none.
     """
 
     nodes: int
@@ -60,6 +76,7 @@ class Shape:
     lease_s: float
     link_waits: float
     append_bytes: int
+    store: StoreShape | None = None
 
 
 class SimCluster:
@@ -69,6 +86,8 @@ class SimCluster:
         nodes: those that run or are stopped, by host.
         coordinators: the same, the newest last.
         pchannels: their names.
+        store: where segments go; None = nowhere.
+        cuts: how the logs were cut off.
     """
 
     def __init__(self, loop: SimLoop, shape: Shape, seed: int) -> None:
@@ -86,6 +105,9 @@ class SimCluster:
         self.coordinators: list[CoordinatorProcess] = []
         self._incarnations: dict[str, int] = {}
         self._wal = self._wal_class()
+        self.store = self._new_store()
+        self.cuts = Cuts(self.disk, self.store)
+        self.broker.on_cut = self.cuts.note
         self.start_coordinator()
         for number in range(shape.nodes):
             self.start_node(f"n{number}")
@@ -124,6 +146,7 @@ class SimCluster:
                 self.shape.max_record_bytes,
                 self.trace,
                 self._wal,
+                self.store,
             )
 
     def start_coordinator(self) -> None:
@@ -187,6 +210,8 @@ class SimCluster:
         self.broker.manners.calm()
         self.broker.recover()
         self.disk.sync_s = self.shape.sync_s
+        if self.store is not None:
+            self.store.calm()
         self.leases.frozen = False
         for process in [node.process for node in self.nodes.values()]:
             process.resume()
@@ -204,6 +229,11 @@ class SimCluster:
     def _wal_class(self) -> type[WAL]:
         share = self.shape.link_waits
         return waiting(Draws(self._seed(), share)) if share else WAL
+
+    def _new_store(self) -> Objects | None:
+        if (shape := self.shape.store) is None:
+            return None
+        return Objects(self.network, shape.habits, shape.budget_bytes, self._seed())
 
     def _seed(self) -> int:
         return self.random.getrandbits(64)

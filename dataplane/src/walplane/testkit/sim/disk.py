@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from walplane.backends.sequenced import FIRST, Bell
+from walplane.channel import is_pchannel
 from walplane.message.ids import RecordID
 from walplane.testkit.sim.network import Network
 
@@ -24,6 +25,7 @@ class Topic:
 
     Attributes:
         earliest: sequence number of the first record still there.
+        gone: records of a data topic that were cut off, from the first one on.
         visible: one above the last record that readers see.
         highest: highest (term, open number) it was opened under.
         highest_term: the highest that anything durable was written under.
@@ -34,6 +36,7 @@ class Topic:
         """Empty."""
         self.name = name
         self.records: list[bytes] = []
+        self.gone: list[bytes] = []
         self.earliest = FIRST
         self.visible = FIRST
         self.synced = FIRST
@@ -57,6 +60,8 @@ class Topic:
         """Forgets what lies below `sequence`, at most all but the last visible record."""
         gone = min(sequence, self.visible - 1) - self.earliest
         if gone > 0:
+            if is_pchannel(self.name):
+                self.gone += self.records[:gone]
             del self.records[:gone]
             self.earliest += gone
 

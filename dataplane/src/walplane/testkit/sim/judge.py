@@ -11,7 +11,7 @@ import hashlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,15 +23,18 @@ from walplane.backends.interface import Record
 from walplane.channel import is_pchannel, meta_topic, pchannel_of
 from walplane.testkit import log_checks
 from walplane.testkit.broadcast_checks import check_broadcasts
-from walplane.testkit.history import History, Outcome
+from walplane.testkit.history import Delivered, History, Outcome, Reading
 from walplane.testkit.history import check as check_history
 from walplane.testkit.log_view import LogView
 from walplane.testkit.replay_checks import check_replay
+from walplane.testkit.sim.cuts import records_of
 from walplane.testkit.sim.disk import Topic
 from walplane.testkit.sim.loop import SimLoop, SimulationError
 from walplane.testkit.sim.process import PROCESS
 from walplane.testkit.sim.run import Run
 from walplane.testkit.sim.scenario import Plan, plan_of
+from walplane.testkit.store_checks import Expected, check_store
+from walplane.wal.recovery.segments.table import SegmentTable
 
 _MOST_TOLD = 12
 
@@ -93,6 +96,8 @@ def _judge(run: Run, verdict: Verdict) -> None:
     if not run.cluster.broker.damaged:
         found += [f"damage: {what}" for what in run.cluster.leases.damage]
     found += run.cluster.broker.trespasses
+    found += run.cluster.cuts.violations
+    found += run.flushes.failures()
     found += run.budgets.violations
     found += stale_grants_served(run)
     logs = [_log(run, pchannel) for pchannel in run.cluster.pchannels]
@@ -102,16 +107,19 @@ def _judge(run: Run, verdict: Verdict) -> None:
     if leader is not None and not leader.catalog.tasks and not run.late:
         there = [each.collection_id for each in leader.catalog.collections()]
         found += check_broadcasts(logs, there)
-    found += check_history(_of_vchannels(run.history))
+    found += check_history(_of_vchannels(run, logs))
     verdict.violations += found[:_MOST_TOLD]
     verdict.operations = run.work.operations
     verdict.counts = dict(run.cluster.trace.counts)
+    if run.cluster.store is not None:
+        verdict.counts["log cut off"] = len(run.cluster.cuts.made)
+        verdict.counts["object stored"] = len(run.cluster.store.data)
     verdict.digest = _digest(run, verdict)
 
 
 def _log(run: Run, pchannel: str) -> LogView:
     topic = run.cluster.disk.topics.get(pchannel) or Topic(pchannel)
-    return LogView.of(pchannel, "sim", _records(topic))
+    return LogView.of(pchannel, "sim", records_of(topic))
 
 
 def _judge_log(run: Run, log: LogView) -> list[str]:
@@ -130,10 +138,25 @@ def _judge_log(run: Run, log: LogView) -> list[str]:
             found += log_checks.check_reading(reading, log, reading.vchannel, acknowledged)
     meta = meta_topic(pchannel)
     if meta in run.cluster.disk.topics:
-        records = _records(run.cluster.disk.topics[meta])
+        records = records_of(run.cluster.disk.topics[meta])
         found += log_checks.check_checkpoints(log, meta, records)
         found += check_replay(log, meta, records, run.plan.shape.wal)
+        found += _judge_store(run, log, records)
     return found
+
+
+def _judge_store(run: Run, log: LogView, meta: Sequence[Record]) -> Iterator[str]:
+    """What was stored of one log, and what was cut off."""
+    cluster, store = run.cluster, run.cluster.store
+    if store is None:
+        return
+    cuts = [
+        (cut.sequence, cut.objects) for cut in cluster.cuts.made if cut.pchannel == log.pchannel
+    ]
+    saved = list(log_checks.snapshots(meta_topic(log.pchannel), meta))[-1:]
+    parts = saved[0][SegmentTable.component] if saved else []
+    flushed = {} if cluster.broker.damaged or run.late else run.flushes.ticks
+    yield from check_store(log, store.data, Expected(cuts, parts, flushed))
 
 
 def stale_grants_served(run: Run) -> Iterator[str]:
@@ -150,15 +173,20 @@ def stale_grants_served(run: Run) -> Iterator[str]:
                 break
 
 
-def _of_vchannels(history: History) -> History:
-    """Readings of whole PChannels are judged against the log only."""
-    readings = [each for each in history.readings if not is_pchannel(each.vchannel)]
+def _of_vchannels(run: Run, logs: Sequence[LogView]) -> History:
+    """Readings of whole PChannels, and of what a cut left, are judged against the log only.
+
+    The others must fit into one, which is the log itself where it was cut off.
+    """
+    history, cut = run.history, {each.pchannel for each in run.cluster.cuts.made}
+    readings = [
+        each for each in history.readings if not is_pchannel(each.vchannel) and not each.floor
+    ]
+    for log in logs if cut else ():
+        for vchannel in sorted({each.vchannel for each in log.messages()}):
+            messages = [Delivered(*each) for each in log.messages(vchannel)]
+            readings.append(Reading(f"log {log.pchannel}", vchannel, True, messages))
     return History(history.attempts, readings, txns=history.txns)
-
-
-def _records(topic: Topic) -> list[Record]:
-    visible = topic.records[: topic.visible - topic.earliest]
-    return [Record((topic.earliest + n,), data) for n, data in enumerate(visible)]
 
 
 def _digest(run: Run, verdict: Verdict) -> str:
@@ -171,8 +199,11 @@ def _digest(run: Run, verdict: Verdict) -> str:
         for message in reading.messages:
             seen.update(repr((message.message_id, message.time_tick)).encode())
     for name in sorted(run.cluster.disk.topics):
-        for data in run.cluster.disk.topics[name].records:
+        topic = run.cluster.disk.topics[name]
+        for data in [*topic.gone, *topic.records]:
             seen.update(data)
+    if run.cluster.store is not None:
+        seen.update(repr([*run.cluster.store.data]).encode())
     seen.update(repr((verdict.virtual_s, verdict.steps, verdict.counts)).encode())
     return seen.hexdigest()
 

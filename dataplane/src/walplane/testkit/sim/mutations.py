@@ -26,7 +26,8 @@ from walplane.rpc.v1 import log_pb2
 from walplane.rpc.v1.coordmeta_pb2 import BROADCAST_STATE_PENDING, CatalogDelta
 from walplane.testkit.sim.backend import Broker
 from walplane.testkit.sim.disk import Disk, OnDurable, Topic
-from walplane.testkit.sim.judge import Verdict, simulate
+from walplane.testkit.sim.judge import Verdict, simulate_plan
+from walplane.testkit.sim.scenario import plan_of
 from walplane.wal import opener
 from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp, Forward
@@ -58,11 +59,13 @@ class Mutation(NamedTuple):
         name: of the safeguard that is off.
         off: switches it off while its context lasts.
         within: seeds, from 0 on, of which one must show it.
+        needs_store: whether seeds without a segment store, which cannot show it, are passed over.
     """
 
     name: str
     off: Callable[[], AbstractContextManager[None]]
     within: int
+    needs_store: bool = False
 
 
 class Caught(NamedTuple):
@@ -77,7 +80,10 @@ def hunt(mutation: Mutation, free: Callable[[], None]) -> Caught:
     """Runs seeds with a safeguard off until one shows it, at most as many as are allowed."""
     with mutation.off():
         for seed in range(mutation.within):
-            verdict = simulate(seed)
+            plan = plan_of(seed)
+            if mutation.needs_store and plan.shape.store is None:
+                continue
+            verdict = simulate_plan(plan)
             if verdict.violations:
                 return Caught(mutation, seed + 1, verdict)
             if seed % 8 == 7:
@@ -85,7 +91,9 @@ def hunt(mutation: Mutation, free: Callable[[], None]) -> Caught:
     return Caught(mutation, mutation.within, None)
 
 
-def _patched(target: object, name: str, instead: object) -> Callable[[], Any]:
+def patched(target: object, name: str, instead: object) -> Callable[[], Any]:
+    """Puts `instead` in the place of an attribute while a context lasts."""
+
     @contextmanager
     def off() -> Iterator[None]:
         with mock.patch.object(target, name, instead):
@@ -288,43 +296,43 @@ def _flush_at_once(self: ShardManager, growing: GrowingSegment) -> Segment | Non
 
 
 MUTATIONS = (
-    Mutation("fencing in the backend", _patched(Broker, "fences", _fences_nobody), 100),
-    Mutation("re-read of the term at open", _patched(opener, "_confirm_term", _asks_nobody), 100),
-    Mutation("fresh tick at open", _patched(Ownership, "take", _take_own_tick), 100),
-    Mutation("frame numbers", _patched(FrameFilter, "_admit_number", _admit_any_number), 100),
-    Mutation("self-reopen after an unknown outcome", _patched(WAL, "distrust", _carry_on), 100),
+    Mutation("fencing in the backend", patched(Broker, "fences", _fences_nobody), 100),
+    Mutation("re-read of the term at open", patched(opener, "_confirm_term", _asks_nobody), 100),
+    Mutation("fresh tick at open", patched(Ownership, "take", _take_own_tick), 100),
+    Mutation("frame numbers", patched(FrameFilter, "_admit_number", _admit_any_number), 100),
+    Mutation("self-reopen after an unknown outcome", patched(WAL, "distrust", _carry_on), 100),
     Mutation("meta barrier", _without_meta_barrier, 100),
-    Mutation("fsync", _patched(Disk, "write", _write_unsynced), 100),
+    Mutation("fsync", patched(Disk, "write", _write_unsynced), 100),
     Mutation(
         "LastConfirmed's condition (a)",
-        _patched(AckManager, "_advance_confirmed", _confirm_at_once),
+        patched(AckManager, "_advance_confirmed", _confirm_at_once),
         100,
     ),
-    Mutation("LastConfirmed's condition (b)", _patched(TxnTable, "floor_at", _no_floor), 100),
-    Mutation("barrier replay", _patched(_Replay, "_take", _replay_nothing), 100),
-    Mutation("dedup", _patched(IdempotencyInterceptor, "append", _append_again), 100),
-    Mutation("watermark below the unsettled", _patched(AckManager, "settle", _pass_unsettled), 100),
+    Mutation("LastConfirmed's condition (b)", patched(TxnTable, "floor_at", _no_floor), 100),
+    Mutation("barrier replay", patched(_Replay, "_take", _replay_nothing), 100),
+    Mutation("dedup", patched(IdempotencyInterceptor, "append", _append_again), 100),
+    Mutation("watermark below the unsettled", patched(AckManager, "settle", _pass_unsettled), 100),
     Mutation(
         "mended: track record 1",
-        _patched(WAL, "distrust", _tell_readers_unknown),
+        patched(WAL, "distrust", _tell_readers_unknown),
         100,
     ),
-    Mutation("exclusive ends transactions", _patched(TxnTable, "_end_all", _end_none), 100),
+    Mutation("exclusive ends transactions", patched(TxnTable, "_end_all", _end_none), 100),
     Mutation(
-        "checkpoint below the unsettled", _patched(RecoveryState, "snapshot", _claim_more), 100
+        "checkpoint below the unsettled", patched(RecoveryState, "snapshot", _claim_more), 100
     ),
-    Mutation("a change is PENDING first", _patched(Broadcasts, "_persist", _begin_in_memory), 100),
-    Mutation("budget of kept entries", _patched(WriteAheadBuffer, "add", _keep_all), 100),
-    Mutation("budget of appends", _patched(ByteBudget, "_fits", _room_for_all), 100),
-    Mutation("checksums", _patched(codec, "crc32c", _sum_of_anything), 100),
-    Mutation("locks", _patched(LockInterceptor, "append", _share_everything), 100),
+    Mutation("a change is PENDING first", patched(Broadcasts, "_persist", _begin_in_memory), 100),
+    Mutation("budget of kept entries", patched(WriteAheadBuffer, "add", _keep_all), 100),
+    Mutation("budget of appends", patched(ByteBudget, "_fits", _room_for_all), 100),
+    Mutation("checksums", patched(codec, "crc32c", _sum_of_anything), 100),
+    Mutation("locks", patched(LockInterceptor, "append", _share_everything), 100),
     Mutation(
         "mended: track record 4",
-        _patched(ReorderBuffer, "past_start", property(lambda _: True)),
+        patched(ReorderBuffer, "past_start", property(lambda _: True)),
         100,
     ),
-    Mutation("mended: track record 5", _patched(TxnTable, "floor_at", _open_only), 100),
-    Mutation("seal by exclusive messages", _patched(ShardManager, "_sealed", _seal_nothing), 100),
-    Mutation("a Flush waits", _patched(ShardManager, "_settled", _flush_at_once), 100),
-    Mutation("oracle's mark", _patched(Oracle, "_persist", _forget_mark), 100),
+    Mutation("mended: track record 5", patched(TxnTable, "floor_at", _open_only), 100),
+    Mutation("seal by exclusive messages", patched(ShardManager, "_sealed", _seal_nothing), 100),
+    Mutation("a Flush waits", patched(ShardManager, "_settled", _flush_at_once), 100),
+    Mutation("oracle's mark", patched(Oracle, "_persist", _forget_mark), 100),
 )

@@ -21,6 +21,7 @@ from walplane.testkit.sim.grpc_client import SimChannel
 from walplane.testkit.sim.grpc_server import SimServer
 from walplane.testkit.sim.leases import Leases
 from walplane.testkit.sim.network import Network
+from walplane.testkit.sim.objects import Objects
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.trace import Trace
 from walplane.wal.wal import WAL
@@ -50,8 +51,9 @@ class NodeProcess:
         max_record_bytes: int,
         trace: Trace,
         wal: type[WAL],
+        store: Objects | None,
     ) -> None:
-        """Starts it; `wal` opens its logs."""
+        """Starts it; `wal` opens its logs, whose segments go to `store`."""
         self.process = process
         self.address = f"{process.host}:7650"
         self._network = network
@@ -59,6 +61,7 @@ class NodeProcess:
         self._config = config
         self._trace = trace
         self._wal = wal
+        self._segments = None if store is None else store.deps(process)
         self._renewed = float("-inf")
         self._backend = SimBackend(broker, process, max_record_bytes)
         process.start(self._run())
@@ -103,6 +106,7 @@ class NodeProcess:
             on_channel_lost=self._lost,
             open_wal=self._open_wal,
             may_tick_idle=lambda: runtime.monotonic() < self._renewed + self._leases.lease_s,
+            segments=self._segments,
         )
         server = SimServer(self._network)
         StreamingNodeService(self.node).add_to(server)  # type: ignore[arg-type]

@@ -65,8 +65,12 @@ class Reads(Errands):
         reading.after = 0 if isinstance(start, str) else start.time_tick
         async with client.reader(channel, start=start, follow=False) as reader:
             async for batch in reader.batches():
+                if isinstance(start, str) and not reading.messages:
+                    self._work.place(reading)
                 reading.messages += delivered(batch)
                 reading.marks.append((len(reading.messages), reader.watermark))
+        if isinstance(start, str) and not reading.messages:
+            self._work.place(reading)
         return reading
 
     async def _catch_up(self, process: Process, vchannel: str, start: str | ResumeToken) -> None:

@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from walplane.assignment.states import ChannelState
-from walplane.channel import is_pchannel, pchannel_of
+from walplane.channel import pchannel_of
+from walplane.client import StreamingClient
 from walplane.message.builder import insert
-from walplane.rpc.errors import WalError
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import History
 from walplane.testkit.sim.budgets import Budgets
 from walplane.testkit.sim.changes import Changes
@@ -23,7 +24,9 @@ from walplane.testkit.sim.loop import SimLoop
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.reads import Reads
 from walplane.testkit.sim.scenario import Plan
-from walplane.testkit.sim.workload import Tail, User, Work
+from walplane.testkit.sim.store_faults import STORE_FAULTS
+from walplane.testkit.sim.storing import Flushes
+from walplane.testkit.sim.workload import Tail, User, Work, pchannel_read
 
 _BOOT_S = 60.0
 _WORK_S = 120.0
@@ -38,6 +41,7 @@ class Run:
         work: what users did and got.
         budgets: looks at memory.
         changes: of the catalog.
+        flushes: what must be in the segment store in the end.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Run:
         self.work = Work(self.cluster, self.history)
         self.budgets = Budgets(self.cluster)
         self.changes = Changes(self.work)
+        self.flushes = Flushes(self.work)
         self._loop = loop
         self._users: list[User] = []
         self._reads = Reads(self.work)
@@ -104,9 +109,9 @@ class Run:
             await asyncio.sleep(max(began + step.at - self._loop.time(), 0))
             self._tell(f"{self._loop.time():9.4f} scenario  {step}")
             self.cluster.trace.count(step.what)
-            if step.what in FAULTS:
+            if (fault := FAULTS.get(step.what) or STORE_FAULTS.get(step.what)) is not None:
                 self.work.operations += 1
-                FAULTS[step.what][1](stage, step.which, step.force)
+                fault[1](stage, step.which, step.force)
             elif step.what == "change":
                 self.changes.start(step)
             else:
@@ -119,6 +124,9 @@ class Run:
         await process.start(self._read_all(process))
         await self._reads.all_done()
         await _until(self._tails_arrived)
+        if self.cluster.store is not None:
+            await process.start(self._flush_all(process))
+            await _until(self.flushes.stored)
 
     def _all_assigned(self) -> bool:
         channels = map(self.cluster.leases.channel, self.cluster.pchannels)
@@ -134,14 +142,29 @@ class Run:
             for vchannel in self.work.vchannels:
                 await self._reads.take_tick(process, pchannel_of(vchannel))
             for vchannel in self.work.vchannels:
+                await self._read_whole(client, vchannel)
+
+    async def _read_whole(self, client: StreamingClient, vchannel: str) -> None:
+        while True:
+            try:
                 name = f"whole {vchannel}"
                 reading = await self._reads.to_the_end(client, vchannel, name, "earliest")
+            except WalError as error:
+                if error.code is not ErrorCode.DATA_TRUNCATED:
+                    raise
+                self.cluster.trace.count("reader overtaken")
+            else:
                 reading.complete = True
+                return
+
+    async def _flush_all(self, process: Process) -> None:
+        async with self.cluster.client(process) as client:
+            await self.flushes.flush(client)
 
     def _tails_arrived(self) -> bool:
         due = {read.pchannel: read.tick for read in self.history.read_ticks}
         return all(
-            tail.watermark >= due.get(_pchannel(tail.channel), 0) for tail in self.work.tails
+            tail.watermark >= due.get(pchannel_read(tail.channel), 0) for tail in self.work.tails
         )
 
     async def _within(self, seconds: float, work: Awaitable[object], what: str) -> bool:
@@ -167,7 +190,3 @@ class Run:
 async def _until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - virtual time costs nothing
         await asyncio.sleep(0.25)
-
-
-def _pchannel(channel: str) -> str:
-    return channel if is_pchannel(channel) else pchannel_of(channel)

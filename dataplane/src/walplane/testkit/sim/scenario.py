@@ -12,14 +12,17 @@ from typing import NamedTuple
 
 from walplane.client.config import ClientConfig
 from walplane.testkit.sim.backend import Manners
-from walplane.testkit.sim.cluster import Shape
+from walplane.testkit.sim.cluster import Shape, StoreShape
 from walplane.testkit.sim.faults import FAULTS
+from walplane.testkit.sim.objects import Habits
+from walplane.testkit.sim.store_faults import STORE_FAULTS
 from walplane.wal.config import WALConfig
 from walplane.wal.shard.config import ShardConfig
 
 OPERATIONS = 200
 
 _SPAN_S = 8.0
+_STORE_SHARE = 1 / 3  # of all seeds
 
 
 class Step(NamedTuple):
@@ -63,6 +66,7 @@ class Plan:
             f"{self.shards} shards, lease {shape.lease_s:g} s",
             f"backend: {shape.manners}",
             f"WAL: {shape.wal}",
+            f"segment store: {shape.store or 'none'}",
             f"users: {self.users} appends; tails {self.tails}",
         ]
         return "\n".join([*head, *map(str, self.steps)])
@@ -82,7 +86,37 @@ def plan_of(seed: int) -> Plan:
         for _ in range(draw.randint(2, 4))
     )
     steps = _steps(draw, OPERATIONS - sum(users) - len(tails))
-    return Plan(seed, _shape(draw), shards, users, tails, steps)
+    plan = Plan(seed, _shape(draw), shards, users, tails, steps)
+    apart = random.Random(f"store {seed}")  # noqa: S311 - as above
+    return _with_store(plan, apart) if apart.random() < _STORE_SHARE else plan
+
+
+def _with_store(plan: Plan, draw: random.Random) -> Plan:
+    """The same with a segment store, and logs that are cut off soon.
+
+    Drawn apart, so that all else is as without.
+    """
+    wal = plan.shape.wal.model_copy(
+        update={
+            "retention_s": draw.choice([0.0, 0.0, 0.5, 3.0]),
+            "checkpoint_s": draw.choice([0.2, 0.5, 1.0]),
+        }
+    )
+    habits = Habits(
+        latency_s=draw.choice([0.002, 0.02, 0.2]),
+        fails=draw.choice([0.0, 0.0, 0.1]),
+        unheard=draw.choice([0.0, 0.05]),
+        late=draw.choice([0.0, 0.1]),
+    )
+    store = StoreShape(habits, budget_bytes=draw.choice([1, 20_000, 64 << 20]))
+    names, weights = list(STORE_FAULTS), [weight for weight, _ in STORE_FAULTS.values()]
+    drawn = draw.choices(names, weights, k=draw.randint(0, 6))
+    steps = [
+        Step(draw.random() * _SPAN_S, what, draw.randrange(1 << 16), draw.random())
+        for what in drawn
+    ]
+    shape = replace(plan.shape, wal=wal, store=store)
+    return replace(plan, shape=shape, steps=tuple(sorted([*plan.steps, *steps])))
 
 
 def _steps(draw: random.Random, least: int) -> tuple[Step, ...]:

@@ -12,6 +12,8 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from walplane.backends.sequenced import FIRST
+from walplane.channel import is_pchannel, pchannel_of
 from walplane.client import StreamingClient
 from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, PartialAppendError
@@ -35,6 +37,11 @@ DEFINITE = {
 
 _EXPECTED = DEFINITE | {ErrorCode.OUTCOME_UNKNOWN}
 _RESTART_S = 0.1
+
+
+def pchannel_read(channel: str) -> str:
+    """The PChannel of what a reader reads: all of it, or a VChannel there."""
+    return channel if is_pchannel(channel) else pchannel_of(channel)
 
 
 def delivered(batch: AnyBatch) -> list[Delivered]:
@@ -74,6 +81,16 @@ class Tail:
             self.token = batch.resume_token
         self.mark(watermark)
 
+    def begin_anew(self, reading: Reading) -> None:
+        """The program reads again, from the earliest message there is."""
+        reading.after = 0
+        self.reading, self.token, self.start, self.watermark = reading, None, "earliest", 0
+
+    @property
+    def placed(self) -> bool:
+        """Whether it was given anything to go on from."""
+        return self.token is not None or self.start != "earliest"
+
     def mark(self, watermark: int) -> None:
         """The reader says that it has everything up to `watermark`."""
         if watermark > self.watermark:
@@ -99,6 +116,21 @@ class Work:
     operations: int = 0
     unexpected: list[str] = field(default_factory=list)
     tails: list[Tail] = field(default_factory=list)
+
+    def place(self, reading: Reading) -> None:
+        """A reading from the earliest message is about to get its first piece."""
+        beginning = self.cluster.cuts.beginning(pchannel_read(reading.vchannel))
+        reading.floor = (beginning,) if beginning > FIRST else ()
+
+    def overtaken(self, tail: Tail, error: WalError) -> None:
+        """The log was cut off above where `tail` stood: it begins anew with what is left."""
+        place = tail.token.last_confirmed if tail.token is not None else None
+        first = FIRST if place is None else place.record[0]
+        if self.cluster.cuts.beginning(pchannel_read(tail.channel)) <= first:
+            self.unexpected.append(f"nothing was cut off above {tail.token}, but: {error}")
+        self.cluster.trace.count("reader overtaken")
+        again = f"{tail.reading.reader}'"
+        tail.begin_anew(self.history.reading(again, tail.channel, complete=False))
 
     def settle(self, attempt: Attempt, outcome: AppendResult | WalError) -> None:
         """What became of an append."""
@@ -270,19 +302,26 @@ class User:
                     watching = asyncio.ensure_future(self._watch(tail, reader))
                     try:
                         async for batch in reader.batches():
+                            if not tail.placed:
+                                self._work.place(tail.reading)
                             tail.take(batch, reader.watermark)
                     finally:
                         watching.cancel()
             except TimeoutError:
                 continue  # a program that reads a while, and again from its token
             except WalError as error:
-                self._work.note_failure(error, f"a read of {tail.channel}", expected=())
+                if error.code is ErrorCode.DATA_TRUNCATED:
+                    self._work.overtaken(tail, error)
+                else:
+                    self._work.note_failure(error, f"a read of {tail.channel}", expected=())
                 await asyncio.sleep(_RESTART_S)
 
     async def _watch(self, tail: Tail, reader: Reader) -> None:
         """A program that looks at the watermark now and then."""
         while True:
             await asyncio.sleep(0.25)
+            if not tail.placed:
+                self._work.place(tail.reading)
             # Whatever was handed out was taken in the same step, so the reader's token is ours.
             tail.token = reader.token or tail.token
             tail.mark(reader.watermark)

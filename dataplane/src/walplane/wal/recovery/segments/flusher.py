@@ -43,7 +43,7 @@ _BACKOFF_S = (0.1, 30.0)
 _DOUBLINGS = 9
 _PACE_S = 0.1
 _ATTEMPTS = 3  # at something unforeseen
-_FATAL = {ErrorCode.DATA_TRUNCATED, ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
+_FATAL = {ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
 _NO_LIMIT_BYTES = 1 << 62
 
 
@@ -91,6 +91,7 @@ class SegmentFlusher:
         self._log = log
         self._deps = deps
         self._failures = 0  # in a row, without a step forward
+        self._reads = False  # since it began at the position
         self._lock = asyncio.Lock()  # one part at a time; others may come to relieve this one
         self._closed = False
         self._txns = TxnAssembler(_NO_LIMIT_BYTES)
@@ -136,11 +137,13 @@ class SegmentFlusher:
     async def _tail(self) -> None:
         async with self._lock:
             self._begin()
+        self._reads = False
         start = ScanStart(StartKind.TOKEN, self._done)
         request = ScanRequest(start, only=_WithSegments())
         async with WALScanner(_Quiet(self._log), request, self._log.check) as scanner:
             while not self._closed:
                 batch = await scanner.next()
+                self._reads = True
                 async with self._lock:
                     if self._closed:  # meanwhile: what waited is gone, and the position stays
                         return
@@ -262,6 +265,9 @@ class SegmentFlusher:
         """Whether trying again is of no use; says so then."""
         self._failures += 1
         fatal = isinstance(error, WalError) and error.code in _FATAL
+        if isinstance(error, WalError) and error.code is ErrorCode.DATA_TRUNCATED:
+            # Behind the position the log may be cut off while this reads: from there it goes on.
+            fatal = not self._reads
         if fatal or (not isinstance(error, WalError) and self._failures >= _ATTEMPTS):
             self._fail(error)
             return True

@@ -1,0 +1,153 @@
+"""A flusher goes on through a self-reopen of its log, and where its log was cut off behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pyarrow.parquet as pq
+import pytest
+
+from walplane.message.ids import MessageID, ResumeToken
+from walplane.message.registry import MessageType
+from walplane.testkit.faulty import Fault, no_faults
+from walplane.testkit.segments import MemoryStore, headed, segment_deps
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import CH, World, entry, payloads_of, read_all
+from walplane.wal.config import WALConfig
+from walplane.wal.recovery.segments.table import SegmentTable
+from walplane.wal.wal import WAL
+
+EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0, ack_timeout_s=0.2)
+FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def world(world: World, store: MemoryStore) -> World:
+    world.segments = segment_deps(store)
+    return world
+
+
+def stored(store: MemoryStore) -> list[bytes]:
+    """The payloads of all parts."""
+    tables = [
+        pq.read_table(io.BytesIO(data))
+        for path, data in sorted(store.objects.items())
+        if path.endswith(".parquet")
+    ]
+    return [payload for table in tables for payload in table.column("payload").to_pylist()]
+
+
+def once(world: World, fault: Fault) -> None:
+    """The next record of the data topic meets `fault`."""
+
+    def faults(topic: str) -> Fault:
+        if topic != CH:
+            return Fault.NONE
+        world.backend.faults = no_faults
+        return fault
+
+    world.backend.faults = faults
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_flush_of_unknown_outcome_ends_in_one_copy_of_each_row(
+    world: World, store: MemoryStore, fault: Fault
+) -> None:
+    wal = await world.open(1, EAGER)
+    for number in range(5):
+        await wal.append(entry(b"%d" % number))
+    once(world, fault)
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: len(store.manifests()) == 1)
+    assert wal.open_number == 1
+    await wal.append(entry(b"5"))
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: len(store.manifests()) == 2)
+    assert sorted(stored(store)) == [b"%d" % number for number in range(6)]
+
+
+@pytest.mark.parametrize("fault", [Fault.FAIL_AFTER, Fault.FAIL_BEFORE])
+async def test_rows_of_unknown_outcome_are_stored_once_or_never(
+    world: World, store: MemoryStore, fault: Fault
+) -> None:
+    """The log opens itself again while a part of it is on its way, and rows wait in memory."""
+    held, begun = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        begun.set()
+        await held.wait()
+
+    store.before = hold
+    wal = await world.open(1, EAGER)
+    await wal.append(entry(b"0"))
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await begun.wait()
+    once(world, fault)
+    for number in range(1, 4):
+        await wal.append(entry(b"%d" % number))
+    assert wal.open_number == 1
+    held.set()
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: len(store.manifests()) == 2)
+    assert sorted(stored(store)) == [b"0", b"1", b"2", b"3"]
+
+
+async def cut_off(wal: WAL, payload: bytes) -> None:
+    """Returns when `payload` is in the log no more."""
+    async with asyncio.timeout(10):
+        while payload in payloads_of(await read_all(wal)):
+            await wal.append(entry(b"more"))
+
+
+async def test_a_flusher_that_its_own_position_overtook_goes_on_there(
+    world: World, store: MemoryStore
+) -> None:
+    """It waits until another log's segments are stored; its own log is cut off meanwhile.
+
+    Its scanner stands at the LastConfirmed of the last entry it got, its position at the log's:
+    what lies between is cut off when the writers have overtaken the scanner in memory.
+    """
+    config = EAGER.model_copy(update={"write_ahead_bytes": 4000})
+    wal = await world.open(1, config)
+    flusher = wal._flusher
+    assert flusher is not None
+    await wal.append(entry(b"0"))
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: len(store.manifests()) == 1)
+    held = asyncio.Event()
+    deps = world.segments
+    assert deps is not None
+    deps.budget.wait_below = held.wait  # type: ignore[method-assign, assignment]
+    await wal.append(entry(b"1"))
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: len(store.manifests()) == 2)
+    await cut_off(wal, b"0")
+    for number in range(20):  # out of memory before the flusher looks again
+        await wal.append(entry(b"late %d" % number))
+    held.set()
+    await wal.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: b"late 19" in stored(store))
+    assert wal.status().state == "serving"
+    assert [stored(store).count(b"late %d" % number) for number in range(20)] == [1] * 20
+
+
+def at(record: int, tick: int) -> ResumeToken:
+    return ResumeToken(MessageID("memory", (record,)), tick, 1, 0)
+
+
+def test_a_position_never_goes_back_in_the_log() -> None:
+    """An entry's own LastConfirmed lies below that of the live log, where it is cut off by now."""
+    table = SegmentTable()
+    table.move(at(10, 100))
+    table.move(at(8, 101))
+    assert table.position == at(10, 101)
+    table.move(at(12, 50))
+    assert table.position == at(10, 101)
+    table.move(at(12, 102))
+    assert table.position == at(12, 102)
