@@ -214,17 +214,14 @@ class Load(Program):
             gap: seconds that two acknowledgements of one VChannel may be apart at most, since
                 the mark.
         """
-        longest = float(self.final["longest_gap"])
+        longest, told = float(self.final["longest_gap"]), "; ".join(self.final["gaps"])
         print(
             f"{self.name}: {self.final['acknowledged']:,} acknowledged, longest gap "
-            f"{longest:.2f} s, {len(self.final['errors'])} errors"
+            f"{longest:.2f} s, {len(self.final['errors'])} errors ({told})"
         )
         found = [*self.final["violations"], *self.final["errors"]]
         if gap is not None and longest > gap:
-            found.append(
-                f"the longest gap is {longest:.2f} s, above {gap:g} s: "
-                + "; ".join(self.final["gaps"])
-            )
+            found.append(f"the longest gap is {longest:.2f} s, above {gap:g} s")
         return found
 
 
