@@ -144,12 +144,6 @@ def test_what_is_no_part_of_a_transaction_is_refused(entry: log_pb2.Entry) -> No
     assert refused(entry).code is ErrorCode.INVALID_ARGUMENT
 
 
-def test_a_replicated_entry_is_refused_here() -> None:
-    entry = insert(VCHANNEL, b"payload").to_entry()
-    entry.envelope.replicate.cluster_id = "elsewhere"
-    assert refused(entry).code is ErrorCode.REPLICATE_VIOLATION
-
-
 async def test_a_repeat_of_what_is_written_gets_the_first_result_though_the_vchannel_is_gone() -> (
     None
 ):

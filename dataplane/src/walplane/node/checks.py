@@ -57,21 +57,11 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
     check_entry(entry)
     check_client_entry(envelope)
     check_txn(envelope)
-    _check_served(envelope)
     if envelope.vchannel:
         creates = envelope.type == MessageType.CREATE_COLLECTION
         must_exist = not creates and not wal.has_written(envelope)
         check_vchannel(envelope.vchannel, wal, must_exist=must_exist)
     return size
-
-
-def _check_served(envelope: log_pb2.Envelope) -> None:
-    """Refuses what this version would write down without giving it its meaning."""
-    if envelope.HasField("replicate"):
-        raise WalError(
-            ErrorCode.REPLICATE_VIOLATION,
-            "this cluster replicates from nobody: append without a replicate header",
-        )
 
 
 def check_vchannel(name: str, wal: KnownChannels, *, must_exist: bool = True) -> None:

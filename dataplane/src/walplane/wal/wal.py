@@ -23,6 +23,7 @@ from walplane.wal.frames import OpenKey
 from walplane.wal.interceptors.base import AppendOp, append_op, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.lock import LockInterceptor
+from walplane.wal.interceptors.replicate import ReplicateInterceptor, ReplicationRole
 from walplane.wal.interceptors.shard import ShardInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
 from walplane.wal.limits import RecordLimits, too_large
@@ -59,6 +60,7 @@ class WAL:
         written: the same, but not when an idle watermark moves by itself.
         recovery: what replay rebuilt and appends keep up to date.
         shards: which segment an Insert goes to, and which are to be sealed.
+        role: of the cluster among those that replicate.
     """
 
     def __init__(self, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> None:
@@ -72,6 +74,7 @@ class WAL:
         self.written = Signal(self.moved)
         self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
         self.state = "opening"
+        self.role = ReplicationRole.PRIMARY
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes, deps.write_ahead)
         self._deps = deps
         self._limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
@@ -94,7 +97,8 @@ class WAL:
         )
         lock = LockInterceptor(self.meter, now)
         shard = ShardInterceptor(self.shards, lambda op: self._appender.submit(op))
-        self._chain = chain([idempotency, lock, timetick, shard], self._submit)
+        replicate = ReplicateInterceptor(pchannel, lambda: self.role)
+        self._chain = chain([idempotency, lock, replicate, timetick, shard], self._submit)
 
     @classmethod
     async def open(cls, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> WAL:

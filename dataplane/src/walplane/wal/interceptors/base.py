@@ -74,8 +74,11 @@ Forward = Callable[[AppendOp], Coroutine[Any, Any, AppendResult]]
 class Interceptor(Protocol):
     """One link of the chain."""
 
-    async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
+    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
         """Does its part and hands `op` on through `forward`, or answers by itself.
+
+        A link that has nothing to do afterwards returns what `forward` returns: no coroutine of
+        its own has to be made and resumed then.
 
         Raises:
             WalError: `op` is refused; nothing of it was written.

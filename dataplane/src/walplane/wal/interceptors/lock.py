@@ -38,32 +38,30 @@ class LockInterceptor:
         Raises:
             WalError: RESOURCE_ACQUIRED when `op.deadline` passed before; nothing was written.
         """
-        scope = exclusive_scope(op.entry.envelope.type)
-        whole = scope is Scope.PCHANNEL
+        scope, vchannel = exclusive_scope(op.entry.envelope.type), op.entry.envelope.vchannel
+        whole, alone = scope is Scope.PCHANNEL, scope is Scope.VCHANNEL
         if not self._pchannel.try_acquire(exclusive=whole):
             await self._wait(self._pchannel, whole, op)
         try:
-            vchannel = op.entry.envelope.vchannel
             if whole or not vchannel:
                 return await forward(op)
-            return await self._in_vchannel(vchannel, scope is Scope.VCHANNEL, op, forward)
+            lock = self._lock_of(vchannel)
+            if not lock.try_acquire(exclusive=alone):
+                await self._wait(lock, alone, op)
+            try:
+                return await forward(op)
+            finally:
+                lock.release(exclusive=alone)
+                if len(self._vchannels) > _KEPT_LOCKS and lock.idle:
+                    self._vchannels.pop(vchannel, None)  # those that nobody uses do not pile up
         finally:
             self._pchannel.release(exclusive=whole)
 
-    async def _in_vchannel(
-        self, vchannel: str, exclusive: bool, op: AppendOp, forward: Forward
-    ) -> AppendResult:
+    def _lock_of(self, vchannel: str) -> RWLock:
         lock = self._vchannels.get(vchannel)
         if lock is None:
             lock = self._vchannels[vchannel] = RWLock()
-        if not lock.try_acquire(exclusive=exclusive):
-            await self._wait(lock, exclusive, op)
-        try:
-            return await forward(op)
-        finally:
-            lock.release(exclusive=exclusive)
-            if len(self._vchannels) > _KEPT_LOCKS and lock.idle:
-                self._vchannels.pop(vchannel, None)  # those that nobody uses do not pile up
+        return lock
 
     async def _wait(self, lock: RWLock, exclusive: bool, op: AppendOp) -> None:
         self._meter.wait_begins(op, self._monotonic())

@@ -8,7 +8,8 @@ the queue, so there is nothing that would have to be done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.ports import AppendResult
@@ -23,9 +24,9 @@ class ShardInterceptor:
         self._shards = shards
         self._submit = submit
 
-    async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
+    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
         """Forwards `op`, behind the CreateSegment that it needs."""
         created = self._shards.assign(op)
         if created is not None:
             self._submit(created)
-        return await forward(op)
+        return forward(op)

@@ -8,7 +8,8 @@ behind need to know before, they say when they are asked for their `leads`, in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from walplane.message.registry import MessageType
 from walplane.message.txn import is_part
@@ -51,17 +52,21 @@ class TimeTickInterceptor:
         self._meter = meter
         self._monotonic = monotonic
         self._turn = asyncio.Lock()
+        self._waiting = 0
 
-    async def append(self, op: AppendOp, forward: Forward) -> AppendResult:
+    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
         """Stamps ticks and forwards; the ticks are settled by whoever writes the entry.
 
         Raises:
             WalError: INVALID_REQUEST_SEQ when the batch before it was refused while both waited;
                 for a part of a transaction as `TxnSessions` says; whatever `leads` refuses with.
         """
+        if is_part(op.entry.envelope):
+            return self._write_part(op, forward)
+        return self._write(op, forward)
+
+    async def _write_part(self, op: AppendOp, forward: Forward) -> AppendResult:
         envelope = op.entry.envelope
-        if not is_part(envelope):
-            return await self._write(op, forward)
         if envelope.type in _ENDS:
             await self._sessions.begin_end(envelope, expired=op.own)
             try:
@@ -75,28 +80,33 @@ class TimeTickInterceptor:
             self._sessions.leave(envelope)
 
     async def _write(self, op: AppendOp, forward: Forward) -> AppendResult:
-        async with self._turn:
-            await self._allocate(op)
+        if self._waiting or not self._take_checked(op):
+            await self._wait_for_turn(op)
         # Nothing runs between the allocation and the next link: the log keeps tick order.
         return await forward(op)
 
-    async def _allocate(self, op: AppendOp) -> None:
-        count = op.entry.envelope.count
-        op.check_before()
-        if not self._take(op):
-            await self._wait(op, count)
+    async def _wait_for_turn(self, op: AppendOp) -> None:
+        self._waiting += 1  # who comes from now on waits behind
+        try:
+            async with self._turn:
+                if not self._take_checked(op):
+                    await self._wait_for_ticks(op)
+        finally:
+            self._waiting -= 1
 
-    async def _wait(self, op: AppendOp, count: int) -> None:
+    async def _wait_for_ticks(self, op: AppendOp) -> None:
         self._meter.wait_begins(op, self._monotonic())
         try:
-            while True:
+            while not self._take_checked(op):
                 # With one more for what may have to precede it.
-                await self._reserve.ready(count + 1, self._acks().last_allocated)
-                op.check_before()
-                if self._take(op):
-                    return
+                needed = op.entry.envelope.count + 1
+                await self._reserve.ready(needed, self._acks().last_allocated)
         finally:
             self._meter.wait_over(op)
+
+    def _take_checked(self, op: AppendOp) -> bool:
+        op.check_before()
+        return self._take(op)
 
     def _take(self, op: AppendOp) -> bool:
         """Asks the links behind and gives `op` its ticks, in one step; False while there are none.
