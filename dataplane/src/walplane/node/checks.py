@@ -57,7 +57,7 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
     check_entry(entry)
     check_client_entry(envelope)
     check_txn(envelope)
-    if envelope.vchannel:
+    if envelope.vchannel and not wal.has_vchannel(envelope.vchannel):
         creates = envelope.type == MessageType.CREATE_COLLECTION
         must_exist = not creates and not wal.has_written(envelope)
         check_vchannel(envelope.vchannel, wal, must_exist=must_exist)
