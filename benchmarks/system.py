@@ -122,7 +122,8 @@ def reopened(
         finally:
             process.kill()
             _stop(process)
-    events = {event["event"]: event for event in map(json.loads, log.read_text().splitlines())}
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    events = {line["event"]: line for line in lines}
     opened, database = events["opened"], events.get("database open", {"open_s": 0.0})
     return {
         "database_s": database["open_s"],
