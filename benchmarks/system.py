@@ -31,6 +31,7 @@ from devservices.pulsar import URL_VARIABLE, PrerequisiteMissingError, PulsarErr
 
 _ROOT = Path(__file__).resolve().parents[1]
 _READY_TIMEOUT_S = 60.0
+_REPLAY_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 30.0
 _LOAD_GRACE_S = 120.0
 _ADMIN_TIMEOUT_S = 60.0
@@ -117,7 +118,7 @@ def reopened(
         began = time.monotonic()
         _, process = _start(options, backend, errors)
         try:
-            _wait_ready(process, log)
+            _wait_ready(process, log, _REPLAY_TIMEOUT_S)
             ready_s = time.monotonic() - began
         finally:
             process.kill()
@@ -282,11 +283,13 @@ def _request(method: str, url: str) -> str:
         raise BenchmarkError(f"{method} {url} failed: {error}; is the broker up?") from error
 
 
-def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_ready(
+    process: subprocess.Popen[bytes], log: Path, within_s: float = _READY_TIMEOUT_S
+) -> None:
     lines: list[bytes] = []
     reader = threading.Thread(target=_first_ready_line, args=(process, lines), daemon=True)
     reader.start()
-    reader.join(_READY_TIMEOUT_S)
+    reader.join(within_s)
     if not lines:
         raise BenchmarkError(f"walplane standalone did not get ready: see {log}")
 

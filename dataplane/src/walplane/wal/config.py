@@ -18,7 +18,10 @@ class WALConfig(BaseModel):
     write_ahead_bytes: PositiveInt = 32 << 20
     """Confirmed entries kept in memory for tailing readers, with all that comes with each."""
     open_timeout_s: PositiveFloat = 60.0
-    """An open that takes longer fails and releases all it took."""
+    """An open that gets no further for this long fails and releases all it took.
+
+    Each read of a replay is a step further, so that a long tail is opened at the first try.
+    """
     ack_timeout_s: PositiveFloat | None = None
     """No acknowledgement for this long: a self-reopen. None: as the backend says."""
     barrier_timeout_s: PositiveFloat | None = None

@@ -47,6 +47,7 @@ class Opening:
             the earliest) and the LastConfirmed known by then.
         observe: takes every valid entry of the replay, in log order, with its frame's number.
         now: monotonic seconds.
+        progress: told that the replay has read on: a long tail is no reason to give up.
     """
 
     pchannel: str
@@ -59,6 +60,7 @@ class Opening:
     begin: Callable[[MetaState], Beginning]
     observe: Observe
     now: Callable[[], float]
+    progress: Callable[[], None]
 
 
 @dataclass
@@ -179,7 +181,9 @@ class _Replay:
         try:
             frames = FrameFilter(self._opening.pchannel)
             while True:
-                for record in await scanner.read():
+                records = await scanner.read()
+                self._opening.progress()
+                for record in records:
                     where = f"{record.record_id} of {self._opening.pchannel}"
                     content = codec.decode_frame(record.data, where)
                     if record_id is None and not frames.key.term and content.number:

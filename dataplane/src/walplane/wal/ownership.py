@@ -93,7 +93,7 @@ class Ownership:
 
         Raises:
             StaleTerm: the log shows another owner.
-            WalError: it failed, or took longer than `open_timeout_s`; nothing is left behind.
+            WalError: it failed, or got no further for `open_timeout_s`; nothing is left behind.
         """
 
         async def fresh_tick() -> int:
@@ -151,14 +151,15 @@ class Ownership:
             begin=begin,
             observe=observe,
             now=self._deps.runtime.monotonic,
+            progress=lambda: _extend(patience, self._config.open_timeout_s),
         )
         try:
-            async with asyncio.timeout(self._config.open_timeout_s):
+            async with asyncio.timeout(self._config.open_timeout_s) as patience:
                 opened = await open_log(self._deps.backend, self._deps.authority, opening)
         except TimeoutError as error:
             raise WalError(
                 ErrorCode.INNER,
-                f"opening {self._pchannel} under term {self.key.term} took longer than "
+                f"opening {self._pchannel} under term {self.key.term} got no further within "
                 f"{self._config.open_timeout_s:g} s: see whether {self._deps.backend.name} answers",
             ) from error
         _log.info(
@@ -171,3 +172,8 @@ class Ownership:
             open_s=round(opened.open_s, 4),
         )
         return opened
+
+
+def _extend(patience: asyncio.Timeout, seconds: float) -> None:
+    if not patience.expired():
+        patience.reschedule(asyncio.get_running_loop().time() + seconds)

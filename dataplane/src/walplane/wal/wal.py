@@ -106,7 +106,7 @@ class WAL:
 
         Raises:
             StaleTerm: the log shows another owner; `term_floor` says above which term to grant.
-            WalError: the open failed or took longer than `config.open_timeout_s`; nothing is
+            WalError: the open failed or got no further for `config.open_timeout_s`; nothing is
                 left behind.
         """
         wal = cls(pchannel, term, deps, config)
