@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -333,6 +334,41 @@ async def test_an_owner_who_comes_after_a_crash_takes_the_parts_that_are_there(
     await until(lambda: whole(store) == {"7"})
     assert store.payloads(7) == [b"a", b"b", b"c"]
     assert len(store.manifests()[0]["parts"]) == 2
+
+
+async def test_replay_does_not_seal_what_began_behind_the_seal(store: MemoryStore) -> None:
+    """A part of a segment is stored, and the next owner reads again what sealed the one before."""
+    world = World(FaultyBackend(await open_backend("memory:")))
+    world.segments = segment_deps(store, max_bytes=10_000)
+    first = await world.open(1, EAGER)
+    await first.append(insert(9, b"holds the position", vchannel="test_0_2v0"))
+    await first.append(insert(7, b"a"))
+    await first.append(headed(MessageType.MANUAL_FLUSH))
+    await first.append(insert(8, bytes(20_000)))
+    await until(lambda: any("/8/" in path for path in store.objects))
+    stored = first.recovery.segments
+    await until(lambda: first.recovery.checkpoint_tick > 0 and not stored.changed)
+    world.segments = segment_deps(store)
+    second = await world.open(2, EAGER)
+    assert len(second.recovery.segments.streams) == 2
+    await second.append(insert(8, b"b"))
+    await second.append(headed(MessageType.MANUAL_FLUSH))
+    await until(lambda: whole(store) == {"7", "8"})
+    assert store.payloads(8) == [bytes(20_000), b"b"]
+    await world.close()
+
+
+async def test_a_part_takes_no_more_than_it_may(world: World, store: MemoryStore) -> None:
+    """But a transaction is in one part, and so is a single append."""
+    world.segments = replace(segment_deps(store), part_bytes=1000)
+    wal = await world.open(1, EAGER)
+    rows = [bytes(400), bytes(400), bytes(400), bytes(5000), b"x"]
+    for payload in rows:
+        await wal.append(insert(7, payload))
+    await wal.append(flush(7))
+    await until(lambda: whole(store) == {"7"})
+    assert store.payloads(7) == rows
+    assert [part["rows"] for part in store.manifests()[0]["parts"]] == [2, 1, 1, 1]
 
 
 async def test_memory_is_given_back_by_storing_the_largest_first(store: MemoryStore) -> None:

@@ -222,7 +222,7 @@ class SegmentFlusher:
                 sealed = deletes and key.vchannel == seal.vchannel
             else:
                 sealed = seal.covers(key.vchannel, key.partition_id, key.segment_id)
-            if sealed:
+            if sealed and self.table.began(key, item.last_tick):
                 yield key, item.last_tick
 
     def _segment(self, envelope: log_pb2.Envelope, segment_id: int) -> StreamKey:

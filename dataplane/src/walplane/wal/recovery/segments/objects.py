@@ -22,6 +22,8 @@ from walplane.disk import sync_directory
 from walplane.rpc.errors import ErrorCode, WalError
 
 _TIMEOUT_S = 60.0
+_LEAST_BYTES_PER_S = 256 << 10  # of a way to a store that is worth waiting for
+_NO_TIMEOUT = timedelta(days=1)  # the client's own for a request; ours grows with the object
 _RETRIES_S = 20.0
 
 
@@ -36,7 +38,7 @@ class ObjectStore:
 
     async def create(self, path: str, data: bytes) -> bool:
         """Writes an object unless there is one."""
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(self._seconds(len(data))):
             if self._root is not None:
                 return await asyncio.to_thread(_create, self._root, path, data)
             try:
@@ -49,7 +51,12 @@ class ObjectStore:
         """A whole object."""
         async with asyncio.timeout(self._timeout_s):
             found = await obstore.get_async(self._store, path)
+        async with asyncio.timeout(self._seconds(found.meta["size"])):
             return bytes(await found.bytes_async())
+
+    def _seconds(self, size: int) -> float:
+        """How long an object of `size` bytes may be on its way."""
+        return self._timeout_s + size / _LEAST_BYTES_PER_S
 
 
 def open_store(where: str) -> ObjectStore:
@@ -64,7 +71,9 @@ def open_store(where: str) -> ObjectStore:
             root = Path(rest if found else where).absolute()
             return ObjectStore(LocalStore(root, mkdir=True), root)
         retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=_RETRIES_S)}
-        return ObjectStore(from_url(where, retry_config=cast("Any", retries)), None)
+        options = cast("Any", {"timeout": _NO_TIMEOUT})
+        store = from_url(where, retry_config=cast("Any", retries), client_options=options)
+        return ObjectStore(store, None)
     except (BaseError, ValueError, OSError) as error:
         why = str(error).partition("\n")[0]
         raise WalError(

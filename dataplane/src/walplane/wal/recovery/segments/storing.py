@@ -30,6 +30,9 @@ _BACKOFF_S = (0.1, 30.0)
 MANIFEST = "segment.json"
 """Beside the parts of a segment that is stored whole."""
 
+PART_BYTES = 32 << 20
+"""Of bodies in one part: what a slow way to the store gets through in a minute or two."""
+
 Offload = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
@@ -42,12 +45,14 @@ class SegmentDeps:
         format: what their objects are.
         budget: of memory.
         offload: runs what takes long beside the loop.
+        part_bytes: of bodies in one part, at most, unless one transaction has more.
     """
 
     store: SegmentStore
     format: SegmentFormat
     budget: SegmentBudget
     offload: Offload = asyncio.to_thread
+    part_bytes: int = PART_BYTES
 
 
 class SegmentWriter:
@@ -134,7 +139,8 @@ class SegmentWriter:
             return
         about = self._about(key)
         while backlog.units:
-            encode = partial(self._deps.format.encode, list(backlog.units), about)
+            units = backlog.head(self._deps.part_bytes)
+            encode = partial(self._deps.format.encode, units, about)
             for encoded in await self._deps.offload(encode):
                 part = await self._write_part(key, encoded, about)
                 self._table.add(key, part)

@@ -73,6 +73,11 @@ class SegmentTable:
         """What is stored of `key`; an empty one is made if nothing is."""
         return self.streams.setdefault(key, StoredStream())
 
+    def began(self, key: StreamKey, tick: int) -> bool:
+        """Whether a stream may have something at or below `tick`; replay comes before some again."""
+        stream = self.streams.get(key)
+        return stream is None or not stream.parts or stream.parts[0].first_tick <= tick
+
     def add(self, key: StreamKey, part: log_pb2.SegmentPart) -> None:
         """`part` is in the store, and lies behind all of `key` that was."""
         stream = self.stored(key)

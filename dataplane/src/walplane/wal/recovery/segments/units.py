@@ -6,6 +6,7 @@ Layer: wal.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import NamedTuple
 
 from walplane.message.ids import ResumeToken
@@ -60,6 +61,16 @@ class Backlog:
         self.units.append(unit)
         self.bytes += size
         return size
+
+    def head(self, most_bytes: int) -> list[Unit]:
+        """The first units whose bodies take `most_bytes` together at most, or the first alone."""
+        taken, size = 0, 0
+        for unit in self.units:
+            size += sum(item.size for item in unit.entries)
+            if taken and size > most_bytes:
+                break
+            taken += 1
+        return list(islice(self.units, taken))
 
     def drop_through(self, tick: int) -> int:
         """Lets go of what is stored up to `tick`; returns its size."""

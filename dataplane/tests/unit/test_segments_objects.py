@@ -1,0 +1,47 @@
+"""The segment store on obstore: objects are written once, and slow ways get the time they need."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.recovery.segments.objects import ObjectStore, open_store
+
+RATE = 256 << 10
+
+
+async def test_a_directory_keeps_the_first_object_of_a_name(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    assert await store.create("a/b.parquet", b"first")
+    assert not await store.create("a/b.parquet", b"second")
+    assert await store.read("a/b.parquet") == b"first"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b.parquet"]
+
+
+def test_what_is_no_store_is_refused() -> None:
+    with pytest.raises(WalError) as error:
+        open_store("nowhere://bucket")
+    assert error.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(("size", "arrives"), [(RATE // 100, False), (RATE, True)])
+async def test_a_larger_object_has_more_time(
+    monkeypatch: pytest.MonkeyPatch, size: int, arrives: bool
+) -> None:
+    """The way to the store takes 0.2 s, of which 0.05 s are given to any object."""
+
+    async def put(*_args: Any, **_named: Any) -> None:  # noqa: ANN401
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(obstore, "put_async", put)
+    store = ObjectStore(None, None, timeout_s=0.05)
+    if arrives:
+        assert await store.create("a", bytes(size))
+    else:
+        with pytest.raises(TimeoutError):
+            await store.create("a", bytes(size))
