@@ -131,6 +131,15 @@ def test_what_was_flushed_and_is_in_no_whole_segment_is_found() -> None:
     assert len(found(parts(part(A, B)), Expected([], [], {V: 1}))) == 1
 
 
+def test_what_was_deleted_too_early_is_found() -> None:
+    path = f"{FOLDER}/0.rows"
+    assert len(found({}, Expected([], [], {}, [(path, 100)]))) == 1, "it was not dropped"
+    dropped = view(made(T.INSERT, 1, b"a"), made(T.DROP_COLLECTION, 8))
+    nothing_there = Expected([(2, 0)], saved(8), {V: 8}, [(path, 8)])
+    assert list(check_store(dropped, {}, nothing_there)) == []
+    assert len(list(check_store(dropped, {}, nothing_there._replace(deleted=[(path, 7)])))) == 1
+
+
 @pytest.mark.parametrize(
     ("confirmed", "stored", "cut", "violations"),
     [(5, 9, 5, 0), (9, 5, 5, 0), (5, 9, 6, 1), (9, 5, 6, 1), (5, None, 5, 1), (3, 3, 4, 2)],

@@ -30,7 +30,7 @@ class MemoryStore:
 
     Attributes:
         objects: by path.
-        before: awaited before each `create`, may raise.
+        before: awaited before each `create` and `paths`, may raise.
         after: awaited after each `create`, may raise: it was written, and nobody is told.
     """
 
@@ -50,6 +50,16 @@ class MemoryStore:
     async def read(self, path: str) -> bytes:
         """See `SegmentStore`."""
         return self.objects[path]
+
+    async def paths(self, folder: str) -> list[str]:
+        """See `SegmentStore`."""
+        await self.before()
+        return [path for path in self.objects if path.startswith(f"{folder}/")]
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """See `SegmentStore`."""
+        for path in paths:
+            self.objects.pop(path, None)
 
     def manifests(self) -> list[dict[str, Any]]:
         """The segments that are whole."""

@@ -7,6 +7,9 @@ counts is which committed rows there are, not how they are cut into parts.
     §9 what a whole segment's list names is there as it says, and is all of the segment
     I10 whatever was cut off was stored before
     I10 all that a saved position, or a stream's own, says to be stored is stored
+    §9 objects are deleted of dropped VChannels only, behind all that a saved snapshot says
+
+Of a dropped VChannel nothing need be there.
 """
 
 from __future__ import annotations
@@ -58,18 +61,29 @@ class Expected(NamedTuple):
         cuts: (number of the first record that stayed, how many objects there were by then).
         saved: parts of the last saved `SegmentTable`.
         flushed: ticks up to which all of a VChannel must be whole, by VChannel.
+        deleted: (path, highest tick of a drop that allowed it) of objects.
     """
 
     cuts: Sequence[tuple[int, int]]
     saved: Sequence[bytes]
     flushed: Mapping[str, int]
+    deleted: Sequence[tuple[str, int]] = ()
 
 
 def check_store(log: LogView, objects: Mapping[str, bytes], expected: Expected) -> Iterator[str]:
     """All of the above for one log; `objects` of all logs, in the order in which they came."""
     committed = dict(_committed(log))
+    dropped = {
+        entry.envelope.vchannel: entry.last_tick
+        for entry in log.entries
+        if entry.envelope.type == MessageType.DROP_COLLECTION
+    }
+    yield from _deleted_of_dropped(dropped, expected.deleted)
     parts = _Parts()
     yield from _rows_are_committed(log.pchannel, committed, objects, parts)
+    for payload in [each for each, row in committed.items() if row.vchannel in dropped]:
+        del committed[payload]
+    objects = {path: data for path, data in objects.items() if _vchannel(path) not in dropped}
     whole: set[int] = set()
     yield from _lists_hold(log.pchannel, committed, objects, parts, whole)
     yield from _cut_behind(log.pchannel, committed, parts, expected.cuts)
@@ -77,6 +91,21 @@ def check_store(log: LogView, objects: Mapping[str, bytes], expected: Expected) 
     for payload, row in committed.items():
         if row.tick <= expected.flushed.get(row.vchannel, 0) and row.segment_id not in whole:
             yield f"§9 {log.pchannel}: {_name(payload, row)} was flushed, but is not whole"
+
+
+def _vchannel(path: str) -> str:
+    return path.split("/")[3]
+
+
+def _deleted_of_dropped(
+    dropped: Mapping[str, int], deleted: Sequence[tuple[str, int]]
+) -> Iterator[str]:
+    for path, limit in deleted:
+        tick = dropped.get(_vchannel(path))
+        if tick is None:
+            yield f"§9 {path} was deleted, though its VChannel was not dropped"
+        elif tick > limit:
+            yield f"§9 {path} was deleted by {limit}, before its VChannel was dropped at {tick}"
 
 
 def _committed(log: LogView) -> Iterator[tuple[bytes, _Row]]:

@@ -31,6 +31,7 @@ from walplane.wal.metalog import MetaState
 from walplane.wal.opener import Beginning, OpenedLog
 from walplane.wal.ownership import Ownership, WALDeps
 from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.segments.deletion import Deletion
 from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.state import RecoveryState, checkpoint_at
 from walplane.wal.recovery.truncation import Truncation
@@ -84,14 +85,14 @@ class WAL:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep = Upkeep(self, deps.runtime)
         self._truncation = Truncation(pchannel, self.recovery.segments, config.retention_s)
+        self._deletion = Deletion(pchannel, self.recovery.segments, config, deps.segments)
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
         idempotency = IdempotencyInterceptor(recovery.windows_of, recovery.txns, recovery.keyed)
         self.shards = ShardManager(recovery.shards, config.shard, deps.growth, now, pchannel)
-        self._flusher = None
-        if deps.segments:
-            self._flusher = SegmentFlusher(self, deps.segments, self.shards.note_files)
+        segments, on_part = deps.segments, self.shards.note_files
+        self._flusher = SegmentFlusher(self, segments, on_part) if segments else None
         timetick = TimeTickInterceptor(
             deps.reserve, lambda: self._acks, self._sessions, self._leads, self.meter, now
         )
@@ -328,11 +329,12 @@ class WAL:
         confirmed = self._acks.last_confirmed
         checkpoint = checkpoint_at(self._acks.watermark, confirmed, self._ownership.key)
         parts = self.recovery.snapshot(checkpoint)
-        stored = self.recovery.segments.position.last_confirmed
+        stored = self.recovery.segments.position
         await self._opened.meta.snapshot(parts, truncate=truncate)
         self.recovery.saved(checkpoint)
-        if truncate and self._flusher is not None:
-            await self._truncation.after(self._opened.session, checkpoint, stored)
+        if truncate and self._deps.segments is not None:
+            await self._truncation.after(self._opened.session, checkpoint, stored.last_confirmed)
+            self._start(self._deletion.after(checkpoint.time_tick, stored.time_tick))
 
     async def close(self) -> None:
         """Takes no more appends, waits for those in flight, saves a checkpoint, lets go of all.

@@ -430,12 +430,24 @@ class SafePosition(_message.Message):
     time_tick: int
     def __init__(self, message_id: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ...) -> None: ...
 
+class DroppedVChannel(_message.Message):
+    __slots__ = ("vchannel", "collection_id", "time_tick")
+    VCHANNEL_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_TICK_FIELD_NUMBER: _ClassVar[int]
+    vchannel: str
+    collection_id: int
+    time_tick: int
+    def __init__(self, vchannel: _Optional[str] = ..., collection_id: _Optional[int] = ..., time_tick: _Optional[int] = ...) -> None: ...
+
 class FlusherState(_message.Message):
-    __slots__ = ("position", "streams", "safe")
+    __slots__ = ("position", "streams", "safe", "dropped")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     SAFE_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     position: ResumeToken
     streams: _containers.RepeatedCompositeFieldContainer[StoredStream]
     safe: _containers.RepeatedCompositeFieldContainer[SafePosition]
-    def __init__(self, position: _Optional[_Union[ResumeToken, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[StoredStream, _Mapping]]] = ..., safe: _Optional[_Iterable[_Union[SafePosition, _Mapping]]] = ...) -> None: ...
+    dropped: _containers.RepeatedCompositeFieldContainer[DroppedVChannel]
+    def __init__(self, position: _Optional[_Union[ResumeToken, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[StoredStream, _Mapping]]] = ..., safe: _Optional[_Iterable[_Union[SafePosition, _Mapping]]] = ..., dropped: _Optional[_Iterable[_Union[DroppedVChannel, _Mapping]]] = ...) -> None: ...

@@ -108,6 +108,8 @@ class SimCluster:
         self.store = self._new_store()
         self.cuts = Cuts(self.disk, self.store)
         self.broker.on_cut = self.cuts.note
+        if self.store is not None:
+            self.store.on_delete = self.cuts.note_deletion
         self.start_coordinator()
         for number in range(shape.nodes):
             self.start_node(f"n{number}")

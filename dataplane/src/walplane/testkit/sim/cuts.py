@@ -1,7 +1,7 @@
-"""How logs were cut off, as the world saw it. Layer: testkit.
+"""How logs were cut off, and objects deleted, as the world saw it. Layer: testkit.
 
-Contract: nothing fences a truncation, so each is held against what the meta topic said when it
-came: the last whole snapshot's checkpoint and the position up to which segments are stored.
+Contract: nothing fences either, so each is held against what the meta topic said when it came: the
+last whole snapshot's checkpoint and the position up to which segments are stored.
 """
 
 from __future__ import annotations
@@ -33,17 +33,40 @@ class Cut(NamedTuple):
     objects: int
 
 
-class Cuts:
-    """All truncations.
+class Deleted(NamedTuple):
+    """An object that was deleted.
 
     Attributes:
-        made: in their order.
-        violations: those that nobody was allowed.
+        path: its own.
+        checkpoint: tick of the checkpoint that was saved by then.
+        position: tick up to which everything was stored, by the same snapshot.
+    """
+
+    path: str
+    checkpoint: int
+    position: int
+
+
+class _Saved(NamedTuple):
+    """A snapshot's checkpoint, and the position saved with it."""
+
+    checkpoint: log_pb2.WALCheckpoint
+    position: log_pb2.ResumeToken
+
+
+class Cuts:
+    """All truncations and deletions.
+
+    Attributes:
+        made: the truncations in their order.
+        deleted: the deletions in theirs.
+        violations: cuts that nobody was allowed.
     """
 
     def __init__(self, disk: Disk, store: Objects | None) -> None:
         """None yet."""
         self.made: list[Cut] = []
+        self.deleted: list[Deleted] = []
         self.violations: list[str] = []
         self._disk = disk
         self._store = store
@@ -52,8 +75,14 @@ class Cuts:
         """`topic` is about to be cut off below `sequence`."""
         objects = len(self._store.data) if self._store is not None else 0
         self.made.append(Cut(topic.name, sequence, objects))
-        confirmed, stored = self._saved(topic.name)
-        for what, place in (("the checkpoint", confirmed), ("what is stored", stored)):
+        saved = self._saved(topic.name)
+        for what, token in (
+            ("the checkpoint", saved.checkpoint),
+            ("what is stored", saved.position),
+        ):
+            place = None
+            if token.HasField("last_confirmed"):
+                place = MessageID.from_proto(token.last_confirmed)
             if place is None or sequence > place.record[0]:
                 self.violations.append(
                     f"I10 {topic.name} was cut off below {sequence}, but {what} reaches to {place}"
@@ -64,19 +93,20 @@ class Cuts:
         topic = self._disk.topics.get(pchannel)
         return topic.earliest if topic is not None else FIRST
 
-    def _saved(self, pchannel: str) -> tuple[MessageID | None, MessageID | None]:
-        """LastConfirmed of the checkpoint that is saved, and the position that is saved with it."""
+    def note_deletion(self, path: str) -> None:
+        """An object is about to be deleted."""
+        saved = self._saved(path.partition("/")[0])
+        self.deleted.append(Deleted(path, saved.checkpoint.time_tick, saved.position.time_tick))
+
+    def _saved(self, pchannel: str) -> _Saved:
+        """Of the last whole snapshot; both are empty before the first."""
+        saved = _Saved(log_pb2.WALCheckpoint(), log_pb2.ResumeToken())
         topic = self._disk.topics[meta_topic(pchannel)]
-        confirmed = stored = None
         for parts in list(snapshots(topic.name, records_of(topic)))[-1:]:
-            for data in parts["checkpoint"]:
-                checkpoint = log_pb2.WALCheckpoint.FromString(data)
-                if checkpoint.HasField("last_confirmed"):
-                    confirmed = MessageID.from_proto(checkpoint.last_confirmed)
-            position = log_pb2.FlusherState.FromString(parts[SegmentTable.component][0]).position
-            if position.HasField("last_confirmed"):
-                stored = MessageID.from_proto(position.last_confirmed)
-        return confirmed, stored
+            saved.checkpoint.ParseFromString(parts["checkpoint"][0])
+            state = log_pb2.FlusherState.FromString(parts[SegmentTable.component][0])
+            saved.position.CopyFrom(state.position)
+        return saved
 
 
 def records_of(topic: Topic) -> list[Record]:

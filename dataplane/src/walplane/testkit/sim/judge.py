@@ -114,6 +114,7 @@ def _judge(run: Run, verdict: Verdict) -> None:
     if run.cluster.store is not None:
         verdict.counts["log cut off"] = len(run.cluster.cuts.made)
         verdict.counts["object stored"] = len(run.cluster.store.data)
+        verdict.counts["object deleted"] = len(run.cluster.cuts.deleted)
     verdict.digest = _digest(run, verdict)
 
 
@@ -156,7 +157,13 @@ def _judge_store(run: Run, log: LogView, meta: Sequence[Record]) -> Iterator[str
     saved = list(log_checks.snapshots(meta_topic(log.pchannel), meta))[-1:]
     parts = saved[0][SegmentTable.component] if saved else []
     flushed = {} if cluster.broker.damaged or run.late else run.flushes.ticks
-    yield from check_store(log, store.data, Expected(cuts, parts, flushed))
+    wait = int(run.plan.shape.wal.retention_s * 1000) << 18
+    deleted = [
+        (each.path, min(each.checkpoint - wait, each.position))
+        for each in cluster.cuts.deleted
+        if each.path.startswith(f"{log.pchannel}/")
+    ]
+    yield from check_store(log, store.data, Expected(cuts, parts, flushed, deleted))
 
 
 def stale_grants_served(run: Run) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,12 +54,14 @@ class Objects:
         data: by path, in the order in which the objects came to be.
         up: False while it is away.
         habits: may be changed at any time.
+        on_delete: told before an object is deleted.
     """
 
     def __init__(self, network: Network, habits: Habits, budget_bytes: int, seed: int) -> None:
         """Empty; what waits at a node for it takes `budget_bytes` there."""
         self.data: dict[str, bytes] = {}
         self.up = True
+        self.on_delete: Callable[[str], None] = lambda _path: None
         self.habits = habits
         self.network = network
         self._budget_bytes = budget_bytes
@@ -68,6 +70,13 @@ class Objects:
     def put(self, path: str, data: bytes) -> bool:
         """Creates an object unless there is one."""
         return self.data.setdefault(path, data) is data
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Removes the objects that are there."""
+        for path in paths:
+            if path in self.data:
+                self.on_delete(path)
+                del self.data[path]
 
     def calm(self) -> None:
         """It is there, and honest."""
@@ -102,6 +111,15 @@ class ObjectClient:
     async def read(self, path: str) -> bytes:
         """See `SegmentStore`."""
         return await self._call(lambda: self._objects.data[path])
+
+    async def paths(self, folder: str) -> list[str]:
+        """See `SegmentStore`."""
+        data = self._objects.data
+        return await self._call(lambda: [path for path in data if path.startswith(f"{folder}/")])
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """See `SegmentStore`."""
+        await self._call(lambda: self._objects.delete(paths))
 
     async def _call(self, action: Callable[[], _T]) -> _T:
         """Does `action` in the store.

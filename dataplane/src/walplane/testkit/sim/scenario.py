@@ -103,7 +103,7 @@ def _with_store(plan: Plan, draw: random.Random) -> Plan:
         }
     )
     habits = Habits(
-        latency_s=draw.choice([0.002, 0.02, 0.2]),
+        latency_s=draw.choice([0.002, 0.01, 0.05]),
         fails=draw.choice([0.0, 0.0, 0.1]),
         unheard=draw.choice([0.0, 0.05]),
         late=draw.choice([0.0, 0.1]),

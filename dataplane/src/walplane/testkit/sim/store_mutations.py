@@ -14,10 +14,11 @@ from walplane.rpc.v1 import log_pb2
 from walplane.testkit.sim.mutations import Mutation, patched
 from walplane.testkit.sim.objects import Objects
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.segments.deletion import Deletion
 from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.segments.store import Encoded
 from walplane.wal.recovery.segments.storing import SegmentWriter
-from walplane.wal.recovery.segments.table import SegmentTable, StreamKey
+from walplane.wal.recovery.segments.table import Dropped, SegmentTable, StreamKey
 from walplane.wal.recovery.segments.units import Unit, key_of
 from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.wal import WAL
@@ -93,6 +94,10 @@ def _learn_bodies(
         self._writer.add(key, Unit(item.last_tick, (item,)), self._place)
 
 
+def _due_at_once(self: Deletion, _tick: int, _position: int) -> list[Dropped]:
+    return list(self._table.dropped.values())
+
+
 async def _open_what_is_left(self: WAL, start: Start) -> RecordScanner:
     try:
         return await _open_scanner(self, start)
@@ -121,5 +126,6 @@ STORE_MUTATIONS = (
     _mutation("a part in place counts", SegmentWriter, "_write_part", _believe_own),
     _mutation("stored when committed", SegmentFlusher, "_learn", _learn_bodies),
     _mutation("DATA_TRUNCATED is told", WAL, "open_scanner", _open_what_is_left),
+    _mutation("deleted behind the checkpoint", Deletion, "due", _due_at_once),
     _mutation("mended: track record 11", SegmentFlusher, "_hopeless", _give_up_overtaken),
 )

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from walplane.channel import is_cchannel
 from walplane.message.ids import ResumeToken
+from walplane.message.registry import MessageType
 from walplane.message.txn import is_part
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode, WalError
@@ -191,6 +193,8 @@ class SegmentFlusher:
         if key is not None:
             self._writer.add(key, Unit(item.last_tick, (item,)), self._place)
         else:
+            if envelope.type == MessageType.DROP_COLLECTION and not is_cchannel(envelope.vchannel):
+                self.table.drop(envelope.vchannel, collection_of(envelope), item.last_tick)
             yield from self._sealed_by(item)
 
     def _add_txn(self, txn: ImmutableTxnMessage) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,21 @@ class ObjectStore:
             found = await obstore.get_async(self._store, path)
         async with asyncio.timeout(self._seconds(found.meta["size"])):
             return bytes(await found.bytes_async())
+
+    async def paths(self, folder: str) -> list[str]:
+        """Every object in a folder, and in those inside it."""
+        async with asyncio.timeout(self._timeout_s):
+            return [
+                found["path"] async for some in obstore.list(self._store, folder) for found in some
+            ]
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """Removes objects; the rest stays when somebody else removed one meanwhile."""
+        async with asyncio.timeout(self._timeout_s):
+            try:
+                await obstore.delete_async(self._store, paths)
+            except FileNotFoundError:
+                pass
 
     def _seconds(self, size: int) -> float:
         """How long an object of `size` bytes may be on its way."""

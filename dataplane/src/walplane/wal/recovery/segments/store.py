@@ -27,6 +27,22 @@ class SegmentStore(Protocol):
         """
         ...
 
+    async def paths(self, folder: str) -> list[str]:
+        """Every object in a folder, and in those inside it; none when there is no such folder.
+
+        Raises:
+            Exception: of any kind.
+        """
+        ...
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """Removes objects; one that is not there is no error.
+
+        Raises:
+            Exception: of any kind; some of them may be gone.
+        """
+        ...
+
 
 class Encoded(NamedTuple):
     """The bytes of one part, and the appends in it."""

@@ -16,6 +16,7 @@ from walplane.rpc.v1 import log_pb2
 
 _PARTS_A_RECORD = 1000
 _SAFE_POSITIONS = 64
+_MOST_DROPPED = 10_000
 _MS = 18  # a tick is milliseconds << 18
 
 BEGINNING = ResumeToken(None, 0, 0, 0)
@@ -30,6 +31,14 @@ class StreamKey(NamedTuple):
     collection_id: int
     partition_id: int
     segment_id: int
+
+
+class Dropped(NamedTuple):
+    """A VChannel that was dropped at `tick`; its objects are there still."""
+
+    vchannel: str
+    collection_id: int
+    tick: int
 
 
 @dataclass(slots=True)
@@ -53,6 +62,7 @@ class SegmentTable:
     Attributes:
         position: everything up to its tick is stored; a flusher begins to read here.
         streams: those that have something stored above the position, or grow.
+        dropped: VChannels whose objects are to be deleted, by name, in the order of their ends.
         changed: whether something is stored that no snapshot says.
         trouble: why the latest attempt to store something failed; empty when all is well.
         failure: why the flusher cannot go on; empty when it can.
@@ -67,6 +77,7 @@ class SegmentTable:
         self.changed = False
         self.trouble = ""
         self.failure = ""
+        self.dropped: dict[str, Dropped] = {}
         self._safe: list[tuple[int, MessageID]] = []
 
     def stored(self, key: StreamKey) -> StoredStream:
@@ -74,7 +85,7 @@ class SegmentTable:
         return self.streams.setdefault(key, StoredStream())
 
     def began(self, key: StreamKey, tick: int) -> bool:
-        """Whether a stream may have something at or below `tick`; replay comes before some again."""
+        """Whether a stream may have something at or below `tick`; a replay comes before some."""
         stream = self.streams.get(key)
         return stream is None or not stream.parts or stream.parts[0].first_tick <= tick
 
@@ -92,6 +103,18 @@ class SegmentTable:
         stream.sealed, stream.through = tick, max(tick, stream.through)
         stream.parts = []
         self.changed = True
+
+    def drop(self, vchannel: str, collection_id: int, tick: int) -> None:
+        """The objects of `vchannel` are to be deleted some time; of too many the oldest stay."""
+        if vchannel not in self.dropped:
+            self.dropped[vchannel] = Dropped(vchannel, collection_id, tick)
+            self.changed = True
+        if len(self.dropped) > _MOST_DROPPED:
+            del self.dropped[next(iter(self.dropped))]
+
+    def deleted(self, vchannel: str) -> None:
+        """Its objects are gone."""
+        self.changed |= self.dropped.pop(vchannel, None) is not None
 
     def move(self, position: ResumeToken) -> None:
         """Everything up to `position` is stored; never goes back.
@@ -130,6 +153,10 @@ class SegmentTable:
         records = [log_pb2.FlusherState(position=self.position.to_proto())]
         for tick, message_id in self._safe:
             records[0].safe.add(message_id=message_id.to_proto(), time_tick=tick)
+        for gone in self.dropped.values():
+            records[0].dropped.add(
+                vchannel=gone.vchannel, collection_id=gone.collection_id, time_tick=gone.tick
+            )
         room = 0
         for key, stream in self.streams.items():
             if room <= 0:
@@ -147,6 +174,10 @@ class SegmentTable:
                 self.position = ResumeToken.from_proto(record.position)
             for safe in record.safe:
                 self._safe.append((safe.time_tick, MessageID.from_proto(safe.message_id)))
+            for gone in record.dropped:
+                self.dropped[gone.vchannel] = Dropped(
+                    gone.vchannel, gone.collection_id, gone.time_tick
+                )
             for proto in record.streams:
                 key = StreamKey(
                     proto.kind,

@@ -106,7 +106,18 @@ _FOLDERS = {
 }
 
 
+def collection_folder(pchannel: str, collection_id: int) -> str:
+    """Where all objects of a collection in one log lie."""
+    return f"{pchannel}/{collection_id}"
+
+
+def lies_in(path: str, vchannel: str) -> bool:
+    """Whether an object is one of `vchannel`."""
+    return vchannel in path.split("/")[3:4]
+
+
 def folder_of(pchannel: str, key: StreamKey) -> str:
     """Where the objects of `key` lie: PChannel/collection/partition/VChannel/segment."""
     name = _FOLDERS.get(key.kind) or str(key.segment_id)
-    return f"{pchannel}/{key.collection_id}/{key.partition_id}/{key.vchannel}/{name}"
+    collection = collection_folder(pchannel, key.collection_id)
+    return f"{collection}/{key.partition_id}/{key.vchannel}/{name}"
