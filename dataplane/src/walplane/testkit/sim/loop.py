@@ -16,9 +16,9 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 from unittest import mock
 
@@ -30,7 +30,6 @@ _Args = TypeVarTuple("_Args")
 _TIMER_JITTER_S = 50e-6  # timers are late by up to this much
 _CHECK_EVERY = 4096  # steps between looks at the real clock
 
-_numbers = itertools.count()
 _monotonic = time.monotonic
 
 
@@ -38,36 +37,30 @@ class SimulationError(Exception):
     """The simulation itself cannot go on: it left its world, or it stands still."""
 
 
+def _number_of(awaitable: SimFuture | SimTask) -> int:
+    """Its number; it takes the next one when it is asked for the first time."""
+    try:
+        return awaitable._number
+    except AttributeError:
+        loop: SimLoop = awaitable.get_loop()  # type: ignore[assignment]
+        awaitable._number = next(loop.numbers)
+        return awaitable._number
+
+
 class SimFuture(asyncio.Future[Any]):
     """A future whose hash is its number."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        """Takes the next number."""
-        super().__init__(loop=loop)
-        self._number = next(_numbers)
-
-    def __hash__(self) -> int:
-        """Its number."""
-        return self._number
+    __slots__ = ("_number",)
+    _number: int
+    __hash__ = _number_of
 
 
 class SimTask(asyncio.Task[Any]):
     """A task whose hash is its number."""
 
-    def __init__(
-        self,
-        coro: Coroutine[Any, Any, Any],
-        *,
-        loop: asyncio.AbstractEventLoop,
-        context: Context | None = None,
-    ) -> None:
-        """Takes the next number, before asyncio puts the task into a set."""
-        self._number = next(_numbers)
-        super().__init__(coro, loop=loop, context=context)
-
-    def __hash__(self) -> int:
-        """Its number."""
-        return self._number
+    __slots__ = ("_number",)
+    _number: int
+    __hash__ = _number_of
 
 
 def _new_task(
@@ -78,12 +71,41 @@ def _new_task(
     return SimTask(coro, loop=loop, context=context)
 
 
+class SimHandle(asyncio.TimerHandle):
+    """A callback, at once or later, without what asyncio keeps for its debug mode."""
+
+    __slots__ = ()
+    _repr = _source_traceback = None
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: Sequence[Any],
+        loop: SimLoop,
+        context: Context | None,
+    ) -> None:
+        """As asyncio's own, which asks the loop for its mode and looks for a traceback."""
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """It is passed over when it comes up."""
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """Use `run`.
 
     Attributes:
         steps: callbacks run so far.
         failures: what nobody caught: (message, exception).
+        numbers: of futures and tasks.
 
     Args:
         seed: order of timers that are due together.
@@ -96,13 +118,14 @@ class SimLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.steps = 0
         self.failures: list[tuple[str, BaseException | None]] = []
+        self.numbers = itertools.count()
         self._now = 0.0
         self._jitter = random.Random(seed).random  # noqa: S311 - reproducible, not secret
         self._max_steps = max_steps
         self._deadline = _monotonic() + max_real_s
         self._order = itertools.count()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, SimHandle]] = []
+        self._ready: deque[SimHandle] = deque()
         self._over = False
         self.set_task_factory(_new_task)  # type: ignore[arg-type]
         self.set_exception_handler(lambda loop, context: self._note_failure(context))
@@ -127,6 +150,8 @@ class SimLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the start."""
         return self._now
 
+    get_debug = bool  # False, without a frame of Python: every future asks for it
+
     def call_at(
         self,
         when: float,
@@ -135,11 +160,21 @@ class SimLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """See asyncio; fires up to 50 µs late."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = SimHandle(when, callback, args, self, context)
         if not self._over:
             due = when + self._jitter() * _TIMER_JITTER_S
             heapq.heappush(self._timers, (due, next(self._order), timer))
         return timer
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As `call_at`, seconds from now."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_soon_threadsafe(
         self,
@@ -160,38 +195,39 @@ class SimLoop(asyncio.BaseEventLoop):
         """Fails: there are no threads here."""
         raise SimulationError(f"{func!r} would block on a thread")
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are passed over when they come up."""
-
     def _run_once(self) -> None:
-        self._fire_timers()
-        ready = self._ready
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            context = handle._context  # type: ignore[attr-defined]
-            process = context.get(PROCESS)
-            if process is not None and not process.takes(handle):
-                continue  # the process keeps it, so that nothing is freed in the middle
-            self.steps += 1
-            try:  # as Handle._run, which costs a call more
-                context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
-            except Exception as error:
-                self._note_failure({"message": f"{handle!r} failed", "exception": error})
-        if self.steps % _CHECK_EVERY < 8:
-            self._check_progress()
+        """Runs until somebody calls `stop`: asyncio asks after each call."""
+        timers, ready, process_of = self._timers, self._ready, PROCESS
+        while not self._stopping:  # type: ignore[attr-defined]
+            if not ready:
+                self._jump()
+            now = self._now
+            while timers and timers[0][0] <= now:
+                ready.append(heapq.heappop(timers)[2])
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if handle._cancelled:
+                    continue
+                context = handle._context
+                process = context.get(process_of)
+                if process is not None and process.hindered and not process.takes(handle):
+                    continue  # the process keeps it, so that nothing is freed in the middle
+                self.steps += 1
+                try:  # as Handle._run, which costs a call more
+                    context.run(handle._callback, *handle._args)
+                except Exception as error:
+                    self._note_failure({"message": f"{handle!r} failed", "exception": error})
+            if self.steps % _CHECK_EVERY < 8:
+                self._check_progress()
 
-    def _fire_timers(self) -> None:
+    def _jump(self) -> None:
+        """Time goes on to the next timer."""
         timers = self._timers
-        if not self._ready and not self._stopping:  # type: ignore[attr-defined]
-            while timers and timers[0][2].cancelled():
-                heapq.heappop(timers)
-            if not timers:
-                raise SimulationError("everything waits and nothing will ever happen")
-            self._now = max(self._now, timers[0][0])
-        while timers and timers[0][0] <= self._now:
-            self._ready.append(heapq.heappop(timers)[2])
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
+            raise SimulationError("everything waits and nothing will ever happen")
+        self._now = max(self._now, timers[0][0])
 
     def _check_progress(self) -> None:
         if self.steps > self._max_steps:
@@ -206,12 +242,12 @@ class SimLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.Handle:
         """See asyncio."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = SimHandle(0.0, callback, args, self, context)
         if not self._over:
             self._ready.append(handle)
         return handle
 
-    def resume(self, handles: list[asyncio.Handle]) -> None:
+    def resume(self, handles: list[SimHandle]) -> None:
         """Lets run what a process was kept from while it was stopped."""
         self._ready.extend(handles)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from walplane.runtime import Runtime
 
 if TYPE_CHECKING:
-    from walplane.testkit.sim.loop import SimLoop
+    from walplane.testkit.sim.loop import SimHandle, SimLoop
 
 PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
 """Whose callback runs; None is the world itself."""
@@ -40,6 +40,7 @@ class Process:
         name: tells incarnations apart, such as `n1.2`.
         host: where it runs, such as `n1`: what partitions cut.
         context: of everything it runs.
+        hindered: whether the loop has to ask `takes` before each step.
         skew_ms: how far its wall clock is off; may jump.
         runtime: its clocks and randomness.
     """
@@ -49,6 +50,7 @@ class Process:
         self.name = name
         self.host = host
         self.state = State.RUNNING
+        self.hindered = False
         self.context = Context()
         self.context.run(PROCESS.set, self)
         self.skew_ms = 0
@@ -58,7 +60,7 @@ class Process:
             random.Random(seed),  # noqa: S311 - reproducible, not secret
         )
         self._loop = loop
-        self._held: list[asyncio.Handle] = []
+        self._held: list[SimHandle] = []
         self._fuse = 0
         self._on_fuse: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -79,12 +81,13 @@ class Process:
         """Runs `call` as a callback of this process."""
         self._loop.call_soon(call, *args, context=self.context)
 
-    def takes(self, handle: asyncio.Handle) -> bool:
+    def takes(self, handle: SimHandle) -> bool:
         """Whether the loop is to run `handle` now; keeps it for later, or for nothing, if not."""
         if self._fuse:
             self._fuse -= 1
             if not self._fuse and self._on_fuse is not None:
                 self._on_fuse()
+        self.hindered = bool(self._fuse) or self.state is not State.RUNNING
         if self.state is State.RUNNING:
             return True
         self._held.append(handle)
@@ -93,11 +96,13 @@ class Process:
     def burn(self, steps: int, then: Callable[[], None]) -> None:
         """Calls `then` just before the `steps`-th step from now."""
         self._fuse, self._on_fuse = steps, then
+        self.hindered = True
 
     def stop(self) -> None:
         """SIGSTOP."""
         if self.state is State.RUNNING:
             self.state = State.STOPPED
+            self.hindered = True
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -109,3 +114,4 @@ class Process:
     def kill(self) -> None:
         """SIGKILL."""
         self.state = State.DEAD
+        self.hindered = True
