@@ -10,11 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import google_crc32c
 from google.protobuf.message import DecodeError
 
 from walplane.message.head import PAYLOADS_TAG, read_head
+from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
@@ -24,10 +26,23 @@ ENTRY_ROOM_BYTES = 144
 FRAME_ROOM_BYTES = 64
 """What a frame adds to its entries, at most."""
 
+_SMALL = tuple(bytes((number,)) for number in range(0x80))
+
 # Tags of `FrameContent.entries`, `Frame.crc32c` and `Frame.content` (field << 3 | wire type).
 _ENTRY_TAG, _CRC_TAG, _CONTENT_TAG = b"\x2a", b"\x0d", b"\x12"
 # Tags of `Entry.envelope`, `Entry.body` and `Entry.body_crc32c`.
 _ENVELOPE_TAG, _BODY_TAG, _BODY_CRC_TAG = b"\x0a", b"\x12", b"\x1d"
+
+
+class RecordPlace(NamedTuple):
+    """Where a record lies, put into words only for an error."""
+
+    topic: str
+    record_id: RecordID
+
+    def __str__(self) -> str:
+        """As errors say it."""
+        return f"{self.record_id} of {self.topic}"
 
 
 def crc32c(data: bytes) -> int:
@@ -97,14 +112,19 @@ def check_entry(entry: log_pb2.Entry) -> None:
         )
 
 
-def check_stored_entry(entry: log_pb2.Entry, where: str) -> None:
+def check_stored_entry(entry: log_pb2.Entry, where: object) -> bytes:
     """Checks an entry that was read back against its checksum; `where` names it in errors.
+
+    Returns:
+        Its body.
 
     Raises:
         WalError: UNRECOVERABLE when they differ.
     """
-    if crc32c(entry.body) != entry.body_crc32c:
+    body = entry.body  # a copy: asked for once
+    if crc32c(body) != entry.body_crc32c:
         raise damaged(where)
+    return body
 
 
 def encode_frame(content: log_pb2.FrameContent, entries: Iterable[log_pb2.Entry] = ()) -> bytes:
@@ -136,6 +156,8 @@ def encode_entry(envelope: log_pb2.Envelope, body: bytes, body_crc32c: int) -> t
 
 def varint(number: int) -> bytes:
     """`number` as protobuf writes lengths."""
+    if number < 0x80:
+        return _SMALL[number]
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -144,7 +166,7 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def decode_frame(record: bytes, where: str) -> log_pb2.FrameContent:
+def decode_frame(record: bytes, where: object) -> log_pb2.FrameContent:
     """The content of a record; `where` names it in errors.
 
     Raises:
@@ -152,14 +174,15 @@ def decode_frame(record: bytes, where: str) -> log_pb2.FrameContent:
     """
     try:
         frame = log_pb2.Frame.FromString(record)
-        if crc32c(frame.content) == frame.crc32c:
-            return log_pb2.FrameContent.FromString(frame.content)
+        content = frame.content  # a copy: asked for once
+        if crc32c(content) == frame.crc32c:
+            return log_pb2.FrameContent.FromString(content)
     except DecodeError as error:
         raise damaged(where) from error
     raise damaged(where)
 
 
-def damaged(where: str) -> WalError:
+def damaged(where: object) -> WalError:
     """The error of a record whose bytes are not those that were written."""
     return WalError(
         ErrorCode.UNRECOVERABLE,

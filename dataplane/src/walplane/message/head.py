@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from walplane.rpc.v1 import log_pb2
 
 PAYLOADS_TAG = b"\x1a"  # field << 3 | length-delimited
+_PAYLOADS = PAYLOADS_TAG[0]
 _HEAD_TAGS = (0x0A, 0x12)  # of header and sizes
 
 
@@ -38,19 +39,19 @@ def read_head(body: bytes) -> Head:
     Raises:
         ValueError: `body` is no entry's body.
     """
-    end = 0
+    end, size = 0, len(body)
     for tag in _HEAD_TAGS:
-        if end < len(body) and body[end] == tag:
+        if end < size and body[end] == tag:
             start, length = _length(body, end + 1)
             end = start + length
-    if end > len(body):
+    if end > size:
         raise ValueError("it is cut short")
     start = end
-    if end < len(body):
-        if body[end] != PAYLOADS_TAG[0]:
+    if end < size:
+        if body[end] != _PAYLOADS:
             raise ValueError("a field that is unknown, or not in its place")
         start, length = _length(body, end + 1)
-        if start + length != len(body):
+        if start + length != size:
             raise ValueError("its payloads are cut short, or something follows them")
     try:
         parsed = log_pb2.EntryBody.FromString(body[:end])
@@ -61,6 +62,8 @@ def read_head(body: bytes) -> Head:
 
 def _length(body: bytes, position: int) -> tuple[int, int]:
     """Where the content of a field begins whose length stands at `position`, and that length."""
+    if position < len(body) and body[position] < 0x80:
+        return position + 1, body[position]
     number = shift = 0
     for byte in body[position : position + 5]:
         position += 1

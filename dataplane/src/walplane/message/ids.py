@@ -40,6 +40,10 @@ class MessageID(NamedTuple):
         *record, entry, message = map(int, numbers)
         return cls(backend, tuple(record), entry, message)
 
+    def at(self, message_index: int) -> MessageID:
+        """The id of another message of the same entry."""
+        return MessageID(self.backend, self.record, self.entry_index, message_index)
+
     def write_to(self, proto: log_pb2.MessageID) -> None:
         """Puts the id into an empty message."""
         proto.backend = self.backend
@@ -98,6 +102,11 @@ class ResumeToken(NamedTuple):
         confirmed = None if position == "earliest" else MessageID.parse(position)
         tick, term, open_number = map(int, parts)
         return cls(confirmed, tick, term, open_number, pchannel)
+
+    def at(self, time_tick: int) -> ResumeToken:
+        """The same place, of a reader that has everything up to `time_tick`."""
+        confirmed, _, term, open_number, pchannel = self
+        return ResumeToken(confirmed, time_tick, term, open_number, pchannel)
 
     def to_proto(self) -> log_pb2.ResumeToken:
         """The token on the wire."""

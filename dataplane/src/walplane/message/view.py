@@ -30,7 +30,7 @@ class ImmutableMessage(NamedTuple):
     @property
     def message_id(self) -> MessageID:
         """Its position."""
-        return self.batch.message_id._replace(message_index=self.message_index)
+        return self.batch.message_id.at(self.message_index)
 
     @property
     def time_tick(self) -> int:
@@ -106,6 +106,7 @@ class Batch:
         self.open_number = open_number
         self.first = first
         self.last = entry.envelope.count
+        self._content: tuple[bytes, list[bytes]] | None = None
 
     def __len__(self) -> int:
         """How many messages."""
@@ -162,7 +163,7 @@ class Batch:
         """What the messages are."""
         return self.spec.type
 
-    @cached_property
+    @property
     def spec(self) -> MessageSpec:
         """The registry's row of the type."""
         return spec_of(self.entry.envelope.type)
@@ -175,28 +176,31 @@ class Batch:
             return None
         return MessageID.from_proto(envelope.last_confirmed)
 
-    @cached_property
     def _decoded(self) -> tuple[bytes, list[bytes]]:
-        where = str(self.message_id)
-        codec.check_stored_entry(self.entry, where)
-        decoded = codec.decode_body(self.entry.body)
+        if self._content is None:
+            header, payloads = self._decode()
+            self._content = header, payloads[self.first : self.last]
+        return self._content
+
+    def _decode(self) -> tuple[bytes, list[bytes]]:
+        decoded = codec.decode_body(codec.check_stored_entry(self.entry, self.message_id))
         count = self.entry.envelope.count
         if len(decoded[1]) != count:  # fewer or more would be given wrong ticks, silently
             raise WalError(
                 ErrorCode.UNRECOVERABLE,
-                f"the entry at {where} holds {len(decoded[1])} messages, but says {count}: "
-                "restore the topic from a replica or backup",
+                f"the entry at {self.message_id} holds {len(decoded[1])} messages, but says "
+                f"{count}: restore the topic from a replica or backup",
             )
         return decoded
 
-    @cached_property
+    @property
     def payloads(self) -> list[bytes]:
         """The payloads, checked against the entry's checksum when they are first asked for.
 
         Raises:
             WalError: UNRECOVERABLE when the entry is damaged.
         """
-        return self._decoded[1][self.first : self.last]
+        return self._decoded()[1]
 
     @cached_property
     def header(self) -> Message:
@@ -205,4 +209,4 @@ class Batch:
         Raises:
             WalError: UNRECOVERABLE when the entry is damaged.
         """
-        return self.spec.parse_header(self._decoded[0])
+        return self.spec.parse_header(self._decoded()[0])

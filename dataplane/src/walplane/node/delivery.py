@@ -17,27 +17,27 @@ _ENTRIES_TAG, _ENTRY_TAG, _MESSAGE_ID_TAG, _OPEN_NUMBER_TAG = b"\x0a", b"\x0a", 
 
 
 class Part(NamedTuple):
-    """Entries of one response: their bytes, in pieces and in all, and the credit they cost."""
+    """Entries of one response: their bytes, in pieces, and the credit they cost."""
 
     pieces: list[bytes]
     credit: int
-    size: int = 0
 
 
 def parts(entries: Iterable[LogEntry], most: int) -> Iterator[Part]:
     """The entries in parts; each but the last is full when it holds `most` bytes."""
-    part = Part([], 0)
+    pieces: list[bytes] = []
+    credit = size = 0
     for log_entry in entries:
         body = log_entry.entry.body  # a copy: asked for once
-        pieces = _delivered(log_entry, body)
-        part.pieces.extend(pieces)
-        size = part.size + sum(map(len, pieces))
-        part = part._replace(credit=part.credit + len(body), size=size)
-        if part.size >= most:
-            yield part
-            part = Part([], 0)
-    if part.pieces:
-        yield part
+        delivered = _delivered(log_entry, body)
+        pieces += delivered
+        credit += len(body)
+        size += sum(map(len, delivered))
+        if size >= most:
+            yield Part(pieces, credit)
+            pieces, credit, size = [], 0, 0
+    if pieces:
+        yield Part(pieces, credit)
 
 
 def response(pieces: Sequence[bytes], rest: streaming_pb2.ConsumeResponse) -> bytes:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from walplane.rpc.errors import ErrorCode, WalError
 
@@ -33,21 +32,17 @@ class ReadTurns:
         """Turns that are taken now."""
         return len(self._held)
 
-    @asynccontextmanager
-    async def turn(self, lost: asyncio.Future[WalError]) -> AsyncIterator[None]:
-        """One turn, waited for.
+    def turn(self, lost: asyncio.Future[WalError]) -> _Turn:
+        """One turn, waited for: an async context manager.
 
         Args:
             lost: the reader's own; done with the reason when it has to give the turn back. It ends
                 its stream then.
         """
-        await self._take(lost)
-        try:
-            yield
-        finally:
-            self._give(lost)
+        return _Turn(self, lost)
 
-    async def _take(self, lost: asyncio.Future[WalError]) -> None:
+    async def take(self, lost: asyncio.Future[WalError]) -> None:
+        """Waits for a turn; cancelling it leaves none behind."""
         loop = asyncio.get_running_loop()
         if not self._waiting and len(self._held) < self._most:
             self._held[lost] = loop.time()
@@ -59,10 +54,11 @@ class ReadTurns:
                 self._take_back()
         except BaseException:
             if self._waiting.pop(lost, None) is None:
-                self._give(lost)  # it was its turn in the moment of the cancellation
+                self.give(lost)  # it was its turn in the moment of the cancellation
             raise
 
-    def _give(self, lost: asyncio.Future[WalError]) -> None:
+    def give(self, lost: asyncio.Future[WalError]) -> None:
+        """Gives the turn to whoever asked first."""
         del self._held[lost]
         if self._waiting and len(self._held) < self._most:
             following, turn = self._waiting.popitem(last=False)
@@ -84,3 +80,16 @@ class ReadTurns:
                         retry_after_ms=_RETRY_AFTER_MS,
                     )
                 )
+
+
+class _Turn(NamedTuple):
+    """A turn, as a context: taken for each batch, so it costs no generator."""
+
+    turns: ReadTurns
+    lost: asyncio.Future[WalError]
+
+    async def __aenter__(self) -> None:
+        await self.turns.take(self.lost)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.turns.give(self.lost)

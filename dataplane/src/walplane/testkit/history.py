@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from walplane.message.ids import MessageID, RecordID
 
@@ -66,8 +67,7 @@ class TxnAttempt:
             attempt.outcome, attempt.time_tick = outcome, time_tick
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """One message as a reader got it."""
 
     vchannel: str

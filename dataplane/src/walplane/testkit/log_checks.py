@@ -21,19 +21,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, starmap
 
 from walplane.backends.interface import Record
-from walplane.message.codec import seal_entry
 from walplane.message.ids import MessageID, RecordID
 from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
-from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
+from walplane.testkit.history import Attempt, History, Outcome, Reading
 from walplane.testkit.log_shards import check_shards
 from walplane.testkit.log_txns import check_exclusive, check_transactions
 from walplane.testkit.log_view import Logged, LoggedMessage, LogView, ValidFrames
 from walplane.wal.audit.log import LogAudit
-from walplane.wal.ports import LogEntry
 
 
 def check_log(log: LogView) -> list[str]:
@@ -48,9 +46,8 @@ def check_log(log: LogView) -> list[str]:
 def check_by_audit(log: LogView) -> list[str]:
     """What `walplane verify` says of the log."""
     audit = LogAudit(log.pchannel)
-    for entry in log.entries:
-        sealed = seal_entry(entry.envelope, entry.body)
-        audit.take(LogEntry(sealed, entry.message_id, entry.open_number))
+    for entry in log.sealed():
+        audit.take(entry)
     audit.finish()
     return [f"verify: {violation}" for violation in audit.violations]
 
@@ -85,7 +82,7 @@ def check_reading(
         vchannel: the part of `log` that it read.
         acknowledged: payloads; what a caller gave up may be written after a complete reading.
     """
-    got = [_logged(message) for message in reading.messages]
+    got = list(starmap(LoggedMessage, reading.messages))
     whole = _left_for(reading, got, log, vchannel)
     start = _start_of(reading, got, whole)
     if whole[start : start + len(got)] != got:
@@ -256,8 +253,3 @@ def _difference(got: Sequence[LoggedMessage], due: Sequence[LoggedMessage]) -> s
         if message != due[number]:
             return f"message {number} is {message}, and {due[number]} was due"
     return "no difference"
-
-
-def _logged(message: Delivered) -> LoggedMessage:
-    place = (message.message_id, message.time_tick, message.txn_id)
-    return LoggedMessage(message.vchannel, message.payload, *place)

@@ -18,6 +18,7 @@ from walplane.message.ids import MessageID, RecordID
 from walplane.message.registry import MessageType
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.log_txns import transactions
+from walplane.wal.ports import LogEntry
 
 
 class Logged(NamedTuple):
@@ -83,6 +84,7 @@ class LogView:
     entries: list[Logged] = field(default_factory=list)
     dropped: int = 0
     _messages: dict[str, list[LoggedMessage]] = field(default_factory=dict, repr=False)
+    _sealed: list[LogEntry] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, pchannel: str, backend: str, records: Iterable[Record]) -> LogView:
@@ -112,9 +114,11 @@ class LogView:
     def messages(self, vchannel: str = "") -> list[LoggedMessage]:
         """Inserts in the order of delivery, those of one VChannel or all."""
         if vchannel not in self._messages:
-            self._messages[vchannel] = [
-                message for message in self._read() if vchannel in ("", message.vchannel)
-            ]
+            whole = self._messages.get("") or list(self._read())
+            self._messages[""] = whole
+            if vchannel:
+                mine = [message for message in whole if message.vchannel == vchannel]
+                self._messages[vchannel] = mine
         return self._messages[vchannel]
 
     def begins(self) -> dict[int, RecordID]:
@@ -124,6 +128,19 @@ class LogView:
             for entry in self.entries
             if entry.envelope.type == MessageType.BEGIN_TXN
         }
+
+    def sealed(self) -> list[LogEntry]:
+        """The entries as the product has them, with checksums made anew; nobody changes them."""
+        if not self._sealed:
+            self._sealed = [
+                LogEntry(
+                    codec.seal_entry(entry.envelope, entry.body),
+                    entry.message_id,
+                    entry.open_number,
+                )
+                for entry in self.entries
+            ]
+        return self._sealed
 
     def _read(self) -> Iterator[LoggedMessage]:
         entries = self.in_tick_order()
@@ -148,7 +165,7 @@ def _messages(entry: Logged, txn_id: int = 0, tick: int = 0) -> Iterator[LoggedM
         yield LoggedMessage(
             entry.envelope.vchannel,
             payload,
-            entry.message_id._replace(message_index=number),
+            entry.message_id.at(number),
             tick or entry.first_tick + number,
             txn_id,
         )
@@ -168,7 +185,9 @@ class ValidFrames:
         highest: tuple[int, int] | None = None
         due = 0
         for record in self._records:
-            content = codec.decode_frame(record.data, f"{record.record_id} of {self._topic}")
+            content = codec.decode_frame(
+                record.data, codec.RecordPlace(self._topic, record.record_id)
+            )
             key = (content.term, content.open_number)
             if highest is None or key > highest:
                 # Where the topic was truncated, its first open may begin with any number.

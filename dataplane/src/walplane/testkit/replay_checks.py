@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from walplane.backends.interface import Record
-from walplane.message import codec
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.log_checks import snapshots
-from walplane.testkit.log_view import Logged, LogView
+from walplane.testkit.log_view import LogView
 from walplane.wal.config import WALConfig
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
@@ -29,12 +28,13 @@ def check_replay(
         return
     whole, once, twice = (RecoveryState(config) for _ in range(3))
     once.load(MetaState(found[-1]))
+    sealed = log.sealed()
     behind = [
         entry
-        for entry in log.entries
+        for entry in sealed
         if once.checkpoint_id is None or entry.message_id >= once.checkpoint_id
     ]
-    _observe(whole, log.entries)
+    _observe(whole, sealed)
     _observe(once, behind)
     replayed = _saved(once)
     del replayed[SegmentTable.component]  # its flusher's, which reads for itself
@@ -49,10 +49,9 @@ def check_replay(
             yield f"I10 {log.pchannel}: {name} differ when replayed twice"
 
 
-def _observe(state: RecoveryState, entries: Iterable[Logged]) -> None:
-    for logged in entries:
-        entry = codec.seal_entry(logged.envelope, logged.body)
-        state.observe(LogEntry(entry, logged.message_id, logged.open_number))
+def _observe(state: RecoveryState, entries: Iterable[LogEntry]) -> None:
+    for entry in entries:
+        state.observe(entry)
 
 
 def _saved(state: RecoveryState) -> dict[str, list[bytes]]:

@@ -64,12 +64,12 @@ class FrameFilter:
         Raises:
             WalError: UNRECOVERABLE when a frame that its writer knew to be written is missing.
         """
-        key = OpenKey(content.term, content.open_number)
+        key = (content.term, content.open_number)
         if key < self._key:
             self.void += 1
             return False
         if key > self._key:
-            self._key = key
+            self._key = OpenKey(*key)
             # Whoever reads on from an earlier open meets a new one at its first frame.
             self._next = 0 if self._started else None
         self._started = True

@@ -17,7 +17,7 @@ from typing import TypeVar
 import structlog
 
 from walplane.backends.interface import EARLIEST, BackendSession, Start, StartAt
-from walplane.message.codec import decode_frame
+from walplane.message.codec import RecordPlace, decode_frame
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
@@ -301,7 +301,7 @@ async def _read(
     try:
         while True:
             for record in await scanner.read():
-                content = decode_frame(record.data, f"{record.record_id} of {topic}")
+                content = decode_frame(record.data, RecordPlace(topic, record.record_id))
                 if not frames.admit(content):
                     continue
                 if any(visit(record.record_id, meta) for meta in content.meta):
@@ -342,7 +342,7 @@ async def _look_once(
     try:
         while True:
             for record in await scanner.read():
-                visit(decode_frame(record.data, f"{record.record_id} of {topic}"))
+                visit(decode_frame(record.data, RecordPlace(topic, record.record_id)))
                 if record.record_id >= last:
                     return
     finally:

@@ -184,7 +184,7 @@ class _Replay:
                 records = await scanner.read()
                 self._opening.progress()
                 for record in records:
-                    where = f"{record.record_id} of {self._opening.pchannel}"
+                    where = codec.RecordPlace(self._opening.pchannel, record.record_id)
                     content = codec.decode_frame(record.data, where)
                     if record_id is None and not frames.key.term and content.number:
                         raise self._lost(None)

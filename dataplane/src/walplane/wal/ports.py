@@ -119,18 +119,25 @@ class LogEntry:
             self.known_last = envelope.first_tick + envelope.count - 1
         return self.known_last
 
+    @property
+    def last_confirmed(self) -> MessageID | None:
+        """The LastConfirmed that it was written with; None = the beginning."""
+        if self.known_result is not None:
+            return self.known_result.last_confirmed
+        envelope = self.entry.envelope
+        if not envelope.HasField("last_confirmed"):
+            return None
+        return MessageID.from_proto(envelope.last_confirmed)
+
     def result(self) -> AppendResult:
         """What its append is answered, made once."""
         if self.known_result is None:
             envelope = self.entry.envelope
-            confirmed = None
-            if envelope.HasField("last_confirmed"):
-                confirmed = MessageID.from_proto(envelope.last_confirmed)
             self.known_result = AppendResult(
                 message_id=self.message_id,
                 first_tick=envelope.first_tick,
                 count=envelope.count,
-                last_confirmed=confirmed,
+                last_confirmed=self.last_confirmed,
                 term=envelope.term,
                 open_number=self.open_number,
             )
@@ -138,10 +145,9 @@ class LogEntry:
 
     def token(self) -> ResumeToken:
         """Where a reader that has taken this whole entry goes on."""
-        result, pchannel = self.result(), carrier_of(self.entry.envelope.vchannel)
-        return ResumeToken(
-            result.last_confirmed, self.last_tick, result.term, self.open_number, pchannel
-        )
+        envelope = self.entry.envelope
+        tick, pchannel = envelope.first_tick + envelope.count - 1, carrier_of(envelope.vchannel)
+        return ResumeToken(self.last_confirmed, tick, envelope.term, self.open_number, pchannel)
 
 
 class StaleTerm(WalError):

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import structlog
 
 from walplane.backends.interface import Record
-from walplane.channel import is_pchannel, meta_topic, pchannel_of
+from walplane.channel import carrier_of, is_pchannel, meta_topic, pchannel_of
 from walplane.testkit import log_checks
 from walplane.testkit.broadcast_checks import check_broadcasts
 from walplane.testkit.history import Delivered, History, Outcome, Reading
@@ -125,7 +125,7 @@ def _log(run: Run, pchannel: str) -> LogView:
 
 def _judge_log(run: Run, log: LogView) -> list[str]:
     history, pchannel = run.history, log.pchannel
-    mine = [each for each in history.attempts if pchannel_of(each.vchannel) == pchannel]
+    mine = [each for each in history.attempts if carrier_of(each.vchannel) == pchannel]
     found = log_checks.check_log(log) + log_checks.check_by_audit(log)
     found += log_checks.check_attempts(log, mine)
     found += log_checks.check_read_ticks(history, pchannel)
@@ -197,14 +197,25 @@ def _of_vchannels(run: Run, logs: Sequence[LogView]) -> History:
 
 
 def _digest(run: Run, verdict: Verdict) -> str:
-    seen = hashlib.sha256()
-    for attempt in run.history.attempts:
-        told = (attempt.client, attempt.payload, attempt.outcome.value, attempt.message_id)
-        seen.update(repr((told, attempt.time_tick)).encode())
-    for reading in run.history.readings:
-        seen.update(repr((reading.reader, reading.marks)).encode())
-        for message in reading.messages:
-            seen.update(repr((message.message_id, message.time_tick)).encode())
+    told = [
+        (
+            each.client,
+            each.payload,
+            each.outcome.value,
+            tuple(each.message_id or ()),
+            each.time_tick,
+        )
+        for each in run.history.attempts
+    ]
+    read = [
+        (
+            each.reader,
+            each.marks,
+            [(*message.message_id, message.time_tick) for message in each.messages],
+        )
+        for each in run.history.readings
+    ]
+    seen = hashlib.sha256(repr((told, read)).encode())
     for name in sorted(run.cluster.disk.topics):
         topic = run.cluster.disk.topics[name]
         for data in [*topic.gone, *topic.records]:

@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
@@ -61,14 +61,6 @@ class SimTask(asyncio.Task[Any]):
     __slots__ = ("_number",)
     _number: int
     __hash__ = _number_of
-
-
-def _new_task(
-    loop: asyncio.AbstractEventLoop,
-    coro: Coroutine[Any, Any, Any],
-    context: Context | None = None,
-) -> SimTask:
-    return SimTask(coro, loop=loop, context=context)
 
 
 class SimHandle(asyncio.TimerHandle):
@@ -127,7 +119,6 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, SimHandle]] = []
         self._ready: deque[SimHandle] = deque()
         self._over = False
-        self.set_task_factory(_new_task)  # type: ignore[arg-type]
         self.set_exception_handler(lambda loop, context: self._note_failure(context))
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
@@ -136,7 +127,7 @@ class SimLoop(asyncio.BaseEventLoop):
         Raises:
             SimulationError: nothing can happen any more, or too much does.
         """
-        with _no_real_time():
+        with _no_real_time(), _no_list_of_tasks():
             try:
                 return self.run_until_complete(main)
             finally:
@@ -173,8 +164,13 @@ class SimLoop(asyncio.BaseEventLoop):
         *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """As `call_at`, seconds from now."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        """As `call_at`, seconds from now; written out, since nearly all timers are set here."""
+        when = self._now + delay
+        timer = SimHandle(when, callback, args, self, context)
+        if not self._over:
+            due = when + self._jitter() * _TIMER_JITTER_S
+            heapq.heappush(self._timers, (due, next(self._order), timer))
+        return timer
 
     def call_soon_threadsafe(
         self,
@@ -190,6 +186,19 @@ class SimLoop(asyncio.BaseEventLoop):
     def create_future(self) -> SimFuture:
         """A future that hashes by its number."""
         return SimFuture(loop=self)
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[_T]:
+        """A task that hashes by its number."""
+        return SimTask(coro, loop=self, name=name, context=context)  # type: ignore[arg-type]
+
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Nobody closes what is left of them: it never goes on."""
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]  # noqa: ANN401
         """Fails: there are no threads here."""
@@ -258,6 +267,17 @@ class SimLoop(asyncio.BaseEventLoop):
 
 def _sleeps(_seconds: float) -> NoReturn:
     raise SimulationError("time.sleep blocks the loop")
+
+
+@contextmanager
+def _no_list_of_tasks() -> Iterator[None]:
+    """Keeps tasks out of asyncio's set of all: nobody asks for it, and it costs like a step."""
+    everything: Any = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
+    everything.add = id  # takes one and does nothing
+    try:
+        yield
+    finally:
+        del everything.add
 
 
 @contextmanager

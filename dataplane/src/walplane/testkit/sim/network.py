@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
+from math import log
 from typing import Any, Protocol, TypeVar
 
 from walplane.rpc.errors import ErrorCode, WalError
@@ -72,6 +73,7 @@ class Network:
         self.weather = Weather()
         self.listeners: dict[str, tuple[Process, Any]] = {}
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self._draw = self._random.random
         self._cut: set[tuple[str, str]] = set()
         self._connections: dict[Connection, None] = {}
 
@@ -96,7 +98,7 @@ class Network:
 
     def reaches(self, source: str, target: str) -> bool:
         """Whether the way is open."""
-        return (source, target) not in self._cut
+        return not self._cut or (source, target) not in self._cut
 
     def killed(self, process: Process) -> None:
         """Whoever was connected to `process` will notice, soon as a rule."""
@@ -127,14 +129,15 @@ class Network:
     def delay(self) -> float:
         """How long one message is on its way."""
         weather = self.weather
-        delay = weather.delay_s + weather.jitter_s * self._random.expovariate(1.0)
-        if weather.spike and self._random.random() < weather.spike:
-            delay += self._random.random() * weather.spike_s
+        # As expovariate(1.0) draws it, inline: it is asked for at every message.
+        delay = weather.delay_s - weather.jitter_s * log(1.0 - self._draw())
+        if weather.spike and self._draw() < weather.spike:
+            delay += self._draw() * weather.spike_s
         return delay
 
     def chance(self, share: float) -> bool:
         """Whether something that happens in a `share` of cases happens now."""
-        return share > 0 and self._random.random() < share
+        return share > 0 and self._draw() < share
 
     def world(self, delay_s: float, call: Callable[..., object], *args: object) -> None:
         """Lets the world itself do `call` later, whatever becomes of the caller."""
@@ -182,13 +185,19 @@ class Network:
             if not self.chance(self.weather.lost):
                 self.world(self.delay(), tell, *outcome)
 
+        def give_up() -> None:
+            if not answer.done():
+                unanswered = f"{host} did not answer {caller.name}"
+                answer.set_exception(WalError(ErrorCode.INNER, unanswered))
+                answer.exception()
+
         if not self.chance(self.weather.lost):
             self.world(self.delay(), arrive)
+        patience = self.loop.call_later(timeout_s, give_up)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError:
-            raise WalError(ErrorCode.INNER, f"{host} did not answer {caller.name}") from None
+            return await answer
+        finally:
+            patience.cancel()
 
 
 class Pipe:

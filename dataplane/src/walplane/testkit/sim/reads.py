@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from walplane.channel import pchannel_of
+from walplane.channel import carrier_of, pchannel_of
 from walplane.client import StreamingClient
 from walplane.message.ids import ResumeToken
 from walplane.node.remote_oracle import RemoteOracle
@@ -47,7 +47,7 @@ class Reads(Errands):
         told = tuple(
             attempt
             for attempt in work.history.attempts
-            if attempt.outcome is Outcome.ACKNOWLEDGED and pchannel_of(attempt.vchannel) == pchannel
+            if attempt.outcome is Outcome.ACKNOWLEDGED and carrier_of(attempt.vchannel) == pchannel
         )
         term = cluster.leases.channel(pchannel).term
         oracle = RemoteOracle(COORD, connect=partial(SimChannel, cluster.network, process))

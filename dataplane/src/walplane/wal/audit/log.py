@@ -102,35 +102,36 @@ class LogAudit:
 
     def _check_ticks(self, item: LogEntry) -> None:
         envelope = item.entry.envelope
-        if envelope.watermark < self._stamped:
+        first_tick, last_tick, watermark = item.first_tick, item.last_tick, envelope.watermark
+        if watermark < self._stamped:
             told = f"{self._stamped} was told before"
-            self._report("I7", f"{name(item)} carries watermark {envelope.watermark}, {told}")
-        if envelope.watermark >= item.first_tick:
-            self._report("I7", f"{name(item)} carries watermark {envelope.watermark} itself")
-        self._stamped = max(self._stamped, envelope.watermark)
-        if item.first_tick <= self._watermark:
+            self._report("I7", f"{name(item)} carries watermark {watermark}, {told}")
+        if watermark >= first_tick:
+            self._report("I7", f"{name(item)} carries watermark {watermark} itself")
+        self._stamped = max(self._stamped, watermark)
+        if first_tick <= self._watermark:
             self._report("I7", f"{name(item)} comes after watermark {self._watermark}")
         if envelope.type == MessageType.RECOVERY_BARRIER:
-            if item.first_tick <= self.last_tick:
+            if first_tick <= self.last_tick:
                 self._report("I9", f"barrier {name(item)} is not above tick {self.last_tick}")
-            self._watermark = max(self._watermark, item.last_tick)
-        self._watermark = max(self._watermark, envelope.watermark)
-        self._place(item)
+            self._watermark = max(self._watermark, last_tick)
+        self._watermark = max(self._watermark, watermark)
+        self._place(item, first_tick, last_tick)
 
-    def _place(self, item: LogEntry) -> None:
+    def _place(self, item: LogEntry, first_tick: int, last_tick: int) -> None:
         """Puts the entry among those in flight, where it must not share a tick."""
         window = self._window
         while window and (window[0][1] <= self._watermark or len(window) > _WINDOW):
             window.pop(0)
-        at = bisect_left(window, item.first_tick, key=lambda each: each[0])
+        at = bisect_left(window, (first_tick,))
         beside = window[max(at - 1, 0) : at + 1]
         for first, last, other in beside:
-            if first <= item.last_tick and item.first_tick <= last:
+            if first <= last_tick and first_tick <= last:
                 self._report("I3", f"{name(item)} shares ticks with {name(other)}")
-        window.insert(at, (item.first_tick, item.last_tick, item))
+        window.insert(at, (first_tick, last_tick, item))
 
     def _check_confirmed(self, item: LogEntry) -> None:
-        confirmed = item.result().last_confirmed
+        confirmed = item.last_confirmed
         if confirmed is None:
             return
         if confirmed > item.message_id:

@@ -66,7 +66,7 @@ class TxnAudit:
                 self._misses(txn.passed_by, txn_id, txn.begin)
 
     def _check_confirmed(self, item: LogEntry, envelope: log_pb2.Envelope) -> None:
-        confirmed = item.result().last_confirmed
+        confirmed = item.last_confirmed
         if confirmed is None:
             return
         for txn in self.open.values():

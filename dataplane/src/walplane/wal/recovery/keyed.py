@@ -17,7 +17,7 @@ from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.results import result_from_proto, result_to_proto
+from walplane.wal.recovery.results import result_from_proto, write_result
 
 Key = tuple[str, str]
 """VChannel, and the caller's key."""
@@ -137,7 +137,7 @@ def _to_proto(key: Key, log_entry: LogEntry) -> log_pb2.KeyedResult:
         key=key[1],
         type=envelope.type,
         partition_id=envelope.partition_id,
-        result=result_to_proto(log_entry.result()),
     )
+    write_result(log_entry.result(), stored.result)
     stored.result.body_crc32c = log_entry.entry.body_crc32c
     return stored

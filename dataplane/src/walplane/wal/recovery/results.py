@@ -114,22 +114,19 @@ class KeptResults:
         self.used -= _RESULT_BYTES
 
 
-def result_to_proto(result: AppendResult) -> log_pb2.ProducerWindow.Result:
-    """A result as a snapshot keeps it, without number and checksum."""
-    stored = log_pb2.ProducerWindow.Result(
-        message_id=result.message_id.to_proto(),
-        first_tick=result.first_tick,
-        count=result.count,
-        term=result.term,
-        open_number=result.open_number,
-    )
+def write_result(result: AppendResult, stored: log_pb2.ProducerWindow.Result) -> None:
+    """Puts a result into an empty message, as a snapshot keeps it."""
+    result.message_id.write_to(stored.message_id)
+    stored.first_tick = result.first_tick
+    stored.count = result.count
+    stored.term = result.term
+    stored.open_number = result.open_number
     if result.last_confirmed is not None:
-        stored.last_confirmed.CopyFrom(result.last_confirmed.to_proto())
-    return stored
+        result.last_confirmed.write_to(stored.last_confirmed)
 
 
 def result_from_proto(stored: log_pb2.ProducerWindow.Result) -> AppendResult:
-    """The result that `result_to_proto` made."""
+    """The result that `write_result` put there."""
     confirmed = None
     if stored.HasField("last_confirmed"):
         confirmed = MessageID.from_proto(stored.last_confirmed)

@@ -23,7 +23,7 @@ from walplane.wal.recovery.results import (
     KeptResults,
     Window,
     result_from_proto,
-    result_to_proto,
+    write_result,
 )
 
 ProducerKey = tuple[bytes, str]
@@ -196,9 +196,8 @@ class ProducerWindows:
             last_tick=window.last_tick,
         )
         for number, kept in self._kept.of(window):
-            stored = result_to_proto(kept.result)
-            stored.number, stored.body_crc32c = number, kept.crc
-            proto.results.append(stored)
+            stored = proto.results.add(number=number, body_crc32c=kept.crc)
+            write_result(kept.result, stored)
         return proto
 
 

@@ -22,26 +22,31 @@ class Signal:
     def __init__(self, wider: Signal | None = None) -> None:
         """Nobody waits; `wider` is notified with this one."""
         self._wider = wider
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by their ids: futures hash slowly
 
     @property
     def watched(self) -> bool:
         """Whether somebody waits."""
-        return self._waiting is not None
+        return bool(self._waiting)
 
     def notify(self) -> None:
         """Wakes all who wait now."""
         if self._wider is not None:
             self._wider.notify()
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for one in waiting.values():
+                if not one.done():
+                    one.set_result(None)
 
     async def wait(self) -> None:
         """Returns at the next `notify`; cancelling it disturbs nobody else."""
-        if self._waiting is None:
-            self._waiting = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._waiting)
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[id(mine)] = mine
+        try:
+            await mine
+        finally:
+            self._waiting.pop(id(mine), None)  # there only if it was cancelled
 
 
 class WriteAheadMemory:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from walplane.backends.interface import EARLIEST, RecordScanner, Start, StartAt
-from walplane.message.codec import decode_frame
+from walplane.message.codec import RecordPlace, decode_frame
 from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.frames import FrameFilter
@@ -74,7 +74,7 @@ class RawScanner:
             self._scanner = await self._log.open_scanner(self._start())
         entries: list[LogEntry] = []
         for record in await self._scanner.read():
-            content = decode_frame(record.data, f"{record.record_id} of {self._log.pchannel}")
+            content = decode_frame(record.data, RecordPlace(self._log.pchannel, record.record_id))
             if record.record_id <= self._end and self._frames.admit(content):
                 for index, entry in enumerate(content.entries):
                     message_id = MessageID(self._log.backend_name, record.record_id, index)

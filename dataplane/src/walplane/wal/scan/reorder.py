@@ -6,6 +6,7 @@ import heapq
 
 from walplane.message.registry import Scope
 from walplane.message.txn import exclusive_scope, is_part
+from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import LogEntry
 
 
@@ -30,7 +31,7 @@ class ReorderBuffer:
         self.released = released
         self.violations = 0
         self._start = released
-        self._heap: list[tuple[int, int, LogEntry]] = []
+        self._heap: list[tuple[int, int, int, LogEntry]] = []  # by first tick; then its last one
         self._added = 0
 
     @property
@@ -40,23 +41,25 @@ class ReorderBuffer:
 
     def add(self, log_entry: LogEntry) -> None:
         """Takes an entry in log order; one that begins at or below the start is a re-read."""
-        if log_entry.last_tick <= self.released and not self._early_part(log_entry):
-            if log_entry.last_tick > self._start:
+        envelope = log_entry.entry.envelope
+        first = envelope.first_tick
+        last = first + envelope.count - 1
+        if last <= self.released and not self._early_part(envelope, last):
+            if last > self._start:
                 self.violations += 1
             return
         self._added += 1
-        heapq.heappush(self._heap, (log_entry.first_tick, self._added, log_entry))
+        heapq.heappush(self._heap, (first, self._added, last, log_entry))
 
     def release(self, watermark: int) -> list[LogEntry]:
         """The entries at or below `watermark`, in tick order."""
-        ready = []
-        while self._heap and self._heap[0][2].last_tick <= watermark:
-            ready.append(heapq.heappop(self._heap)[2])
+        ready, heap = [], self._heap
+        while heap and heap[0][2] <= watermark:
+            ready.append(heapq.heappop(heap)[3])
         self.released = max(self.released, watermark)
         return ready
 
-    def _early_part(self, log_entry: LogEntry) -> bool:
-        if not self.parts or log_entry.last_tick > self._start:
+    def _early_part(self, envelope: log_pb2.Envelope, last_tick: int) -> bool:
+        if not self.parts or last_tick > self._start:
             return False
-        envelope = log_entry.entry.envelope
         return is_part(envelope) or exclusive_scope(envelope.type) is not Scope.NONE

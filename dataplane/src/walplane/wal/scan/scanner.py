@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from walplane.backends.interface import EARLIEST, Record, RecordScanner, Start, StartAt
-from walplane.message.codec import decode_frame
+from walplane.message.codec import RecordPlace, decode_frame
 from walplane.message.ids import MessageID, RecordID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
@@ -203,7 +203,9 @@ class WALScanner:
     def _behind(self, entries: Sequence[LogEntry]) -> ResumeToken:
         """The place behind `entries`; a barrier has no LastConfirmed, an earlier one will do."""
         token = entries[-1].token()
-        known = (item.token().last_confirmed for item in reversed(entries))
+        if token.last_confirmed is not None:
+            return token
+        known = (item.last_confirmed for item in reversed(entries))
         before = self._token.last_confirmed if self._token is not None else None
         return token._replace(last_confirmed=next(filter(None, known), before))
 
@@ -277,15 +279,16 @@ class _CatchUp:
         if self._read_to >= live.record:
             return self._release_all(live)
         released: list[LogEntry] = []
+        backend = log.backend_name
         for record in await self._records(log):
-            content = decode_frame(record.data, f"{record.record_id} of {self._topic}")
+            content = decode_frame(record.data, RecordPlace(self._topic, record.record_id))
             if self._resumes and not self._read_to and content.number:
                 raise self._cut_off()
             self._read_to = record.record_id
             if not self._void(content) and self._frames.admit(content):
                 watermark = 0
                 for index, entry in enumerate(content.entries):
-                    message_id = MessageID(log.backend_name, record.record_id, index)
+                    message_id = MessageID(backend, record.record_id, index)
                     watermark = entry.envelope.watermark
                     self._add(LogEntry(entry, message_id, content.open_number))
                 released += self.reorder.release(watermark)
@@ -327,20 +330,18 @@ class _CatchUp:
         Only that open, or one behind it, wrote above the token's tick. The filter can tell by
         itself once it has seen that open, which may lie before the first record there is.
         """
-        if OpenKey(content.term, content.open_number) >= self._since:
+        if (content.term, content.open_number) >= self._since:
             return False
-        void = any(_last_tick(entry) > self._start for entry in content.entries)
-        self._frames.void += void
-        return void
+        for entry in content.entries:
+            if entry.envelope.first_tick + entry.envelope.count - 1 > self._start:
+                self._frames.void += 1
+                return True
+        return False
 
     def _add(self, item: LogEntry) -> None:
         if self._first is not None and item.message_id[:3] < self._first[:3]:
             return
         self.reorder.add(item)
-
-
-def _last_tick(entry: log_pb2.Entry) -> int:
-    return entry.envelope.first_tick + entry.envelope.count - 1
 
 
 def record_of(log: LiveLog, message_id: MessageID) -> RecordID:
@@ -358,7 +359,7 @@ def record_of(log: LiveLog, message_id: MessageID) -> RecordID:
 
 
 def _at_least(token: ResumeToken, tick: int) -> ResumeToken:
-    return token._replace(time_tick=max(token.time_tick, tick))
+    return token if token.time_tick >= tick else token.at(tick)
 
 
 def _end_of(log: LiveLog, request: ScanRequest) -> int | None:

@@ -95,8 +95,8 @@ def _payloads(units: Iterable[Unit]) -> list[bytes]:
     payloads: list[bytes] = []
     for unit in units:
         for item in unit.entries:
-            codec.check_stored_entry(item.entry, str(item.message_id))
-            payloads += codec.decode_body(item.entry.body)[1]
+            body = codec.check_stored_entry(item.entry, item.message_id)
+            payloads += codec.decode_body(body)[1]
     return payloads
 
 
