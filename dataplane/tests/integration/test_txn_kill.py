@@ -174,9 +174,9 @@ async def test_transactions_open_at_a_kill_survive_it(server: StandaloneProcess)
                     assert await read_whole(wal, vchannel) == committed
                 await until(lambda: len(followed) >= len(work.committed[first]), 20)
             assert followed == work.committed[first]
-            committed = sum(map(len, work.committed.values()))
+            whole = sum(map(len, work.committed.values()))
             print(
-                f"{len(work.begun)} begun, {committed} committed, {len(work.left)} left alone, "
+                f"{len(work.begun)} begun, {whole} committed, {len(work.left)} left alone, "
                 f"{work.forced} ended by a flush while they went on"
             )
             assert work.forced

@@ -23,6 +23,7 @@ from walplane.testkit.txns import begin, exclusive_entry
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, create, entry
 from walplane.wal.config import WALConfig
+from walplane.wal.interceptors.base import append_op
 from walplane.wal.ports import StaleTerm
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
@@ -95,7 +96,7 @@ async def test_what_is_in_flight_has_an_age_and_holds_the_watermark(watched: Wat
     assert watched.of_log("watermark_lag_seconds") == 0
     assert watched.of_log("oldest_append_seconds") == 0
     watched.backend.faults = lambda _topic: Fault.LOSE_ACK
-    append = edge.start_append(entry(b"lost", number=0))
+    append = edge.start_append(append_op(entry(b"lost", number=0)))
     await until(lambda: (watched.of_log("oldest_append_seconds") or 0) > 0.01)
     assert (watched.of_log("pending_bytes") or 0) > 0
     assert (watched.of_log("watermark_lag_seconds") or 0) >= 0
@@ -114,7 +115,7 @@ async def test_waiting_for_ticks_is_an_age_too(watched: Watched) -> None:
     left = watched.value("tick_reserve")
     assert left
     assert watched.node.reserve.take(int(left) - 1, 0)
-    append = edge.start_append(entry(b"waits", number=0))
+    append = edge.start_append(append_op(entry(b"waits", number=0)))
     await until(lambda: (watched.of_log("oldest_append_seconds") or 0) > 0.01)
     watched.oracle.away = False
     await append
@@ -177,7 +178,7 @@ async def test_transactions_and_locks(watched: Watched) -> None:
     watched.oracle._next += 10_000 << 18
     await until(lambda: watched.of_log("transactions_expired_total") == 1)
     assert watched.of_log("open_transactions") == 1
-    blocked = [edge.start_append(exclusive_entry(V)) for _ in range(2)]
+    blocked = [edge.start_append(append_op(exclusive_entry(V))) for _ in range(2)]
     await asyncio.gather(*blocked)
     assert watched.value("lock_wait_seconds_count") == 1
     assert watched.of_log("open_transactions") == 0
@@ -199,7 +200,7 @@ async def test_frames_that_do_not_count_are_counted(watched: Watched) -> None:
     edge = await watched.assign(1)
     faults = iter([Fault.FAIL_BEFORE])
     watched.backend.faults = lambda _topic: next(faults, Fault.NONE)
-    appends = [edge.start_append(entry(b"%d" % n, number=n)) for n in range(2)]
+    appends = [edge.start_append(append_op(entry(b"%d" % n, number=n))) for n in range(2)]
     await asyncio.gather(*appends)
     assert watched.of_log("self_reopens_total") == 1
     assert watched.of_log("frames_dropped_total", why="orphaned") == 1

@@ -66,8 +66,7 @@ class _LocalProduce:
         entry = log_pb2.Entry()
         batch.fill(entry)
         try:
-            self._log.check(entry)
-            append = self._log.start_append(entry)
+            append = self._log.start_append(self._log.check(entry))
         except WalError as error:
             self._answer(request_id, error)
         else:

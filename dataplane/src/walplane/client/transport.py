@@ -17,6 +17,7 @@ from walplane.client.results import Written
 from walplane.message.ids import ResumeToken
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.scan.request import ScanBatch, ScanRequest
 
@@ -145,16 +146,16 @@ class LocalLog(Protocol):
         """Done with the reason once the node no longer holds it."""
         ...
 
-    def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
-        """Starts to append a checked entry; nothing cancels it.
+    def start_append(self, op: AppendOp) -> asyncio.Task[AppendResult]:
+        """Starts an append that was checked; nothing cancels it.
 
         Raises:
             WalError: the log takes no more.
         """
         ...
 
-    def check(self, entry: log_pb2.Entry) -> int:
-        """The size of `entry`; raises why a client may not append it."""
+    def check(self, entry: log_pb2.Entry) -> AppendOp:
+        """The append of `entry`; raises why a client may not append it."""
         ...
 
     def pin(self, request: ScanRequest) -> ScanRequest:

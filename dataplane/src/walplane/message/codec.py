@@ -8,7 +8,7 @@ Damage is `UNRECOVERABLE`, never skipped. Layer: message.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -80,16 +80,20 @@ def seal_entry(envelope: log_pb2.Envelope, body: bytes) -> log_pb2.Entry:
     return log_pb2.Entry(envelope=envelope, body=body, body_crc32c=crc32c(body))
 
 
-def check_entry(entry: log_pb2.Entry) -> None:
+def check_entry(entry: log_pb2.Entry, body: bytes | None = None) -> None:
     """Checks what was sent: the body against its checksum, and its payloads against the count.
 
     A body that no reader could take apart must not get into the log.
+
+    Args:
+        entry: what was sent.
+        body: that of `entry`, from a caller who has it: protobuf copies it for each who asks.
 
     Raises:
         WalError: INVALID_ARGUMENT when something differs.
     """
     envelope = entry.envelope
-    body = entry.body
+    body = entry.body if body is None else body
     if crc32c(body) != entry.body_crc32c:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,
@@ -127,15 +131,19 @@ def check_stored_entry(entry: log_pb2.Entry, where: object) -> bytes:
     return body
 
 
-def encode_frame(content: log_pb2.FrameContent, entries: Iterable[log_pb2.Entry] = ()) -> bytes:
-    """The record that holds `content` and, behind its own, `entries`.
+def encode_frame(
+    content: log_pb2.FrameContent,
+    entries: Sequence[log_pb2.Entry] = (),
+    bodies: Sequence[bytes] | None = None,
+) -> bytes:
+    """The record that holds `content` and, behind its own, `entries`, whose `bodies` these are.
 
     The bytes are those of a serialised `Frame`; large bodies are copied twice instead of the five
     times that nested protobuf messages cost.
     """
     parts = [content.SerializeToString()]
-    for entry in entries:
-        data = encode_entry(entry.envelope, entry.body, entry.body_crc32c)
+    for entry, body in zip(entries, bodies or [each.body for each in entries], strict=True):
+        data = encode_entry(entry.envelope, body, entry.body_crc32c)
         parts += (_ENTRY_TAG, varint(sum(map(len, data))), *data)
     crc = 0
     for part in parts:

@@ -13,6 +13,7 @@ from walplane.message.registry import MessageType, check_client_entry
 from walplane.message.txn import check_txn
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.interceptors.base import AppendOp, append_op
 from walplane.wal.limits import too_large
 
 
@@ -38,11 +39,11 @@ class KnownChannels(Protocol):
         ...
 
 
-def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
+def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> AppendOp:
     """Checks what a client sent before the WAL sees it.
 
     Returns:
-        Bytes of the entry's envelope and body.
+        The append of `entry`.
 
     Raises:
         WalError: INVALID_ARGUMENT for an entry that no client may append here, a damaged or an
@@ -51,17 +52,17 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> int:
             DropCollection, or one came since.
     """
     envelope = entry.envelope
-    size = envelope.ByteSize() + len(entry.body)
-    if size > wal.max_entry_bytes:
-        raise too_large(envelope.vchannel, size, wal.max_entry_bytes, wal.pchannel)
-    check_entry(entry)
+    op = append_op(entry)
+    if op.stored > wal.max_entry_bytes:
+        raise too_large(envelope.vchannel, op.stored, wal.max_entry_bytes, wal.pchannel)
+    check_entry(entry, op.body)
     check_client_entry(envelope)
     check_txn(envelope)
     if envelope.vchannel and not wal.has_vchannel(envelope.vchannel):
         creates = envelope.type == MessageType.CREATE_COLLECTION
         must_exist = not creates and not wal.has_written(envelope)
         check_vchannel(envelope.vchannel, wal, must_exist=must_exist)
-    return size
+    return op
 
 
 def check_vchannel(name: str, wal: KnownChannels, *, must_exist: bool = True) -> None:

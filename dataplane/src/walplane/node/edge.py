@@ -14,6 +14,7 @@ from walplane.message.ids import ResumeToken
 from walplane.node.checks import check_append, check_vchannel
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ports import AppendResult
 from walplane.wal.scan.raw import RawScanner
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind, check_token
@@ -44,17 +45,17 @@ class Edge:
         """What is appended from now on gets ticks above this one."""
         return self.wal.settled_tick()
 
-    def check(self, entry: log_pb2.Entry) -> int:
-        """The size of `entry`; raises why a client may not append it: `check_append`."""
+    def check(self, entry: log_pb2.Entry) -> AppendOp:
+        """The append of `entry`; raises why a client may not append it: `check_append`."""
         return check_append(entry, self.wal)
 
-    def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
-        """Starts to append a checked entry; appends keep the order of these calls.
+    def start_append(self, op: AppendOp) -> asyncio.Task[AppendResult]:
+        """Starts an append that was checked; appends keep the order of these calls.
 
         Raises:
             WalError: the WAL is over or being closed.
         """
-        return self.wal.start_append(entry)
+        return self.wal.start_append(op)
 
     def pin(self, request: ScanRequest) -> ScanRequest:
         """The request with `latest` replaced by where that is now, so that it can be resumed."""

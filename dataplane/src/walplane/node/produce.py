@@ -88,11 +88,11 @@ class ProduceStream:
 
     async def _start(self, request: streaming_pb2.AppendRequest) -> None:
         try:
-            size = self._edge.check(request.entry)
+            op = self._edge.check(request.entry)
         except WalError as error:
             self._refuse(request.request_id, error)
             return
-        taken: list[ByteBudget] = []
+        size, taken = op.stored, list[ByteBudget]()
         try:
             for budget in self._budgets:
                 await budget.acquire(size)
@@ -102,7 +102,7 @@ class ProduceStream:
                 budget.release(size)
             raise
         try:
-            append = self._edge.start_append(request.entry)
+            append = self._edge.start_append(op)
         except WalError as error:
             self._release(size)
             self._refuse(request.request_id, error)

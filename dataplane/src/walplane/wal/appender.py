@@ -145,7 +145,8 @@ class Appender:
             frame.append(self._queue.popleft())
         self._stamp(frame)
         entries = [pending.op.entry for pending in frame]
-        sent = self._sender.send(entries=entries, tell=self._settle)
+        bodies = [pending.op.take_body() for pending in frame]
+        sent = self._sender.send(entries=entries, bodies=bodies, tell=self._settle)
         self._flying.append(FlyingFrame(sent.number, frame, self._monotonic()))
 
     def _stamp(self, frame: list[Pending]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from walplane.backends.interface import TopicWriter
@@ -154,7 +154,8 @@ class FrameSender:
     def send(
         self,
         *,
-        entries: Iterable[log_pb2.Entry] = (),
+        entries: Sequence[log_pb2.Entry] = (),
+        bodies: Sequence[bytes] | None = None,
         meta: Iterable[log_pb2.MetaRecord] = (),
         tell: Callable[[asyncio.Future[RecordID | None]], None] | None = None,
     ) -> SentFrame:
@@ -179,7 +180,7 @@ class FrameSender:
         )
         sent = SentFrame(self._number, done)
         self._number += 1
-        written = self._writer.append(encode_frame(content, entries))
+        written = self._writer.append(encode_frame(content, entries, bodies))
         self._in_flight.append(_InFlight(written, sent, tell))
         written.add_done_callback(self._settle)
         return sent

@@ -153,15 +153,15 @@ class WAL:
                 INVALID_TRANSACTION_STATE or RESOURCE_ACQUIRED from the chain;
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
-        return await asyncio.shield(self.start_append(entry, lock_wait_s=lock_wait_s))
+        return await asyncio.shield(self.start_append(append_op(entry), lock_wait_s=lock_wait_s))
 
     def start_append(
-        self, entry: log_pb2.Entry, *, lock_wait_s: float | None = None
+        self, op: AppendOp, *, lock_wait_s: float | None = None
     ) -> asyncio.Task[AppendResult]:
         """Starts to append one entry; those of a VChannel are written in the order of the calls.
 
         Args:
-            entry: what is appended; it is the WAL's from now on.
+            op: what is appended; it is the WAL's from now on.
             lock_wait_s: seconds to wait while an exclusive append is under way, at most.
 
         Returns:
@@ -176,13 +176,12 @@ class WAL:
                 ErrorCode.ON_SHUTDOWN, f"{self.pchannel} is being closed here: ask discovery for it"
             )
         self.recovery.check()
-        op = append_op(entry)
         op.since = self._deps.runtime.monotonic()
         if op.stored > self.max_entry_bytes:
             raise self._too_large(op)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
-        op.spans = AppendSpans.start(self._deps.tracing, entry.envelope)
+        op.spans = AppendSpans.start(self._deps.tracing, op.entry.envelope)
         append = self._start(self._chain(op))
         if op.spans is not None:
             append.add_done_callback(op.spans.ended)

@@ -27,6 +27,7 @@ class AppendOp:
         entry: what is appended.
         size: bytes of its body.
         stored: bytes of its envelope and body.
+        body: that of `entry`, until it is sent: protobuf copies it for each who asks.
         ticks: there once the timetick link gave them.
         lead: the tick just below, of an entry of the WAL's own that must precede this one.
         before: the outcome of its producer's batch before it, when that was in flight too.
@@ -39,6 +40,7 @@ class AppendOp:
     entry: log_pb2.Entry
     size: int
     stored: int
+    body: bytes | None = None
     ticks: TickRange | None = None
     lead: TickRange | None = None
     before: asyncio.Future[AppendResult] | None = None
@@ -46,6 +48,11 @@ class AppendOp:
     since: float = 0.0
     spans: AppendSpans | None = None
     deadline: float | None = None
+
+    def take_body(self) -> bytes:
+        """The body of the entry, which is kept no longer."""
+        body, self.body = self.body, None
+        return self.entry.body if body is None else body
 
     def check_before(self) -> None:
         """Makes sure that the batch before was not refused while both waited.
@@ -64,8 +71,8 @@ class AppendOp:
 
 def append_op(entry: log_pb2.Entry, ticks: TickRange | None = None) -> AppendOp:
     """`entry`, measured: protobuf copies and encodes to tell, so this is done once."""
-    body = len(entry.body)
-    return AppendOp(entry, body, entry.envelope.ByteSize() + body, ticks)
+    body = entry.body
+    return AppendOp(entry, len(body), entry.envelope.ByteSize() + len(body), body, ticks)
 
 
 Forward = Callable[[AppendOp], Coroutine[Any, Any, AppendResult]]
