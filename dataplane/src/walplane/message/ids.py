@@ -63,7 +63,8 @@ class MessageID(NamedTuple):
     @classmethod
     def from_proto(cls, proto: log_pb2.MessageID) -> MessageID:
         """The id from the wire."""
-        return cls(proto.backend, tuple(proto.record), proto.entry_index, proto.message_index)
+        record = tuple(proto.record[:])  # a list of its own is there sooner than one by one
+        return cls(proto.backend, record, proto.entry_index, proto.message_index)
 
 
 class ResumeToken(NamedTuple):
