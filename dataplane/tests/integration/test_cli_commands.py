@@ -184,6 +184,33 @@ async def test_a_line_under_a_key_is_appended_once_whatever_run_appends_it(
     )
 
 
+async def test_a_run_under_a_producers_name_goes_on_behind_the_one_before(
+    cluster: StandaloneProcess, collection: dict[str, Any]
+) -> None:
+    name = collection["name"]
+    lines = [b"line %d" % number for number in range(300)]
+    named = ("append", "--collection", name, "--producer", "file")
+    killed = await start("--address", cluster.address, *named, "-o", "json")
+    assert killed.stdin is not None
+    assert killed.stdout is not None
+    killed.stdin.write(b"\n".join(lines[:201]))  # and never ends
+    await killed.stdin.drain()
+    await killed.stdout.readline()
+    killed.kill()
+    await killed.wait()
+    again = await at(cluster, *named, stdin=b"\n".join(lines))
+    assert again.code == 0, again.err
+    skipped = int(again.err.split()[1])
+    assert again.err == f"walplane: {skipped} lines were appended by an earlier run\n"
+    assert 0 < skipped <= 200
+    for shard, vchannel in enumerate(collection["vchannels"]):
+        rows = await rows_of(cluster, vchannel)
+        assert [row["payload"].encode() for row in rows] == lines[shard::2]
+    both = await at(cluster, *named, "--idempotency-key", "id")
+    assert both.code == 2
+    assert "use one of them" in both.err
+
+
 async def test_lines_that_fail_are_named_and_the_others_are_appended(
     cluster: StandaloneProcess, collection: dict[str, Any]
 ) -> None:

@@ -187,3 +187,35 @@ def test_a_checkpoint_covers_what_it_says(records: list[Record], wrong: bool) ->
     found = list(log_checks.check_checkpoints(view(sound()), "meta", records))
     assert bool(found) is wrong
     assert all(violation.startswith("I10") for violation in found)
+
+
+def named(tick: int, number: int = 0, *, epoch: int = 0, count: int = 1) -> log_pb2.Entry:
+    """A batch of a named producer; with no epoch, what opens it."""
+    made = entry(tick, kind=MessageType.INSERT if epoch else MessageType.TIME_TICK)
+    made.envelope.count = count
+    made.envelope.producer.CopyFrom(
+        log_pb2.ProducerBatch(
+            name="n", number=number, epoch=epoch, opener=b"" if epoch else b"opener"
+        )
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("entries", "wrong"),
+    [
+        ([named(1), named(2, 0, epoch=1, count=3), named(5), named(6, 3, epoch=5)], False),
+        ([named(1), named(2, 0, epoch=1), named(3), named(4, 1, epoch=1)], True),
+        ([named(1), named(2, 0, epoch=1, count=3), named(5, 1, epoch=1)], True),
+        ([named(1), named(2, 0, epoch=1, count=3), named(5, 4, epoch=1)], True),
+    ],
+    ids=["sound", "of an older instance", "of messages that came before", "with a gap"],
+)
+def test_named_producers_are_one_sequence_of_the_last_that_was_opened(
+    entries: list[log_pb2.Entry], wrong: bool
+) -> None:
+    log = view([frame(1, number, each) for number, each in enumerate(entries)])
+    found = [line for line in log_checks.check_log(log) if line.startswith("I13")]
+    assert bool(found) is wrong
+    audited = [line for line in log_checks.check_by_audit(log) if "I13" in line]
+    assert bool(audited) is wrong

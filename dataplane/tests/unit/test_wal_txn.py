@@ -30,7 +30,7 @@ from walplane.wal.txn.expiry import TxnExpiry
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import TxnTable
 
-LIMITS = WindowLimits(10, 10, 1 << 20, 1_000_000)
+LIMITS = WindowLimits(10, 10, 1 << 20, 1_000_000, 7_000_000)
 
 V1 = "test_0_2v0"
 INSERT, COMMIT, ROLLBACK = MessageType.INSERT, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN

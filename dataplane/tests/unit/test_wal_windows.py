@@ -19,7 +19,7 @@ from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
 KEY = (b"p", "c_0_1v0")
 MS = 1 << 18
-LIMITS = WindowLimits(results=4, producers=4, max_bytes=1 << 20, age_ms=1000)
+LIMITS = WindowLimits(results=4, producers=4, max_bytes=1 << 20, age_ms=1000, numbers_ms=7000)
 
 
 def batch(
@@ -177,7 +177,7 @@ def test_whatever_is_forgotten_nothing_is_new_twice_and_recovery_forgets_the_sam
         draw.choice([1, 2, 8]),
         draw.choice([1, 2, 8]),
         draw.choice([1500, 3000, 1 << 20]),
-        draw.choice([1, 20, 1000]),
+        *draw.choice([(1, 7), (20, 140), (1000, 7000)]),
     )
     log = list(_log(draw, length))
     live = ProducerWindows(limits)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +31,13 @@ from walplane.cli.options import (
 )
 from walplane.cli.output import StreamPrinter
 from walplane.cli.run import run
-from walplane.client import AppendResult, CollectionInfo, PartialAppendError, StreamingClient
+from walplane.client import (
+    AppendResult,
+    CollectionInfo,
+    NamedProducer,
+    PartialAppendError,
+    StreamingClient,
+)
 from walplane.message.builder import MutableMessage, insert
 from walplane.rpc.errors import WalError
 from walplane.rpc.flow import ByteBudget
@@ -39,6 +46,7 @@ EXAMPLES = examples(
     "echo hello | walplane append --collection notes",
     "walplane append --collection orders --key customer -o json < orders.jsonl",
     "walplane append --collection orders --idempotency-key order_id < orders.jsonl",
+    "walplane append --collection notes --producer notes.txt < notes.txt",
 )
 IN_FLIGHT_BYTES = 32 << 20
 _PART_BYTES = 64 << 10
@@ -69,6 +77,14 @@ def append(
             "again, also by another run. Without --key, it decides the shard.",
         ),
     ] = None,
+    producer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Goes on behind what an earlier run under this name appended of the same "
+            "input, exactly once, and ends that run if it is still at it.",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for an acknowledgement.")
     ] = 60.0,
@@ -85,20 +101,24 @@ def append(
     line number. 2: wrong use.
     """
     settings = settings_of(context, address, debug)
+    if producer is not None and once_by is not None:
+        raise typer.BadParameter("a producer's name and idempotency keys: use one of them")
 
     async def command() -> int:
-        async with StreamingClient.connect(settings.address) as wal:
+        async with (
+            StreamingClient.connect(settings.address) as wal,
+            AsyncExitStack() as producers,
+        ):
             info = await wal.describe_collection(collection)
             printer = StreamPrinter(output, _WIDTHS) if output else None
-            appender = LineAppender(wal, info, key, timeout, printer, once_by)
+            named = await _opened(wal, info, producer, timeout, producers)
+            appender = LineAppender(wal, info, key, timeout, printer, once_by, named)
             with asked_to_end() as asked:
                 try:
                     await appender.run(sys.stdin.fileno(), asked)
                 except asyncio.CancelledError:
                     raise appender.given_up() from None
-        if appender.failed:
-            total = appender.failed + appender.acknowledged
-            _complain(f"walplane: {appender.failed} of {total} lines were not acknowledged")
+        appender.tell()
         if asked.is_set():
             raise appender.interrupted()
         return FAILED if appender.failed else 0
@@ -112,6 +132,7 @@ class LineAppender:
     Attributes:
         acknowledged: lines that are durable.
         failed: lines that are not, or not known to be.
+        skipped: lines that an earlier run under the producer's name appended.
         taken: number of the last line that was taken; every line up to it has, or will have, its
             outcome.
     """
@@ -124,8 +145,22 @@ class LineAppender:
         timeout_s: float,
         printer: StreamPrinter | None,
         once_by: str | None = None,
+        named: Mapping[str, NamedProducer] | None = None,
     ) -> None:
-        """Appends nothing before `run`; `once_by` is the field of the idempotency keys."""
+        """Appends nothing before `run`.
+
+        Args:
+            wal: the client.
+            info: the collection.
+            key: the field whose value decides the shard.
+            timeout_s: seconds to wait for an acknowledgement.
+            printer: of acknowledged lines.
+            once_by: the field of the idempotency keys.
+            named: open producers by VChannel; lines that they appended before are skipped.
+        """
+        self._named = named or {}
+        self._behind = {vchannel: each.next_number for vchannel, each in self._named.items()}
+        self.skipped = 0
         self.acknowledged = 0
         self.failed = 0
         self.taken = 0
@@ -147,11 +182,31 @@ class LineAppender:
         """
         async with asyncio.TaskGroup() as tasks:
             async for group in _until(asked, line_groups(descriptor)):
+                if self._named and self.failed:
+                    break  # nothing behind it would be taken
                 self.taken = group[-1].number
-                for shard, lines in self._by_shard(group).items():
+                for shard, found in self._by_shard(group).items():
+                    lines = self._not_appended(self._info.vchannels[shard], found)
+                    if not lines:
+                        continue
                     size = sum(len(line.data or b"") + _LINE_OVERHEAD_BYTES for line in lines)
                     await self._budget.acquire(size)
                     tasks.create_task(self._append(self._info.vchannels[shard], lines, size))
+
+    def _not_appended(self, vchannel: str, lines: list[Line]) -> list[Line]:
+        skip = min(self._behind.get(vchannel, 0), len(lines))
+        if skip:
+            self._behind[vchannel] -= skip
+            self.skipped += skip
+        return lines[skip:]
+
+    def tell(self) -> None:
+        """Says on standard error what did not go without saying."""
+        if self.skipped:
+            _complain(f"walplane: {self.skipped} lines were appended by an earlier run")
+        if self.failed:
+            total = self.failed + self.acknowledged
+            _complain(f"walplane: {self.failed} of {total} lines were not acknowledged")
 
     def interrupted(self) -> CommandError:
         """What is said once every line that was taken has its outcome."""
@@ -204,7 +259,8 @@ class LineAppender:
         messages = [self._message(vchannel, part) for part in parts]
         outcomes: Sequence[AppendResult | WalError]
         try:
-            outcomes = await self._wal.append_many(messages, timeout=self._timeout_s)
+            to = self._named.get(vchannel, self._wal)
+            outcomes = await to.append_many(messages, timeout=self._timeout_s)
         except PartialAppendError as error:
             outcomes = error.outcomes
         except WalError as error:  # nothing of it was sent
@@ -237,6 +293,22 @@ class LineAppender:
     def _fail(self, line: Line, why: str) -> None:
         self.failed += 1
         _complain(f"line {line.number}: {one_line(why)}")
+
+
+async def _opened(
+    wal: StreamingClient,
+    info: CollectionInfo,
+    name: str | None,
+    timeout_s: float,
+    until: AsyncExitStack,
+) -> dict[str, NamedProducer]:
+    """The producers of `name`, by VChannel, open `until` then; none without a name."""
+    if name is None:
+        return {}
+    return {
+        vchannel: await until.enter_async_context(wal.producer(name, vchannel, timeout=timeout_s))
+        for vchannel in info.vchannels
+    }
 
 
 async def _until(

@@ -16,6 +16,7 @@ from walplane.client.catalog import CollectionInfo
 from walplane.client.client import StreamingClient
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Topology
+from walplane.client.named import NamedProducer
 from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, AppendResults, PartialAppendError
 from walplane.client.sync import SyncStreamingClient
@@ -29,6 +30,7 @@ __all__ = [
     "Assignment",
     "ClientConfig",
     "CollectionInfo",
+    "NamedProducer",
     "Only",
     "PartialAppendError",
     "Reader",

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from walplane.channel import InvalidChannelName, pchannel_of
 from walplane.client.batcher import MESSAGE_OVERHEAD_BYTES, Parcel
 from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
+from walplane.client.named import NamedOutlet, NamedProducer
+from walplane.client.naming import NamedPipeline
+from walplane.client.opening import open_named
 from walplane.client.outgoing import Kinds, Packed, by_vchannel, pack
 from walplane.client.producer import ChannelProducer
 from walplane.client.results import (
@@ -26,7 +30,7 @@ from walplane.client.results import (
     refused,
 )
 from walplane.client.spans import autocommit
-from walplane.client.transport import Transport
+from walplane.client.transport import OpenedProducer, Transport
 from walplane.client.turns import Turn, Turns
 from walplane.client.txn import Outlet, Txn
 from walplane.message.builder import MutableMessage
@@ -154,6 +158,48 @@ class Appends:
         if self._tracing.on:
             txn.trace(self._tracing.root("wal.txn", {"message.vchannel": vchannel}))
         return txn
+
+    def producer(self, name: str, vchannel: str, seconds: float) -> NamedProducer:
+        """See `StreamingClient.producer`."""
+        self._producer(vchannel)
+        outlet = NamedOutlet(
+            config=self._config,
+            open=partial(self._open_named, seconds),
+            entry_bytes=self._entry_bytes,
+            offer=self._offer_named,
+            forget=self._forget,
+            late=self._unanswered,
+        )
+        return NamedProducer(outlet, name, vchannel, seconds)
+
+    async def _open_named(self, seconds: float, vchannel: str, name: str) -> OpenedProducer:
+        self.check_open()
+        try:
+            async with asyncio.timeout(seconds):
+                return await open_named(
+                    self._discovery,
+                    self._transport,
+                    self._new_id(),
+                    self.pchannel_of(vchannel),
+                    vchannel,
+                    name,
+                    self._config,
+                )
+        except TimeoutError:
+            raise WalError(
+                ErrorCode.RESOURCE_ACQUIRED,
+                f"producer {name} on {vchannel} could not be opened within {seconds:g} s: try "
+                "again",
+            ) from None
+
+    async def _offer_named(self, vchannel: str, parcel: Parcel, pipeline: NamedPipeline) -> None:
+        try:
+            if not self._pending.try_acquire(parcel.size):
+                await self._pending.acquire(parcel.size)
+            parcel.budget = self._pending
+            self._producer(vchannel).offer_to(pipeline, parcel)
+        except WalError as error:  # the client is closed
+            parcel.fail(error)
 
     def _forget(self, vchannel: str, lane: str) -> None:
         producer = self._by_vchannel.get(vchannel)

@@ -120,7 +120,9 @@ class SendBatch:
     Attributes:
         keyed: whether a key of the caller's tells a repeat: it takes no number then.
         number: among the batches of its producer on its VChannel.
-        producer_id: whose number it is.
+        producer_id: whose number it is, unless a named producer's.
+        name: of a named producer, which numbers messages.
+        epoch: of the open of that.
         since_tick: of number 0: whatever this producer had written lies above it; 0 = not said.
         sent: how often it was sent under this number.
         outcome: the answer to the last time it was sent.
@@ -135,7 +137,9 @@ class SendBatch:
         "_envelope",
         "_parcels",
         "count",
+        "epoch",
         "keyed",
+        "name",
         "number",
         "outcome",
         "producer_id",
@@ -161,6 +165,8 @@ class SendBatch:
         self.txn_id = kind.txn_id
         self.number = self.since_tick = self.sent = 0
         self.producer_id = b""
+        self.name = ""
+        self.epoch = 0
         self.outcome: Written | WalError | None = None
 
     def fill(self, entry: log_pb2.Entry) -> None:
@@ -208,10 +214,15 @@ class SendBatch:
         envelope.CopyFrom(self._envelope)
         envelope.count = self.count
         if not self.keyed:
-            envelope.producer.producer_id = self.producer_id
-            envelope.producer.number = self.number
-            envelope.producer.since_tick = self.since_tick
+            self._write_number(envelope.producer)
         return envelope
+
+    def _write_number(self, producer: log_pb2.ProducerBatch) -> None:
+        producer.number = self.number
+        if self.name:
+            producer.name, producer.epoch = self.name, self.epoch
+        else:
+            producer.producer_id, producer.since_tick = self.producer_id, self.since_tick
 
 
 class Taken(NamedTuple):

@@ -22,6 +22,7 @@ from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
+from walplane.client.named import NamedProducer
 from walplane.client.raw_reader import RawReader
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import (
@@ -207,6 +208,22 @@ class StreamingClient:
                 CHANNEL_NOT_EXIST for an unknown PChannel, ON_SHUTDOWN for a closed client.
         """
         return await self._appends.many(list(messages), self._seconds(timeout))
+
+    def producer(self, name: str, vchannel: str, *, timeout: float | None = None) -> NamedProducer:
+        """A producer that goes on exactly once where one of its name left off, in another run too.
+
+        Opening it, by `async with`, keeps out whoever opened the name on `vchannel` before, and
+        tells in `next_number` how many messages were ever appended under it.
+
+        Args:
+            name: of up to 256 characters.
+            vchannel: where it appends; the name numbers each VChannel by itself.
+            timeout: seconds for opening, and for each append; `append_timeout_s` by default.
+
+        Raises:
+            WalError: INVALID_ARGUMENT or CHANNEL_NOT_EXIST for a wrong VChannel.
+        """
+        return self._appends.producer(name, vchannel, self._seconds(timeout))
 
     # --- transactions --------------------------------------------------------------------------
 

@@ -16,7 +16,14 @@ from walplane.client.batcher import SendBatch
 from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment
 from walplane.client.results import Written
-from walplane.client.transport import Answer, ConsumeStream, Delivery, ProduceStream
+from walplane.client.transport import (
+    Answer,
+    ConsumeStream,
+    Delivery,
+    OpenedProducer,
+    ProducerOpening,
+    ProduceStream,
+)
 from walplane.message.codec import varint
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.channel import Connect, ended_from_afar
@@ -98,6 +105,27 @@ class GrpcTransport:
             await stream.close()
             raise
         return stream
+
+    async def open_producer(self, assignment: Assignment, asked: ProducerOpening) -> OpenedProducer:
+        """One call; an open that is not answered is asked for again by the same opener."""
+        request = streaming_pb2.OpenProducerRequest(
+            pchannel=assignment.pchannel,
+            term=assignment.term,
+            vchannel=asked.vchannel,
+            name=asked.name,
+            opener=asked.opener,
+            after_epoch=asked.after_epoch,
+        )
+        stub = streaming_pb2_grpc.StreamingNodeStub(self.channel(assignment.address))
+        try:
+            opened = await stub.OpenProducer(request, timeout=self._config.call_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise WalError.from_rpc(error, _subject(assignment)) from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            raise _ended(_subject(assignment)) from error
+        return OpenedProducer(opened.epoch, opened.next_number)
 
     async def open_consume(self, assignment: Assignment, request: ScanRequest) -> ConsumeStream:
         """Opens the stream; the first `receive` tells whether the owner serves it."""

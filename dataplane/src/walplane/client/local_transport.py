@@ -17,6 +17,8 @@ from walplane.client.transport import (
     LocalLog,
     LocalNode,
     LocalScanner,
+    OpenedProducer,
+    ProducerOpening,
     ProduceStream,
     written,
 )
@@ -39,6 +41,12 @@ class LocalTransport:
     async def open_produce(self, assignment: Assignment) -> ProduceStream:
         """Appends straight to the log."""
         return _LocalProduce(self._node.edge(assignment.pchannel, assignment.term))
+
+    async def open_producer(self, assignment: Assignment, asked: ProducerOpening) -> OpenedProducer:
+        """Asks the log itself."""
+        log = self._node.edge(assignment.pchannel, assignment.term)
+        standing = await log.open_producer(*asked)
+        return OpenedProducer(standing.epoch, standing.next_number)
 
     async def open_consume(self, assignment: Assignment, request: ScanRequest) -> ConsumeStream:
         """Reads straight from the log."""

@@ -96,7 +96,12 @@ class ChannelProducer:
         """
         pipeline = self._pipelines.get(lane)
         if pipeline is None:
-            pipeline = self._pipelines[lane] = Pipeline(lane, self._new_id, self._config)
+            pipeline = Pipeline(lane, self._new_id, self._config)
+        self.offer_to(pipeline, parcel)
+
+    def offer_to(self, pipeline: Pipeline, parcel: Parcel) -> None:
+        """Appends `parcel` behind all that `pipeline` has, which is one of these from now on."""
+        self._pipelines[pipeline.vchannel] = pipeline
         pipeline.offer(parcel)
         self._enqueue(pipeline)
         self._start()

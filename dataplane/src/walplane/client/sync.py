@@ -16,7 +16,9 @@ from walplane.client.catalog import CollectionInfo
 from walplane.client.client import StartAt, StreamingClient
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Topology
+from walplane.client.named import NamedProducer
 from walplane.client.results import AppendResult, AppendResults
+from walplane.client.sync_named import SyncNamedProducer
 from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
 from walplane.message.builder import MutableMessage
 from walplane.message.txn_view import AnyBatch
@@ -100,6 +102,12 @@ class SyncStreamingClient:
         """As `StreamingClient.append_many`."""
         return self._wait(self._connected.append_many(messages, timeout=timeout))
 
+    def producer(
+        self, name: str, vchannel: str, *, timeout: float | None = None
+    ) -> SyncNamedProducer:
+        """As `StreamingClient.producer`; a context manager."""
+        return SyncNamedProducer(self._wait(self._named(name, vchannel, timeout)), self._wait)
+
     def txn(
         self,
         vchannel: str,
@@ -174,6 +182,9 @@ class SyncStreamingClient:
 
     async def _begin(self, vchannel: str, keepalive: float, timeout_s: float | None) -> Txn:
         return self._connected.txn(vchannel, keepalive=keepalive, timeout=timeout_s)
+
+    async def _named(self, name: str, vchannel: str, timeout_s: float | None) -> NamedProducer:
+        return self._connected.producer(name, vchannel, timeout=timeout_s)
 
     async def _batches(
         self, channel: str, start: StartAt, follow: bool, only: Only

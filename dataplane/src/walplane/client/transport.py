@@ -19,6 +19,7 @@ from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.named import Standing
 from walplane.wal.scan.request import ScanBatch, ScanRequest
 
 Answer = tuple[int, Written | WalError]
@@ -39,6 +40,34 @@ class Delivery(NamedTuple):
     watermark: int
     end: bool
     position: ResumeToken | None
+
+
+class ProducerOpening(NamedTuple):
+    """What is asked about a named producer.
+
+    Attributes:
+        vchannel: where it appends.
+        name: its name.
+        opener: who opens it; empty = only ask.
+        after_epoch: the epoch that the opener knows of.
+    """
+
+    vchannel: str
+    name: str
+    opener: bytes = b""
+    after_epoch: int = 0
+
+
+class OpenedProducer(NamedTuple):
+    """Where a named producer is.
+
+    Attributes:
+        epoch: grows with each open; 0 = nobody opened it yet.
+        next_number: of the first message that is not in the log.
+    """
+
+    epoch: int
+    next_number: int
 
 
 class ProduceStream(Protocol):
@@ -111,6 +140,14 @@ class Transport(Protocol):
         """
         ...
 
+    async def open_producer(self, assignment: Assignment, asked: ProducerOpening) -> OpenedProducer:
+        """Asks the owner about a named producer, or to open it.
+
+        Raises:
+            WalError: it cannot be reached, or refuses.
+        """
+        ...
+
     async def open_consume(self, assignment: Assignment, request: ScanRequest) -> ConsumeStream:
         """A stream of entries from the owner.
 
@@ -156,6 +193,12 @@ class LocalLog(Protocol):
 
     def check(self, entry: log_pb2.Entry) -> AppendOp:
         """The append of `entry`; raises why a client may not append it."""
+        ...
+
+    async def open_producer(
+        self, vchannel: str, name: str, opener: bytes, after_epoch: int
+    ) -> Standing:
+        """Where a named producer is; with an `opener` it is opened."""
         ...
 
     def pin(self, request: ScanRequest) -> ScanRequest:

@@ -24,6 +24,7 @@ __all__ = [
     "IDEMPOTENCY_KEY",
     "MAX_KEY",
     "MAX_MESSAGES",
+    "MAX_PRODUCER_NAME",
     "TABLE",
     "UNREPLICABLE",
     "Dispatch",
@@ -47,6 +48,9 @@ IDEMPOTENCY_KEY = "_ik"
 
 MAX_KEY = 256
 """Characters of a caller's idempotency key, at most."""
+
+MAX_PRODUCER_NAME = 256
+"""Characters of a producer's name, at most."""
 
 _KEYED = frozenset({MessageType.INSERT, MessageType.DELETE})
 _MAX_PROPERTIES = 1 << 16
@@ -313,6 +317,8 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
         raise _invalid(f"the trace parent of a {name} is too long: send a W3C traceparent")
     if envelope.properties:
         _check_properties(spec, envelope)
+    if envelope.producer.name:
+        _check_named(spec, envelope)
     return spec
 
 
@@ -338,6 +344,20 @@ def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
         raise _invalid(
             f"the properties of a {spec.type.name} have {size} characters: keep them below "
             f"{_MAX_PROPERTIES}, or put them into the payload"
+        )
+
+
+def _check_named(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
+    producer, name = envelope.producer, spec.type.name
+    if spec.type not in _KEYED or envelope.txn.txn_id:
+        raise _invalid(
+            f"a {name} of a named producer, or in a transaction of several entries: they number "
+            "Inserts and Deletes that are appended by themselves"
+        )
+    if producer.producer_id or producer.opener or len(producer.name) > MAX_PRODUCER_NAME:
+        raise _invalid(
+            f"a {name} of a named producer with an id, an opener or a name of more than "
+            f"{MAX_PRODUCER_NAME} characters: send name, epoch and number"
         )
 
 

@@ -16,6 +16,7 @@ from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ports import AppendResult
+from walplane.wal.recovery.named import Standing
 from walplane.wal.scan.raw import RawScanner
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind, check_token
 from walplane.wal.scan.scanner import WALScanner
@@ -56,6 +57,19 @@ class Edge:
             WalError: the WAL is over or being closed.
         """
         return self.wal.start_append(op)
+
+    async def open_producer(
+        self, vchannel: str, name: str, opener: bytes, after_epoch: int
+    ) -> Standing:
+        """Where a named producer is; with an `opener` it is opened, unless others did meanwhile.
+
+        Raises:
+            WalError: CHANNEL_NOT_EXIST or INVALID_ARGUMENT for a wrong VChannel; all else as
+                `ProducerOpens.open`.
+        """
+        check_vchannel(vchannel, self.wal)
+        self.wal.check()
+        return await self.wal.opens.open(vchannel, name, opener, after_epoch)
 
     def pin(self, request: ScanRequest) -> ScanRequest:
         """The request with `latest` replaced by where that is now, so that it can be resumed."""

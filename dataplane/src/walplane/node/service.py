@@ -47,6 +47,11 @@ class StreamingNodeService:
         consume: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
             self.Consume, request_deserializer=streaming_pb2.ConsumeRequest.FromString
         )
+        open_producer = grpc.unary_unary_rpc_method_handler(
+            self.OpenProducer,
+            request_deserializer=streaming_pb2.OpenProducerRequest.FromString,
+            response_serializer=streaming_pb2.OpenProducerResponse.SerializeToString,
+        )
         status = grpc.unary_unary_rpc_method_handler(
             self.NodeStatus,
             request_deserializer=streaming_pb2.NodeStatusRequest.FromString,
@@ -55,6 +60,7 @@ class StreamingNodeService:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Produce": produce,
             "Consume": consume,
+            "OpenProducer": open_producer,
             "NodeStatus": status,
         }
         server.add_registered_method_handlers(SERVICE_NAME, handlers)
@@ -97,6 +103,23 @@ class StreamingNodeService:
             await stream.run(request_iterator)
         except WalError as error:
             await _abort(context, error)
+
+    async def OpenProducer(
+        self,
+        request: streaming_pb2.OpenProducerRequest,
+        context: _Context,
+    ) -> streaming_pb2.OpenProducerResponse:
+        """Tells where a named producer is, or opens it."""
+        try:
+            edge = self._node.edge(request.pchannel, request.term)
+            standing = await edge.open_producer(
+                request.vchannel, request.name, request.opener, request.after_epoch
+            )
+        except WalError as error:
+            await _abort(context, error)
+        return streaming_pb2.OpenProducerResponse(
+            epoch=standing.epoch, next_number=standing.next_number
+        )
 
     async def NodeStatus(
         self,

@@ -20,7 +20,7 @@ from walplane.rpc.v1 import errors_pb2
 
 
 class ErrorCode(enum.IntEnum):
-    """Codes of semantics §15; the numbers are those of `errors.proto`."""
+    """Codes of semantics §15, and PRODUCER_FENCED, which is final; numbers of `errors.proto`."""
 
     CHANNEL_NOT_EXIST = 1
     CHANNEL_FENCED = 2
@@ -40,6 +40,7 @@ class ErrorCode(enum.IntEnum):
     SCHEMA_VERSION_MISMATCH = 16
     NOT_PRIMARY = 17
     UNKNOWN = 18
+    PRODUCER_FENCED = 19
 
 
 class Action(enum.Enum):
@@ -67,6 +68,7 @@ _GRPC_CODE = {
     ErrorCode.INVALID_REQUEST_SEQ: code_pb2.FAILED_PRECONDITION,
     ErrorCode.UNMATCHED_CHANNEL_TERM: code_pb2.FAILED_PRECONDITION,
     ErrorCode.OUTCOME_UNKNOWN: code_pb2.UNKNOWN,
+    ErrorCode.PRODUCER_FENCED: code_pb2.FAILED_PRECONDITION,
     ErrorCode.DATA_TRUNCATED: code_pb2.OUT_OF_RANGE,
     ErrorCode.UNRECOVERABLE: code_pb2.DATA_LOSS,
     ErrorCode.RESOURCE_ACQUIRED: code_pb2.RESOURCE_EXHAUSTED,

@@ -127,23 +127,27 @@ def check_checkpoints(log: LogView, topic: str, records: Sequence[Record]) -> It
 
 
 def _numbered(parts: dict[str, list[bytes]]) -> list[bytes]:
-    return [*parts.get("producers", []), *parts.get("broadcasts", [])]
+    names = ("producers", "broadcasts", "named_producers")
+    return [part for name in names for part in parts.get(name, [])]
 
 
 def _windows_complete(log: LogView, tick: int, parts: Sequence[bytes]) -> Iterator[str]:
-    due: dict[tuple[bytes, str], int] = {}
+    due: dict[tuple[bytes | str, str], tuple[int, int]] = {}
     forgotten = 0
     for part in parts:
         window = log_pb2.ProducerWindow.FromString(part)
-        due[window.producer_id, window.vchannel] = window.next_number
+        key = (window.name or window.producer_id, window.vchannel)
+        due[key] = (window.epoch, window.next_number)
         forgotten = max(forgotten, window.forgotten_tick)
     for entry in log.entries:
         if txn_of(entry.envelope):
             continue  # numbered for themselves, and replayed from their Begin on
         if forgotten < entry.last_tick <= tick and entry.envelope.HasField("producer"):
             producer = entry.envelope.producer
-            key = (producer.producer_id, entry.envelope.vchannel)
-            if producer.number >= due.get(key, 0):
+            key = (producer.name or producer.producer_id, entry.envelope.vchannel)
+            epoch, number = due.get(key, (0, 0))
+            opens = bool(producer.opener)
+            if entry.first_tick > epoch if opens else producer.number >= number:
                 yield f"I10 the snapshot of checkpoint {tick} does not know {entry}"
 
 
@@ -208,11 +212,32 @@ def _barriers_part(log: LogView) -> Iterator[str]:
         highest = max(highest, entry.last_tick)
 
 
+def _named_in_order(log: LogView) -> Iterator[str]:
+    """Named producers number messages without gap; only the last that was opened writes."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for entry in log.entries:
+        producer = entry.envelope.producer
+        if not producer.name:
+            continue
+        key = (producer.name, entry.envelope.vchannel)
+        epoch, due = found.get(key, (0, 0))
+        if producer.opener:
+            found[key] = (entry.first_tick, due)
+        else:
+            if (producer.epoch, producer.number) != (epoch, due):
+                yield (
+                    f"I13 {log.pchannel}: {entry} is message {producer.number} of epoch "
+                    f"{producer.epoch} of {key}, when {due} of epoch {epoch} was due"
+                )
+            found[key] = (epoch, producer.number + entry.envelope.count)
+
+
 def _batches_once(log: LogView) -> Iterator[str]:
+    yield from _named_in_order(log)
     seen: dict[tuple[bytes, int, str, int], Logged] = {}
     for entry in log.entries:
         envelope = entry.envelope
-        if envelope.HasField("producer"):
+        if envelope.HasField("producer") and not envelope.producer.name:
             producer, txn = envelope.producer, txn_of(envelope)
             key = (producer.producer_id, producer.number, envelope.vchannel, txn)
             first = seen.setdefault(key, entry)

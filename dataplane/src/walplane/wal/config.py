@@ -49,6 +49,10 @@ class WALConfig(BaseModel):
     """What these and their results take in memory, at most; as much again in open transactions."""
     producer_age_s: PositiveFloat = 86_400.0
     """How long results are kept at most, in tick time; which number is due, seven times as long."""
+    named_producers: PositiveInt = 10_000
+    """Named producers that are kept, one a name and VChannel; a new name above that is refused."""
+    named_producer_age_s: PositiveFloat = 2_592_000.0
+    """How long a name is kept that nobody opens or appends under, in tick time; thirty days."""
     key_results: PositiveInt = 20_000
     """Results kept of appends under callers' idempotency keys, per PChannel."""
     key_bytes: PositiveInt = 8 << 20

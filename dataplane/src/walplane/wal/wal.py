@@ -23,6 +23,7 @@ from walplane.wal.frames import OpenKey
 from walplane.wal.interceptors.base import AppendOp, append_op, chain
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.lock import LockInterceptor
+from walplane.wal.interceptors.named import ProducerOpens
 from walplane.wal.interceptors.replicate import ReplicateInterceptor, ReplicationRole
 from walplane.wal.interceptors.shard import ShardInterceptor
 from walplane.wal.interceptors.timetick import TimeTickInterceptor
@@ -60,6 +61,7 @@ class WAL:
         moved: notified whenever the watermark moved.
         written: the same, but not when an idle watermark moves by itself.
         recovery: what replay rebuilt and appends keep up to date.
+        opens: opens named producers.
         shards: which segment an Insert goes to, and which are to be sealed.
         role: of the cluster among those that replicate.
     """
@@ -89,7 +91,8 @@ class WAL:
         self._sessions = TxnSessions(self.recovery.txns, config.open_txns)
         now, recovery = deps.runtime.monotonic, self.recovery
         self._expiry = TxnExpiry(recovery.txns, self._sessions, now)
-        idempotency = IdempotencyInterceptor(recovery.windows_of, recovery.txns, recovery.keyed)
+        self.opens = ProducerOpens(recovery.named, self.start_append, self.settled_tick)
+        idempotency = IdempotencyInterceptor(recovery, self.opens)
         self.shards = ShardManager(recovery.shards, config.shard, deps.growth, now, pchannel)
         segments, on_part = deps.segments, self.shards.note_files
         self._flusher = SegmentFlusher(self, segments, on_part) if segments else None
@@ -220,8 +223,7 @@ class WAL:
         idle = self.state == "serving" and self._acks.idle and self._appender.idle
         if not (idle and self._deps.may_tick_idle()):
             return
-        tick = self._deps.reserve.take(1, self._acks.last_allocated)
-        if tick is not None:
+        if (tick := self._deps.reserve.take(1, self._acks.last_allocated)) is not None:
             self._acks.advance(tick)
             self.moved.notify()
 
@@ -260,8 +262,7 @@ class WAL:
 
     def live_position(self) -> LivePosition:
         """How far the log is settled now."""
-        acks = self._acks
-        served = self._served_open
+        acks, served = self._acks, self._served_open
         return LivePosition(acks.watermark, self._last_record, acks.last_confirmed, served)
 
     def settled_tick(self) -> int:
@@ -431,8 +432,7 @@ class WAL:
         return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
 
     def _too_large(self, op: AppendOp) -> WalError:
-        vchannel = op.entry.envelope.vchannel
-        return too_large(vchannel, op.stored, self.max_entry_bytes, self.pchannel)
+        return too_large(op.entry.envelope.vchannel, op.stored, self.max_entry_bytes, self.pchannel)
 
     async def _ticks_for_all(self, above: int) -> int:
         """The first of enough consecutive ticks for everything that is not settled yet."""

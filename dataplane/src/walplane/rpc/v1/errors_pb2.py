@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cwalplane/rpc/v1/errors.proto\x12\x0bwalplane.v1\"^\n\rWalplaneError\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.walplane.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\x04*\xaf\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANNEL_NOT_EXIST\x10\x01\x12\x12\n\x0e\x43HANNEL_FENCED\x10\x02\x12\x0f\n\x0bON_SHUTDOWN\x10\x03\x12\x17\n\x13INVALID_REQUEST_SEQ\x10\x04\x12\x1a\n\x16UNMATCHED_CHANNEL_TERM\x10\x05\x12\x15\n\x11IGNORED_OPERATION\x10\x06\x12\t\n\x05INNER\x10\x07\x12\x14\n\x10INVALID_ARGUMENT\x10\x08\x12\x17\n\x13TRANSACTION_EXPIRED\x10\t\x12\x1d\n\x19INVALID_TRANSACTION_STATE\x10\n\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x0b\x12\x12\n\x0e\x44\x41TA_TRUNCATED\x10\x0c\x12\x11\n\rUNRECOVERABLE\x10\r\x12\x15\n\x11RESOURCE_ACQUIRED\x10\x0e\x12\x17\n\x13REPLICATE_VIOLATION\x10\x0f\x12\x1b\n\x17SCHEMA_VERSION_MISMATCH\x10\x10\x12\x0f\n\x0bNOT_PRIMARY\x10\x11\x12\x0b\n\x07UNKNOWN\x10\x12\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cwalplane/rpc/v1/errors.proto\x12\x0bwalplane.v1\"^\n\rWalplaneError\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x16.walplane.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\x04*\xc4\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANNEL_NOT_EXIST\x10\x01\x12\x12\n\x0e\x43HANNEL_FENCED\x10\x02\x12\x0f\n\x0bON_SHUTDOWN\x10\x03\x12\x17\n\x13INVALID_REQUEST_SEQ\x10\x04\x12\x1a\n\x16UNMATCHED_CHANNEL_TERM\x10\x05\x12\x15\n\x11IGNORED_OPERATION\x10\x06\x12\t\n\x05INNER\x10\x07\x12\x14\n\x10INVALID_ARGUMENT\x10\x08\x12\x17\n\x13TRANSACTION_EXPIRED\x10\t\x12\x1d\n\x19INVALID_TRANSACTION_STATE\x10\n\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x0b\x12\x12\n\x0e\x44\x41TA_TRUNCATED\x10\x0c\x12\x11\n\rUNRECOVERABLE\x10\r\x12\x15\n\x11RESOURCE_ACQUIRED\x10\x0e\x12\x17\n\x13REPLICATE_VIOLATION\x10\x0f\x12\x1b\n\x17SCHEMA_VERSION_MISMATCH\x10\x10\x12\x0f\n\x0bNOT_PRIMARY\x10\x11\x12\x0b\n\x07UNKNOWN\x10\x12\x12\x13\n\x0fPRODUCER_FENCED\x10\x13\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'walplane.rpc.v1.errors_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORCODE']._serialized_start=142
-  _globals['_ERRORCODE']._serialized_end=573
+  _globals['_ERRORCODE']._serialized_end=594
   _globals['_WALPLANEERROR']._serialized_start=45
   _globals['_WALPLANEERROR']._serialized_end=139
 # @@protoc_insertion_point(module_scope)

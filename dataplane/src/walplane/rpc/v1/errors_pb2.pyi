@@ -26,6 +26,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCHEMA_VERSION_MISMATCH: _ClassVar[ErrorCode]
     NOT_PRIMARY: _ClassVar[ErrorCode]
     UNKNOWN: _ClassVar[ErrorCode]
+    PRODUCER_FENCED: _ClassVar[ErrorCode]
 ERROR_CODE_UNSPECIFIED: ErrorCode
 CHANNEL_NOT_EXIST: ErrorCode
 CHANNEL_FENCED: ErrorCode
@@ -45,6 +46,7 @@ REPLICATE_VIOLATION: ErrorCode
 SCHEMA_VERSION_MISMATCH: ErrorCode
 NOT_PRIMARY: ErrorCode
 UNKNOWN: ErrorCode
+PRODUCER_FENCED: ErrorCode
 
 class WalplaneError(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")

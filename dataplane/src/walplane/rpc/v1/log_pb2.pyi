@@ -87,14 +87,20 @@ class ResumeToken(_message.Message):
     def __init__(self, last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., term: _Optional[int] = ..., open_number: _Optional[int] = ..., pchannel: _Optional[str] = ...) -> None: ...
 
 class ProducerBatch(_message.Message):
-    __slots__ = ("producer_id", "number", "since_tick")
+    __slots__ = ("producer_id", "number", "since_tick", "name", "epoch", "opener")
     PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SINCE_TICK_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OPENER_FIELD_NUMBER: _ClassVar[int]
     producer_id: bytes
     number: int
     since_tick: int
-    def __init__(self, producer_id: _Optional[bytes] = ..., number: _Optional[int] = ..., since_tick: _Optional[int] = ...) -> None: ...
+    name: str
+    epoch: int
+    opener: bytes
+    def __init__(self, producer_id: _Optional[bytes] = ..., number: _Optional[int] = ..., since_tick: _Optional[int] = ..., name: _Optional[str] = ..., epoch: _Optional[int] = ..., opener: _Optional[bytes] = ...) -> None: ...
 
 class TxnContext(_message.Message):
     __slots__ = ("txn_id", "kind", "keepalive_ms")
@@ -312,7 +318,7 @@ class WALCheckpoint(_message.Message):
     def __init__(self, last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., term: _Optional[int] = ..., open_number: _Optional[int] = ...) -> None: ...
 
 class ProducerWindow(_message.Message):
-    __slots__ = ("producer_id", "vchannel", "results", "next_number", "last_tick", "forgotten_tick")
+    __slots__ = ("producer_id", "vchannel", "results", "next_number", "last_tick", "forgotten_tick", "name", "epoch", "opener")
     class Result(_message.Message):
         __slots__ = ("number", "body_crc32c", "message_id", "first_tick", "count", "last_confirmed", "term", "open_number")
         NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -338,13 +344,19 @@ class ProducerWindow(_message.Message):
     NEXT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     LAST_TICK_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_TICK_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OPENER_FIELD_NUMBER: _ClassVar[int]
     producer_id: bytes
     vchannel: str
     results: _containers.RepeatedCompositeFieldContainer[ProducerWindow.Result]
     next_number: int
     last_tick: int
     forgotten_tick: int
-    def __init__(self, producer_id: _Optional[bytes] = ..., vchannel: _Optional[str] = ..., results: _Optional[_Iterable[_Union[ProducerWindow.Result, _Mapping]]] = ..., next_number: _Optional[int] = ..., last_tick: _Optional[int] = ..., forgotten_tick: _Optional[int] = ...) -> None: ...
+    name: str
+    epoch: int
+    opener: bytes
+    def __init__(self, producer_id: _Optional[bytes] = ..., vchannel: _Optional[str] = ..., results: _Optional[_Iterable[_Union[ProducerWindow.Result, _Mapping]]] = ..., next_number: _Optional[int] = ..., last_tick: _Optional[int] = ..., forgotten_tick: _Optional[int] = ..., name: _Optional[str] = ..., epoch: _Optional[int] = ..., opener: _Optional[bytes] = ...) -> None: ...
 
 class EndedTxn(_message.Message):
     __slots__ = ("txn_id", "end", "time_tick", "result")

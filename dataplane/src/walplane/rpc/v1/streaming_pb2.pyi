@@ -154,6 +154,30 @@ class ConsumeResponse(_message.Message):
     position: _log_pb2.ResumeToken
     def __init__(self, entries: _Optional[_Iterable[_Union[DeliveredEntry, _Mapping]]] = ..., watermark: _Optional[int] = ..., end: _Optional[bool] = ..., position: _Optional[_Union[_log_pb2.ResumeToken, _Mapping]] = ...) -> None: ...
 
+class OpenProducerRequest(_message.Message):
+    __slots__ = ("pchannel", "term", "vchannel", "name", "opener", "after_epoch")
+    PCHANNEL_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    VCHANNEL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPENER_FIELD_NUMBER: _ClassVar[int]
+    AFTER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    pchannel: str
+    term: int
+    vchannel: str
+    name: str
+    opener: bytes
+    after_epoch: int
+    def __init__(self, pchannel: _Optional[str] = ..., term: _Optional[int] = ..., vchannel: _Optional[str] = ..., name: _Optional[str] = ..., opener: _Optional[bytes] = ..., after_epoch: _Optional[int] = ...) -> None: ...
+
+class OpenProducerResponse(_message.Message):
+    __slots__ = ("epoch", "next_number")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NEXT_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    next_number: int
+    def __init__(self, epoch: _Optional[int] = ..., next_number: _Optional[int] = ...) -> None: ...
+
 class NodeStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -44,6 +44,11 @@ class StreamingNodeStub:
                 request_serializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.ConsumeRequest.SerializeToString,
                 response_deserializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.ConsumeResponse.FromString,
                 _registered_method=True)
+        self.OpenProducer = channel.unary_unary(
+                '/walplane.v1.StreamingNode/OpenProducer',
+                request_serializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.OpenProducerRequest.SerializeToString,
+                response_deserializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.OpenProducerResponse.FromString,
+                _registered_method=True)
         self.NodeStatus = channel.unary_unary(
                 '/walplane.v1.StreamingNode/NodeStatus',
                 request_serializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.NodeStatusRequest.SerializeToString,
@@ -68,6 +73,12 @@ class StreamingNodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenProducer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def NodeStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -86,6 +97,11 @@ def add_StreamingNodeServicer_to_server(servicer, server):
                     servicer.Consume,
                     request_deserializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.ConsumeRequest.FromString,
                     response_serializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.ConsumeResponse.SerializeToString,
+            ),
+            'OpenProducer': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenProducer,
+                    request_deserializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.OpenProducerRequest.FromString,
+                    response_serializer=walplane_dot_rpc_dot_v1_dot_streaming__pb2.OpenProducerResponse.SerializeToString,
             ),
             'NodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.NodeStatus,
@@ -147,6 +163,33 @@ class StreamingNode:
             '/walplane.v1.StreamingNode/Consume',
             walplane_dot_rpc_dot_v1_dot_streaming__pb2.ConsumeRequest.SerializeToString,
             walplane_dot_rpc_dot_v1_dot_streaming__pb2.ConsumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenProducer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/walplane.v1.StreamingNode/OpenProducer',
+            walplane_dot_rpc_dot_v1_dot_streaming__pb2.OpenProducerRequest.SerializeToString,
+            walplane_dot_rpc_dot_v1_dot_streaming__pb2.OpenProducerResponse.FromString,
             options,
             channel_credentials,
             insecure,

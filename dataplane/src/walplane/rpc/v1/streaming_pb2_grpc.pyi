@@ -35,6 +35,7 @@ class StreamingNodeStub:
     """First request: open. Then appends; responses carry the request's id, several a frame."""
     Consume: _grpc.StreamStreamMultiCallable[_streaming_pb2.ConsumeRequest, _streaming_pb2.ConsumeResponse]
     """First request: start. Then credit, in bytes of entries the client is ready to take."""
+    OpenProducer: _grpc.UnaryUnaryMultiCallable[_streaming_pb2.OpenProducerRequest, _streaming_pb2.OpenProducerResponse]
     NodeStatus: _grpc.UnaryUnaryMultiCallable[_streaming_pb2.NodeStatusRequest, _streaming_pb2.NodeStatusResponse]
 
 @_typing.type_check_only
@@ -44,6 +45,7 @@ class StreamingNodeAsyncStub(StreamingNodeStub):
     """First request: open. Then appends; responses carry the request's id, several a frame."""
     Consume: _aio.StreamStreamMultiCallable[_streaming_pb2.ConsumeRequest, _streaming_pb2.ConsumeResponse]  # type: ignore[assignment]
     """First request: start. Then credit, in bytes of entries the client is ready to take."""
+    OpenProducer: _aio.UnaryUnaryMultiCallable[_streaming_pb2.OpenProducerRequest, _streaming_pb2.OpenProducerResponse]  # type: ignore[assignment]
     NodeStatus: _aio.UnaryUnaryMultiCallable[_streaming_pb2.NodeStatusRequest, _streaming_pb2.NodeStatusResponse]  # type: ignore[assignment]
 
 class StreamingNodeServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +64,13 @@ class StreamingNodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_streaming_pb2.ConsumeResponse], _abc.AsyncIterator[_streaming_pb2.ConsumeResponse]]:
         """First request: start. Then credit, in bytes of entries the client is ready to take."""
+
+    @_abc_1.abstractmethod
+    def OpenProducer(
+        self,
+        request: _streaming_pb2.OpenProducerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_streaming_pb2.OpenProducerResponse, _abc.Awaitable[_streaming_pb2.OpenProducerResponse]]: ...
 
     @_abc_1.abstractmethod
     def NodeStatus(

@@ -37,6 +37,7 @@ from walplane.wal.metalog import MetaLog, MetaState, _StateReader
 from walplane.wal.opener import Observe, OpenedLog, _Replay
 from walplane.wal.ownership import Begin, Ownership
 from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.recovery.named import NamedProducers
 from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.scan.buffer import WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
@@ -210,6 +211,10 @@ async def _append_again(
     return await forward(op)
 
 
+def _let_in(_named: NamedProducers, _key: object, _epoch: int) -> None:
+    return None
+
+
 def _pass_unsettled(self: AckManager, ticks: TickRange) -> None:
     ticks.settled = True
     if ticks in self._open:
@@ -311,6 +316,7 @@ MUTATIONS = (
     Mutation("LastConfirmed's condition (b)", patched(TxnTable, "floor_at", _no_floor), 100),
     Mutation("barrier replay", patched(_Replay, "_take", _replay_nothing), 100),
     Mutation("dedup", patched(IdempotencyInterceptor, "append", _append_again), 100),
+    Mutation("fence of named producers", patched(NamedProducers, "check_epoch", _let_in), 100),
     Mutation("watermark below the unsettled", patched(AckManager, "settle", _pass_unsettled), 100),
     Mutation(
         "mended: track record 1",

@@ -26,6 +26,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
 from walplane.testkit.sim.cluster import SimCluster
 from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.user_names import Names, UserNames
 from walplane.testkit.sim.user_txns import UserTxns, manual_flush
 
 DEFINITE = {
@@ -108,6 +109,7 @@ class Work:
         operations: how many were begun.
         unexpected: errors that no user should see.
         tails: readers that follow, by their names.
+        names: what was appended by named producers.
     """
 
     cluster: SimCluster
@@ -116,6 +118,7 @@ class Work:
     operations: int = 0
     unexpected: list[str] = field(default_factory=list)
     tails: list[Tail] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
 
     def place(self, reading: Reading) -> None:
         """A reading from the earliest message is about to get its first piece."""
@@ -173,6 +176,7 @@ class User:
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._name = 0
         self._txns = UserTxns(work, self._begin, self._random)
+        self._names = UserNames(work, self._begin, self._random, self._spend)
         self._start()
 
     def kill(self) -> None:
@@ -239,9 +243,14 @@ class User:
             await self._txns.run(client, producer, vchannel)
         elif kind < 0.22:
             await self._flush(client, vchannel, timeout)
+        elif kind < 0.26:
+            await self._names.run(client, producer, vchannel)
         else:
             big = kind > 0.985
             await self._append(client, producer, vchannel, timeout, big=big)
+
+    def _spend(self) -> None:
+        self._left -= 1
 
     async def _append(
         self, client: StreamingClient, producer: str, vchannel: str, timeout_s: float, *, big: bool

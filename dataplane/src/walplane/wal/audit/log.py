@@ -22,16 +22,15 @@ from collections import OrderedDict
 from walplane.channel import cchannel_name
 from walplane.message.codec import check_entry
 from walplane.message.registry import MessageType
-from walplane.message.txn import txn_of
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.audit.producers import ProducerAudit
 from walplane.wal.audit.segments import SegmentAudit
 from walplane.wal.audit.txns import TxnAudit
 from walplane.wal.ports import LogEntry
 
 _KEPT_VIOLATIONS = 100
 _WINDOW = 100_000  # entries above the watermark; more than any node has in flight
-_PRODUCERS = 50_000
 _DROPPED = 50_000
 _NAMES = {kind.value: kind.name for kind in MessageType}
 
@@ -57,7 +56,7 @@ class LogAudit:
         self._stamped = 0
         self._last: LogEntry | None = None
         self._window: list[tuple[int, int, LogEntry]] = []  # above the watermark, by tick
-        self._numbers: OrderedDict[tuple[bytes, str, int], int] = OrderedDict()
+        self._producers = ProducerAudit(self._report, name)
         self._dropped: OrderedDict[str, LogEntry] = OrderedDict()
         self._txns = TxnAudit(self._report)
         self._segments = SegmentAudit(self._report, name)
@@ -72,7 +71,7 @@ class LogAudit:
         self._check_place(item)
         self._check_ticks(item)
         self._check_confirmed(item)
-        self._check_producer(item)
+        self._producers.take(item)
         self._check_content(item)
         self._txns.take(item, self.first_tick or item.first_tick)
         self._segments.take(item, self.first_tick or item.first_tick)
@@ -141,22 +140,6 @@ class LogAudit:
                 return
             if other.message_id < confirmed:
                 self._report("I6", f"{confirmed} of {name(item)} misses {name(other)}")
-
-    def _check_producer(self, item: LogEntry) -> None:
-        envelope = item.entry.envelope
-        if not envelope.HasField("producer"):
-            return
-        producer = envelope.producer
-        key = (producer.producer_id, envelope.vchannel, txn_of(envelope))
-        last = self._numbers.pop(key, None)
-        who = f"batch {producer.number} of producer {producer.producer_id.hex()}"
-        if last is not None and producer.number <= last:
-            self._report("I13", f"{name(item)} is {who}, which came before")
-        elif last is not None and producer.number > last + 1:
-            self._report("I13", f"{name(item)} is {who}, but {last + 1} is missing before it")
-        self._numbers[key] = producer.number if last is None else max(last, producer.number)
-        if len(self._numbers) > _PRODUCERS:
-            self._numbers.popitem(last=False)
 
     def _check_content(self, item: LogEntry) -> None:
         envelope = item.entry.envelope

@@ -8,7 +8,7 @@ windows go with it, and its Commit's result stays.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import NamedTuple
 
 from walplane.message.registry import MessageType
 from walplane.message.txn import txn_of
@@ -16,14 +16,30 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.interceptors.keyed import KeyedAppends
+from walplane.wal.interceptors.named import ProducerOpens
 from walplane.wal.ports import AppendResult
-from walplane.wal.recovery.keyed import KeyedResults
-from walplane.wal.recovery.windows import ProducerKey, ProducerWindows, different_payload
+from walplane.wal.recovery.state import RecoveryState
+from walplane.wal.recovery.windows import (
+    ProducerKey,
+    different_payload,
+    key_of,
+    number_after,
+    title,
+)
 from walplane.wal.txn.sessions import why_not_open
-from walplane.wal.txn.table import TxnTable
 
-_InFlight = dict[int, tuple[int, asyncio.Future[AppendResult]]]
 _FlyingKey = tuple[ProducerKey, int]
+"""Whose batch, and of which transaction, or under which epoch of a named producer."""
+
+
+class _Flying(NamedTuple):
+    crc: int
+    done: asyncio.Future[AppendResult]
+    next_number: int
+
+
+_InFlight = dict[int, _Flying]
+"""By number, in their order."""
 
 _ANSWERED = {
     MessageType.COMMIT_TXN: {log_pb2.TXN_END_COMMITTED},
@@ -34,16 +50,12 @@ _ANSWERED = {
 class IdempotencyInterceptor:
     """Checks batch numbers against the windows and the batches in flight (architecture §6)."""
 
-    def __init__(
-        self,
-        windows_of: Callable[[log_pb2.Envelope], ProducerWindows],
-        txns: TxnTable,
-        keyed: KeyedResults,
-    ) -> None:
-        """Reads what it is given; the WAL records results there as entries are written."""
-        self._keyed = KeyedAppends(keyed)
-        self._windows_of = windows_of
-        self._txns = txns
+    def __init__(self, recovery: RecoveryState, opens: ProducerOpens) -> None:
+        """Reads what `recovery` knows; the WAL records results there as entries are written."""
+        self._opens = opens
+        self._keyed = KeyedAppends(recovery.keyed)
+        self._windows_of = recovery.windows_of
+        self._txns = recovery.txns
         self._in_flight: dict[_FlyingKey, _InFlight] = {}
         self._ends: dict[tuple[int, int], asyncio.Future[AppendResult]] = {}
 
@@ -51,9 +63,10 @@ class IdempotencyInterceptor:
         """Forwards a new batch; answers a repeat with the first result.
 
         Raises:
-            WalError: INVALID_REQUEST_SEQ for a gap, OUTCOME_UNKNOWN for a number nobody can
-                answer for, INVALID_ARGUMENT for a repeat with another payload;
-                TRANSACTION_EXPIRED or INVALID_TRANSACTION_STATE for a transaction that ended.
+            WalError: PRODUCER_FENCED for an older instance; INVALID_REQUEST_SEQ for a gap,
+                OUTCOME_UNKNOWN for a number nobody can answer for, INVALID_ARGUMENT for a repeat
+                with another payload; TRANSACTION_EXPIRED or INVALID_TRANSACTION_STATE for a
+                transaction that ended.
         """
         envelope = op.entry.envelope
         txn_id = txn_of(envelope)
@@ -66,29 +79,34 @@ class IdempotencyInterceptor:
                 return await asyncio.shield(ending)
         if not envelope.HasField("producer"):
             return await self._keyed.append(op, forward)
-        key = (envelope.producer.producer_id, envelope.vchannel)
-        number, crc = envelope.producer.number, op.entry.body_crc32c
-        since = envelope.producer.since_tick
+        producer, crc = envelope.producer, op.entry.body_crc32c
+        if producer.name:
+            if producer.opener:
+                return await forward(op)
+            self._opens.check(envelope)
+        key, number, since = key_of(envelope), producer.number, producer.since_tick
         windows = self._windows_of(envelope) if txn is None else txn.windows
-        flying = self._in_flight.get((key, txn_id), {})
-        if number in flying:
-            first_crc, first = flying[number]
-            if first_crc != crc:
+        flying_key = (key, txn_id or producer.epoch)
+        flying = self._in_flight.get(flying_key, {})
+        first = flying.get(number)
+        if first is not None:
+            if first.crc != crc:
                 raise different_payload(key, number)
-            return await asyncio.shield(first)
-        before = flying.get(number - 1)
-        stored = None if before is not None else windows.find(key, number, crc, since)
+            return await asyncio.shield(first.done)
+        last = next(reversed(flying.values())) if flying else None
+        follows = last is not None and last.next_number == number
+        stored = None if follows else windows.find(key, number, crc, since)
         if stored is not None:
             return stored
-        expected = max(flying, default=windows.expected(key) - 1) + 1
+        expected = windows.expected(key) if last is None else last.next_number
         if number != expected:
             raise WalError(
                 ErrorCode.INVALID_REQUEST_SEQ,
-                f"batch {number} of producer {key[0].hex()} on {key[1]} came when {expected} was "
-                f"due: send {expected} first",
+                f"batch {number} of {title(key)} came when {expected} was due: send {expected} "
+                "first",
             )
-        op.before = None if before is None else before[1]
-        return await self._first((key, txn_id), number, crc, op, forward)
+        op.before = None if last is None else last.done
+        return await self._first(flying_key, number, op, forward)
 
     def _answer_ended(self, envelope: log_pb2.Envelope) -> AppendResult:
         """What a Commit or Rollback that came again gets; a body that comes late is refused."""
@@ -105,12 +123,13 @@ class IdempotencyInterceptor:
         raise why_not_open(self._txns, txn_id, envelope.vchannel)
 
     async def _first(
-        self, key: _FlyingKey, number: int, crc: int, op: AppendOp, forward: Forward
+        self, key: _FlyingKey, number: int, op: AppendOp, forward: Forward
     ) -> AppendResult:
         flying = self._in_flight.setdefault(key, {})
         done: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
-        flying[number] = (crc, done)
-        txn_id, kind = key[1], op.entry.envelope.type
+        envelope = op.entry.envelope
+        flying[number] = _Flying(op.entry.body_crc32c, done, number_after(envelope))
+        txn_id, kind = txn_of(envelope), envelope.type
         if txn_id and kind in _ANSWERED:
             self._ends[txn_id, kind] = done
         try:

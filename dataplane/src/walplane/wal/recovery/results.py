@@ -26,9 +26,11 @@ class Window:
         kept: how many results are; those of the latest batches.
         last_tick: of its batches.
         size: bytes in memory, besides the results.
+        epoch: of a named producer: tick of its last open.
+        opener: who opened it last.
     """
 
-    __slots__ = ("expected", "first", "kept", "last_tick", "size")
+    __slots__ = ("epoch", "expected", "first", "kept", "last_tick", "opener", "size")
 
     def __init__(self, expected: int, size: int) -> None:
         """Nothing is kept yet."""
@@ -36,6 +38,8 @@ class Window:
         self.kept = 0
         self.last_tick = 0
         self.size = size
+        self.epoch = 0
+        self.opener = b""
 
 
 class KeptResult(NamedTuple):
@@ -66,10 +70,6 @@ class KeptResults:
     def full(self) -> bool:
         """Whether more is held than may be."""
         return self.used > self._max_bytes
-
-    def aged(self, tick: int, times: int = 1) -> bool:
-        """Whether `tick` lies more than `times` the age back."""
-        return tick + self._age * times < self.tick
 
     def get(self, window: Window, number: int) -> KeptResult | None:
         """The result of a batch, while it is kept."""
@@ -104,7 +104,7 @@ class KeptResults:
         """Forgets the oldest until the rest is within bounds, or nothing is left."""
         while self._kept:
             (window, _), kept = next(iter(self._kept.items()))
-            if not self.full and not self.aged(kept.result.first_tick):
+            if not self.full and kept.result.first_tick + self._age >= self.tick:
                 return
             self._drop_oldest(window)
 

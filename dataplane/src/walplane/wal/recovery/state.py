@@ -21,8 +21,10 @@ from walplane.wal.frames import OpenKey
 from walplane.wal.metalog import MetaState
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.keyed import KeyedResults, key_of
+from walplane.wal.recovery.named import NamedProducers
 from walplane.wal.recovery.segments.table import SegmentTable
 from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
+from walplane.wal.recovery.windows import key_of as key_of_producer
 from walplane.wal.shard.table import ShardTable
 from walplane.wal.txn.table import TxnTable
 
@@ -30,7 +32,11 @@ _log = structlog.get_logger(__name__)
 
 _CHECKPOINT = "checkpoint"
 _BROADCASTS = "broadcasts"
-_BROADCAST_LIMITS = WindowLimits(results=1, producers=10_000, max_bytes=16 << 20, age_ms=1 << 45)
+_EVER = 1 << 45
+_NUMBERS_LAST = 7  # times the age of results: how long it is known which number is due
+_BROADCAST_LIMITS = WindowLimits(
+    results=1, producers=10_000, max_bytes=16 << 20, age_ms=_EVER, numbers_ms=_EVER
+)
 """The coordinator asks for as long as it takes: no data, and no time, drives these out."""
 
 
@@ -49,9 +55,16 @@ class RecoveryState:
             config.producers,
             config.producer_bytes,
             round(config.producer_age_s * 1000),
+            round(config.producer_age_s * 1000) * _NUMBERS_LAST,
         )
         self.windows = ProducerWindows(limits)
         self.broadcasts = ProducerWindows(_BROADCAST_LIMITS)
+        self.named = NamedProducers(
+            limits._replace(
+                producers=config.named_producers,
+                numbers_ms=round(config.named_producer_age_s * 1000),
+            )
+        )
         self.keyed = KeyedResults(
             config.key_results, config.key_bytes, round(config.key_age_s * 1000)
         )
@@ -86,6 +99,8 @@ class RecoveryState:
 
     def windows_of(self, envelope: log_pb2.Envelope) -> ProducerWindows:
         """Where the number of an entry counts that is in no transaction."""
+        if envelope.producer.name:
+            return self.named
         return self.broadcasts if envelope.HasField("broadcast") else self.windows
 
     def holds(self, envelope: log_pb2.Envelope) -> bool:
@@ -97,10 +112,10 @@ class RecoveryState:
             return self.txns.ended(txn_id) is not None
         if key_of(envelope) in self.keyed:
             return True
-        producer = envelope.producer
-        key = (producer.producer_id, envelope.vchannel)
-        windows = self.windows_of(envelope)
-        return envelope.HasField("producer") and producer.number < windows.expected(key)
+        if not envelope.HasField("producer"):
+            return False
+        due = self.windows_of(envelope).expected(key_of_producer(envelope))
+        return envelope.producer.number < due
 
     def check(self) -> None:
         """Raises what poisoned the log, if something did."""
@@ -111,6 +126,7 @@ class RecoveryState:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
         self.broadcasts.load(meta.snapshot.get(_BROADCASTS, ()))
+        self.named.load(meta.snapshot.get(NamedProducers.component, ()))
         self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
         self.shards.load(meta.snapshot.get(ShardTable.component, ()))
         self.txns.load(meta.snapshot.get(TxnTable.component, ()))
@@ -131,6 +147,7 @@ class RecoveryState:
         return {
             ProducerWindows.component: self.windows.save(),
             _BROADCASTS: self.broadcasts.save(),
+            NamedProducers.component: self.named.save(),
             KeyedResults.component: self.keyed.save(),
             ShardTable.component: self.shards.save(),
             TxnTable.component: self.txns.save(),

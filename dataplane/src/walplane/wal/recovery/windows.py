@@ -26,10 +26,11 @@ from walplane.wal.recovery.results import (
     write_result,
 )
 
-ProducerKey = tuple[bytes, str]
+ProducerKey = tuple[bytes | str, str]
+"""Id or name of a producer, and the VChannel."""
 
+_TICK_BITS = 18  # a tick is milliseconds << 18
 _WINDOW_BYTES = 500  # of one window in memory, besides its names, as measured
-_NUMBERS_LAST = 7  # times the age of results: how long it is known which number is due
 
 
 class WindowLimits(NamedTuple):
@@ -40,12 +41,30 @@ class WindowLimits(NamedTuple):
         producers: windows.
         max_bytes: of all of them in memory.
         age_ms: how long results are kept, in milliseconds of tick time.
+        numbers_ms: how long it is known which number is due.
     """
 
     results: int
     producers: int
     max_bytes: int
     age_ms: int
+    numbers_ms: int
+
+
+def key_of(envelope: log_pb2.Envelope) -> ProducerKey:
+    """Whose batch an entry is."""
+    producer = envelope.producer
+    return producer.name or producer.producer_id, envelope.vchannel
+
+
+def number_after(envelope: log_pb2.Envelope) -> int:
+    """The number that is due after a batch: named producers number messages, others batches."""
+    return envelope.producer.number + (envelope.count if envelope.producer.name else 1)
+
+
+def title(key: ProducerKey) -> str:
+    """The producer, for people."""
+    return f"producer {key[0].hex() if isinstance(key[0], bytes) else key[0]} on {key[1]}"
 
 
 class ProducerWindows:
@@ -61,6 +80,7 @@ class ProducerWindows:
         """Empty; `kept` is shared with other windows."""
         self.forgotten_tick = 0
         self._limits = limits
+        self._lasts = limits.numbers_ms << _TICK_BITS
         self._kept = KeptResults(limits.max_bytes, limits.age_ms) if kept is None else kept
         self._windows: OrderedDict[ProducerKey, Window] = OrderedDict()
 
@@ -68,6 +88,10 @@ class ProducerWindows:
     def held_bytes(self) -> int:
         """What they and those they share with take in memory, about."""
         return self._kept.used
+
+    def __len__(self) -> int:
+        """Producers of which something is known."""
+        return len(self._windows)
 
     def observe(self, log_entry: LogEntry) -> None:
         """Learns of a written entry, in log order."""
@@ -141,31 +165,42 @@ class ProducerWindows:
 
     def _load(self, proto: log_pb2.ProducerWindow) -> list[tuple[Window, int, KeptResult]]:
         """Makes a saved window; returns its results."""
-        results = [
-            (each.number, KeptResult(each.body_crc32c, result_from_proto(each), each.number + 1))
-            for each in proto.results
-        ]
-        first = results[0][0] if results else proto.next_number
-        window = self._make((proto.producer_id, proto.vchannel), first)
+        found = [(stored.number, result_from_proto(stored)) for stored in proto.results]
+        numbers = [number for number, _ in found]
+        key = (proto.name or proto.producer_id, proto.vchannel)
+        window = self._make(key, numbers[0] if numbers else proto.next_number)
+        window.epoch, window.opener = proto.epoch, proto.opener
         window.last_tick = proto.last_tick
         self._kept.tick = max(self._kept.tick, window.last_tick)
-        return [(window, *each) for each in results]
+        following = [*numbers[1:], proto.next_number or numbers[-1] + 1] if numbers else []
+        return [
+            (window, number, KeptResult(stored.body_crc32c, result, after))
+            for stored, (number, result), after in zip(proto.results, found, following, strict=True)
+        ]
 
     def _record(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
-        key = (envelope.producer.producer_id, envelope.vchannel)
-        number, tick = envelope.producer.number, log_entry.last_tick
+        window = self._touch(log_entry, envelope)
+        number = envelope.producer.number
+        if window is None or number < window.expected:
+            return
+        crc = log_entry.entry.body_crc32c
+        kept = KeptResult(crc, log_entry.result(), number_after(envelope))
+        self._kept.add(window, number, kept, self._limits.results)
+
+    def _touch(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> Window | None:
+        """The window of an entry, now the latest heard of, unless the entry was seen before."""
+        key, tick = key_of(envelope), log_entry.last_tick
         window = self._windows.get(key)
         if window is None:
             if tick <= self.forgotten_tick:
-                return  # it was forgotten, and is seen again
-            window = self._make(key, number)
-        elif number < window.expected:
-            return
+                return None  # it was forgotten, and is seen again
+            window = self._make(key, envelope.producer.number)
+        elif tick <= window.last_tick:
+            return window
         else:
             self._windows.move_to_end(key)
-        window.last_tick = max(window.last_tick, tick)
-        kept = KeptResult(log_entry.entry.body_crc32c, log_entry.result(), number + 1)
-        self._kept.add(window, number, kept, self._limits.results)
+        window.last_tick = tick
+        return window
 
     def _make(self, key: ProducerKey, expected: int) -> Window:
         size = _WINDOW_BYTES + len(key[0]) + len(key[1])
@@ -177,12 +212,14 @@ class ProducerWindows:
         self._kept.trim()
         while self._windows:
             window = next(iter(self._windows.values()))
-            fits = len(self._windows) <= self._limits.producers and not self._kept.full
-            if fits and not self._kept.aged(window.last_tick, _NUMBERS_LAST):
+            if self._fits() and window.last_tick + self._lasts >= self._kept.tick:
                 return
             self._windows.popitem(last=False)
             self._let_go(window)
             self.forgotten_tick = max(self.forgotten_tick, window.last_tick)
+
+    def _fits(self) -> bool:
+        return len(self._windows) <= self._limits.producers and not self._kept.full
 
     def _let_go(self, window: Window) -> None:
         self._kept.drop(window)
@@ -190,11 +227,16 @@ class ProducerWindows:
 
     def _to_proto(self, key: ProducerKey, window: Window) -> log_pb2.ProducerWindow:
         proto = log_pb2.ProducerWindow(
-            producer_id=key[0],
             vchannel=key[1],
             next_number=window.expected,
             last_tick=window.last_tick,
+            epoch=window.epoch,
+            opener=window.opener,
         )
+        if isinstance(key[0], str):
+            proto.name = key[0]
+        else:
+            proto.producer_id = key[0]
         for number, kept in self._kept.of(window):
             stored = proto.results.add(number=number, body_crc32c=kept.crc)
             write_result(kept.result, stored)
@@ -205,7 +247,7 @@ def different_payload(key: ProducerKey, number: int) -> WalError:
     """The error of a repeat whose payload is not that of the first."""
     return WalError(
         ErrorCode.INVALID_ARGUMENT,
-        f"batch {number} of producer {key[0].hex()} on {key[1]} was sent before with another "
+        f"batch {number} of {title(key)} was sent before with another "
         "payload: number new batches on",
     )
 
@@ -213,6 +255,6 @@ def different_payload(key: ProducerKey, number: int) -> WalError:
 def _unknown(key: ProducerKey, number: int, why: str) -> WalError:
     return WalError(
         ErrorCode.OUTCOME_UNKNOWN,
-        f"batch {number} of producer {key[0].hex()} on {key[1]} may or may not be written: {why}; "
+        f"batch {number} of {title(key)} may or may not be written: {why}; "
         "read the channel to find out, then start a new producer",
     )
