@@ -13,9 +13,10 @@ from walplane.message.registry import MessageType
 from walplane.testkit.faulty import Fault, no_faults
 from walplane.testkit.segments import MemoryStore, headed, segment_deps
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import CH, World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import CH, EARLIEST, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.recovery.segments.table import SegmentTable
+from walplane.wal.scan.request import ScanRequest
 from walplane.wal.wal import WAL
 
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0, ack_timeout_s=0.2)
@@ -121,9 +122,14 @@ async def test_a_flusher_that_its_own_position_overtook_goes_on_there(
     await wal.append(headed(MessageType.MANUAL_FLUSH))
     await until(lambda: len(store.manifests()) == 1)
     held = asyncio.Event()
+
+    async def wait_below() -> None:
+        if len(store.manifests()) == 2:
+            await held.wait()
+
     deps = world.segments
     assert deps is not None
-    deps.budget.wait_below = held.wait  # type: ignore[method-assign, assignment]
+    deps.budget.wait_below = wait_below  # type: ignore[method-assign]
     await wal.append(entry(b"1"))
     await wal.append(headed(MessageType.MANUAL_FLUSH))
     await until(lambda: len(store.manifests()) == 2)
@@ -135,6 +141,40 @@ async def test_a_flusher_that_its_own_position_overtook_goes_on_there(
     await until(lambda: b"late 19" in stored(store))
     assert wal.status().state == "serving"
     assert [stored(store).count(b"late %d" % number) for number in range(20)] == [1] * 20
+
+
+async def test_a_reader_that_has_all_is_not_overtaken_by_a_cut_behind_it(
+    world: World, store: MemoryStore
+) -> None:
+    """Its last entry says a LastConfirmed of old, where the log is cut off while it is idle."""
+    config = EAGER.model_copy(update={"write_ahead_bytes": 4000, "silence_s": 3600.0})
+    wal = await world.open(1, config)
+    for number in range(5):
+        await wal.append(entry(b"%d" % number))
+    last = await wal.append(headed(MessageType.MANUAL_FLUSH))
+    seen: list[bytes] = []
+    async with wal.scan(ScanRequest(EARLIEST)) as scanner, asyncio.timeout(20):
+        while (
+            wal.live_position().last_confirmed != last.message_id or scanner.tick < last.first_tick
+        ):
+            seen += payloads_of(list((await scanner.next()).entries))
+        await scanner.next()
+        await until(lambda: len(store.manifests()) == 1)
+        await cut_off(wal, b"4")
+        for number in range(20):  # out of memory before the reader looks again
+            await wal.append(entry(b"late %d" % number))
+        while b"late 19" not in seen:
+            seen += payloads_of(list((await scanner.next()).entries))
+    rows = [payload for payload in seen if payload not in (b"more", b"")]
+    assert rows == [*(b"%d" % n for n in range(5)), *(b"late %d" % n for n in range(20))]
+
+
+def test_a_token_takes_over_the_place_of_an_earlier_one_that_lies_further_on() -> None:
+    place = at(9, 100).last_confirmed
+    assert at(8, 101).reaching(place) == at(9, 101)
+    assert at(10, 101).reaching(place) == at(10, 101)
+    assert at(8, 101).reaching(None) == at(8, 101)
+    assert ResumeToken(None, 101, 1, 0).reaching(place) == at(9, 101)
 
 
 def at(record: int, tick: int) -> ResumeToken:

@@ -88,6 +88,11 @@ class Reader:
         return None if self._token is None else self._token._replace(pchannel=self._pchannel)
 
     @property
+    def _place(self) -> MessageID | None:
+        """Where in the log it would go on: never back, since that may be cut off by now."""
+        return None if self._token is None else self._token.last_confirmed
+
+    @property
     def held_bytes(self) -> int:
         """What it keeps of transactions that did not end yet."""
         return self._txns.held_bytes
@@ -224,13 +229,14 @@ class Reader:
             if batch is not None:
                 token = item.token()
                 self._tick = batch.last_tick
-                cut = token.time_tick > self._tick
-                self._token = token.at(self._tick) if cut else token
+                if token.time_tick > self._tick:
+                    token = token.at(self._tick)
+                self._token = token.reaching(self._place)
                 self._trace_parent = item.entry.envelope.trace_parent
                 yield batch
         position, until = delivery.position, self._only.until_tick
         if position is not None and position.time_tick >= self._tick and not until:
-            self._token = position
+            self._token = position.reaching(self._place)
             self._tick = position.time_tick
         watermark = min(delivery.watermark, until or delivery.watermark)
         self.watermark = max(self.watermark, watermark)

@@ -82,6 +82,16 @@ class ResumeToken(NamedTuple):
     open_number: int
     pchannel: str = ""
 
+    def reaching(self, place: MessageID | None) -> ResumeToken:
+        """The same, from `place` where that lies further on in the log.
+
+        `place` is that of a token with a lower or equal tick: all above that tick, and so all above
+        this one, lies behind both, and what lies between them may be cut off already.
+        """
+        if place is None or (self.last_confirmed is not None and place <= self.last_confirmed):
+            return self
+        return self._replace(last_confirmed=place)
+
     def __str__(self) -> str:
         """`<last confirmed id | earliest>@<tick>.<term>.<open number>[@<PChannel>]`."""
         position = "earliest" if self.last_confirmed is None else str(self.last_confirmed)

@@ -182,10 +182,14 @@ class WALScanner:
             self._place = None
             return None
         entries, self._place = found
-        watermark = self._log.live_position().watermark
+        live = self._log.live_position()
+        watermark = live.watermark
         if entries:
             # What lies behind this slice of the buffer is not delivered yet.
             watermark = entries[-1].last_tick
+        elif self._token is not None:
+            # It has everything: where the log is cut off next is no place that it needs again.
+            self._token = self._token.reaching(live.last_confirmed)
         if not entries and watermark <= self.tick and not self._at_end(watermark):
             await self._log.moved.wait()
             return None
@@ -203,11 +207,10 @@ class WALScanner:
     def _behind(self, entries: Sequence[LogEntry]) -> ResumeToken:
         """The place behind `entries`; a barrier has no LastConfirmed, an earlier one will do."""
         token = entries[-1].token()
-        if token.last_confirmed is not None:
-            return token
-        known = (item.last_confirmed for item in reversed(entries))
-        before = self._token.last_confirmed if self._token is not None else None
-        return token._replace(last_confirmed=next(filter(None, known), before))
+        if token.last_confirmed is None:
+            known = (item.last_confirmed for item in reversed(entries))
+            token = token.reaching(next(filter(None, known), None))
+        return token if self._token is None else token.reaching(self._token.last_confirmed)
 
     def _note(self, batch: ScanBatch) -> ScanBatch:
         self.tick = max(self.tick, batch.watermark)

@@ -122,11 +122,9 @@ class SegmentTable:
         Nor does its place in the log, below which the log may be cut off already. An entry's own
         LastConfirmed may lie below that of an earlier position, which was read off the live log.
         """
-        before = self.position.last_confirmed
         if position.time_tick < self.position.time_tick:
             return
-        if before is not None and (confirmed := position.last_confirmed) is not None:
-            position = position._replace(last_confirmed=max(before, confirmed))
+        position = position.reaching(self.position.last_confirmed)
         self.changed |= position.last_confirmed != self.position.last_confirmed
         self.position = position
         for key, stream in list(self.streams.items()):
