@@ -27,6 +27,8 @@ class Logged(NamedTuple):
     Attributes:
         frame: number of its frame within the open.
         acked: frames of the open that were acknowledged when its frame left.
+        first_tick: of its first message.
+        last_tick: of its last message.
     """
 
     message_id: MessageID
@@ -35,6 +37,8 @@ class Logged(NamedTuple):
     open_number: int
     frame: int
     acked: int
+    first_tick: int
+    last_tick: int
 
     def __str__(self) -> str:
         """What it is and where."""
@@ -43,16 +47,6 @@ class Logged(NamedTuple):
             f"{MessageType(envelope.type).name} {self.message_id} (ticks {self.first_tick}-"
             f"{self.last_tick}, term {envelope.term} open {self.open_number})"
         )
-
-    @property
-    def first_tick(self) -> int:
-        """Tick of its first message."""
-        return self.envelope.first_tick
-
-    @property
-    def last_tick(self) -> int:
-        """Tick of its last message."""
-        return self.envelope.first_tick + self.envelope.count - 1
 
     @property
     def is_barrier(self) -> bool:
@@ -93,15 +87,17 @@ class LogView:
         frames = ValidFrames(pchannel, records)
         for record, content in frames.valid():
             for index, entry in enumerate(content.entries):
-                message_id = MessageID(backend, record.record_id, index)
+                envelope = entry.envelope
                 view.entries.append(
                     Logged(
-                        message_id,
-                        entry.envelope,
+                        MessageID(backend, record.record_id, index),
+                        envelope,
                         entry.body,
                         content.open_number,
                         content.number,
                         content.acked,
+                        envelope.first_tick,
+                        envelope.first_tick + envelope.count - 1,
                     )
                 )
         view.dropped = frames.dropped

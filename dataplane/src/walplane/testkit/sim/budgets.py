@@ -81,7 +81,4 @@ def _pending(wal: WAL) -> list[Pending]:
 
 
 def _kept(buffer: WriteAheadBuffer) -> list[int]:
-    return [
-        len(item.entry.body) + item.entry.envelope.ByteSize() + HELD_OVERHEAD_BYTES
-        for item in buffer._entries
-    ]
+    return [item.entry.ByteSize() + HELD_OVERHEAD_BYTES for item in buffer._entries]

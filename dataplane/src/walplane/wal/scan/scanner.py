@@ -196,7 +196,7 @@ class WALScanner:
         return self._batch(entries, watermark)
 
     def _batch(self, entries: Sequence[LogEntry], watermark: int) -> ScanBatch | None:
-        wanted = [item for item in entries if self._wants(item)]
+        wanted = list(filter(self._wants, entries))
         if entries:
             self._token = _at_least(self._behind(entries), self.tick)
         end = self._at_end(watermark)
