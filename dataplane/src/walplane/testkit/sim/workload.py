@@ -251,6 +251,7 @@ class User:
 
     def _spend(self) -> None:
         self._left -= 1
+        self._work.operations += 1
 
     async def _append(
         self, client: StreamingClient, producer: str, vchannel: str, timeout_s: float, *, big: bool
