@@ -320,6 +320,7 @@ async def test_a_stale_owner_is_reported_and_a_lower_term_not_believed(
     assert wal.topology().assignments[P0].node_id == "n2"
     await wal.append(insert(vchannel, b"two"))
     cluster.publish(P0, term=50, node_id="n1", address=cluster.members["n1"].server.address)
+    await until(lambda: wal.topology().assignments[P0].term == 50)  # else n2 would take it
     append = asyncio.create_task(wal.append(insert(vchannel, b"three"), timeout=20))
     await until(lambda: any(report.term == 50 for report in cluster.coord.reports))
     cluster.terms[P0] = 50

@@ -178,3 +178,32 @@ async def test_a_turn_goes_on_when_its_waiter_is_cancelled() -> None:
     assert entered == [2]
     assert turns.held == 0
     assert not first.done()
+
+
+async def test_those_who_wait_for_a_turn_cost_nothing_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+    take_back = ReadTurns._take_back
+
+    def counted(turns: ReadTurns) -> None:
+        nonlocal looks
+        looks += 1
+        take_back(turns)
+
+    monkeypatch.setattr(ReadTurns, "_take_back", counted)
+    turns, loop = ReadTurns(2, 0.05), asyncio.get_running_loop()
+
+    async def read() -> None:
+        lost: asyncio.Future[WalError] = loop.create_future()
+        async with turns.turn(lost):
+            await lost  # takes nothing until it is turned away
+
+    await asyncio.wait([asyncio.create_task(read()) for _ in range(20)], timeout=0.4)
+    assert 0 < looks < 20, "one timer for all, not one for each who waits"
+    assert turns.held == 2
+    lost_at_last = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in lost_at_last:
+        task.cancel()
+    await asyncio.gather(*lost_at_last, return_exceptions=True)
+    assert turns.held == 0

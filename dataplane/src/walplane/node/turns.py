@@ -26,6 +26,7 @@ class ReadTurns:
         self._patience_s = patience_s
         self._held: dict[asyncio.Future[WalError], float] = {}
         self._waiting: OrderedDict[asyncio.Future[WalError], asyncio.Future[None]] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None  # one for all who wait
 
     @property
     def held(self) -> int:
@@ -48,10 +49,9 @@ class ReadTurns:
             self._held[lost] = loop.time()
             return
         turn = self._waiting[lost] = loop.create_future()
+        self._watch()
         try:
-            while not turn.done():
-                await asyncio.wait({turn}, timeout=self._patience_s)
-                self._take_back()
+            await turn
         except BaseException:
             if self._waiting.pop(lost, None) is None:
                 self.give(lost)  # it was its turn in the moment of the cancellation
@@ -63,23 +63,38 @@ class ReadTurns:
         if self._waiting and len(self._held) < self._most:
             following, turn = self._waiting.popitem(last=False)
             self._held[following] = asyncio.get_running_loop().time()
-            turn.set_result(None)
+            if not turn.done():  # else it was cancelled in this moment, and gives the turn back
+                turn.set_result(None)
+            self._watch()
+
+    def _watch(self) -> None:
+        """Looks again when the oldest turn was kept for too long, as long as somebody waits."""
+        if self._timer is not None or not self._waiting:
+            return
+        oldest = next((since for lost, since in self._held.items() if not lost.done()), None)
+        if oldest is not None:
+            due = oldest + self._patience_s
+            self._timer = asyncio.get_running_loop().call_at(due, self._take_back)
 
     def _take_back(self) -> None:
         """Takes back the turns that were kept too long while somebody waits."""
-        if not self._waiting:
-            return
+        self._timer = None
         now = asyncio.get_running_loop().time()
-        for lost, since in self._held.items():
-            if now - since >= self._patience_s and not lost.done():
-                lost.set_result(
-                    WalError(
-                        ErrorCode.RESOURCE_ACQUIRED,
-                        f"this read took nothing for {now - since:.0f} s while others wait: go on "
-                        "from your token when you can take more",
-                        retry_after_ms=_RETRY_AFTER_MS,
-                    )
-                )
+        for lost, since in self._held.items() if self._waiting else ():
+            if now < since + self._patience_s:
+                break  # the rest was given later
+            if not lost.done():
+                lost.set_result(_too_slow(now - since))
+        self._watch()
+
+
+def _too_slow(seconds: float) -> WalError:
+    return WalError(
+        ErrorCode.RESOURCE_ACQUIRED,
+        f"this read took nothing for {seconds:.0f} s while others wait: go on from your token when "
+        "you can take more",
+        retry_after_ms=_RETRY_AFTER_MS,
+    )
 
 
 class _Turn(NamedTuple):
