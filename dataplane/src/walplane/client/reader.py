@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import structlog
 from opentelemetry.trace import Span, SpanKind
@@ -153,18 +154,15 @@ class Reader:
 
     async def _next(self) -> Delivery | None:
         """The next piece, from whoever owns the PChannel; None when the reader was closed."""
-        until = None
-        if self._patience_s is not None:
-            until = asyncio.get_running_loop().time() + self._patience_s
         try:
-            while not self._closed.done():
-                try:
-                    if self._owner is None:
-                        async with asyncio.timeout_at(until):
+            async with asyncio.timeout(self._patience_s):
+                while not self._closed.done():
+                    try:
+                        if self._owner is None:
                             self._owner = await self._connect()
-                    return await self._owner.receive(until)
-                except WalError as error:
-                    await self._recover(error)
+                        return await self._owner.receive(self._closed)
+                    except WalError as error:
+                        await self._recover(error)
         except TimeoutError:
             raise WalError(
                 ErrorCode.INNER,
@@ -192,7 +190,7 @@ class Reader:
         self._ungranted = 0
         self._txns.clear()  # whatever is still needed comes again
         moved = asyncio.create_task(self._discovery.moved(assignment))
-        return _Owner(stream, moved, self._closed)
+        return _Owner(stream, moved)
 
     async def _recover(self, error: WalError) -> None:
         """Prepares the next attempt, or raises `error` when there is no point in one."""
@@ -308,45 +306,33 @@ class Reader:
 class _Owner:
     """A stream from one owner, and the watch for the next one."""
 
-    def __init__(
-        self, stream: ConsumeStream, moved: asyncio.Task[None], closed: asyncio.Future[None]
-    ) -> None:
+    def __init__(self, stream: ConsumeStream, moved: asyncio.Task[None]) -> None:
         self.stream = stream
         self._moved = moved
-        self._closed = closed
-        self._receiving: asyncio.Timeout | None = None
-        moved.add_done_callback(self._interrupt)
-        closed.add_done_callback(self._interrupt)
 
-    async def receive(self, until: float | None) -> Delivery | None:
-        """The next piece; None when the reader is closed before it comes.
+    async def receive(self, closed: asyncio.Future[None]) -> Delivery | None:
+        """The next piece; None when `closed` comes first.
 
-        Raises:
-            TimeoutError: nothing came until then, in the loop's time.
-            WalError: CHANNEL_FENCED when the channel has moved.
+        A task of its own for each: whoever is cancelled ends, whatever the stream makes of it.
         """
-        if not self._moved.done() and not self._closed.done():
-            # No task for each piece: what comes between ends the wait as a timeout would.
-            self._receiving = asyncio.timeout_at(until)
-            try:
-                async with self._receiving:
-                    return await self.stream.receive()
-            except TimeoutError:
-                if not self._moved.done() and not self._closed.done():
-                    raise
-            finally:
-                self._receiving = None
-        if self._closed.done():
-            return None
-        raise WalError(ErrorCode.CHANNEL_FENCED, "the channel has moved to another owner")
-
-    def _interrupt(self, _signal: asyncio.Future[None]) -> None:
-        if self._receiving is not None and not self._receiving.expired():
-            self._receiving.reschedule(asyncio.get_running_loop().time())
+        receiving = asyncio.ensure_future(self.stream.receive())
+        try:
+            signals: set[asyncio.Future[Any]] = {receiving, self._moved, closed}
+            await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            if closed.done():
+                return None
+            raise WalError(ErrorCode.CHANNEL_FENCED, "the channel has moved to another owner")
+        finally:
+            if not receiving.done():
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+            elif not receiving.cancelled():
+                receiving.exception()  # whoever cancels the read does not ask for it
 
     async def close(self) -> None:
         """Releases both."""
-        self._closed.remove_done_callback(self._interrupt)
         self._moved.cancel()
         await self.stream.close()
 
