@@ -16,7 +16,7 @@ import grpc
 import structlog
 
 from walplane.client.config import ClientConfig
-from walplane.rpc.channel import ended_from_afar
+from walplane.rpc.channel import check_cancelled, ended_from_afar
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
 
@@ -261,6 +261,7 @@ class Discovery:
             except Exception as error:  # a client without discovery would be lost, and not know why
                 self._last_error = repr(error)
                 _log.exception("discovery failed", address=self._address)
+            check_cancelled()
             if self._topology is not before:
                 delay = self._config.backoff_min_s
             await asyncio.sleep(min(delay, longest))

@@ -7,7 +7,8 @@ Layer: client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar, cast
 
 import grpc
 from opentelemetry.trace import Span, SpanKind
@@ -26,7 +27,7 @@ from walplane.client.transport import (
 )
 from walplane.message.codec import varint
 from walplane.message.ids import MessageID, ResumeToken
-from walplane.rpc.channel import Connect, ended_from_afar
+from walplane.rpc.channel import Connect, check_cancelled, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
@@ -45,6 +46,9 @@ _ProduceCall = grpc.aio.StreamStreamCall[
 _ConsumeCall = grpc.aio.StreamStreamCall[
     streaming_pb2.ConsumeRequest, streaming_pb2.ConsumeResponse
 ]
+
+_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response")
 
 
 class GrpcTransport:
@@ -189,27 +193,10 @@ class _GrpcProduce:
         self._spans.clear()
 
     async def _write(self, request: streaming_pb2.ProduceRequest | bytes) -> None:
-        try:
-            await self._call.write(request)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise await _failure(self._call, error, self._subject) from error
-        except asyncio.CancelledError as error:
-            if not ended_from_afar():
-                raise
-            raise _ended(self._subject) from error
+        await _step(self._call, self._call.write(request), self._subject)
 
     async def _read(self) -> streaming_pb2.ProduceResponse:
-        try:
-            response = await self._call.read()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise await _failure(self._call, error, self._subject) from error
-        except asyncio.CancelledError as error:
-            if not ended_from_afar():
-                raise
-            raise _ended(self._subject) from error
-        if isinstance(response, streaming_pb2.ProduceResponse):
-            return response
-        raise _ended(self._subject)
+        return await _read(self._call, self._subject)
 
 
 class _GrpcConsume:
@@ -218,16 +205,7 @@ class _GrpcConsume:
         self._subject = subject
 
     async def receive(self) -> Delivery:
-        try:
-            response = await self._call.read()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise await _failure(self._call, error, self._subject) from error
-        except asyncio.CancelledError as error:
-            if not ended_from_afar():
-                raise
-            raise _ended(self._subject) from error
-        if not isinstance(response, streaming_pb2.ConsumeResponse):
-            raise _ended(self._subject)
+        response = await _read(self._call, self._subject)
         entries = [
             LogEntry(item.entry, MessageID.from_proto(item.message_id), item.open_number)
             for item in response.entries
@@ -241,14 +219,7 @@ class _GrpcConsume:
         await self.write(streaming_pb2.ConsumeRequest(credit_bytes=size))
 
     async def write(self, request: streaming_pb2.ConsumeRequest) -> None:
-        try:
-            await self._call.write(request)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise await _failure(self._call, error, self._subject) from error
-        except asyncio.CancelledError as error:
-            if not ended_from_afar():
-                raise
-            raise _ended(self._subject) from error
+        await _step(self._call, self._call.write(request), self._subject)
 
     async def close(self) -> None:
         self._call.cancel()
@@ -299,7 +270,38 @@ def _outcome(append: streaming_pb2.AppendResponse) -> Written | WalError:
     return Written(MessageID.from_proto(result.message_id), result.first_tick, confirmed)
 
 
-async def _failure(call: _ProduceCall | _ConsumeCall, error: Exception, subject: str) -> WalError:
+async def _read(call: grpc.aio.StreamStreamCall[Any, _Response], subject: str) -> _Response:
+    """The next response of `call`; raises what `_step` does, also when there is none."""
+    response = await _step(call, call.read(), subject)
+    if response is grpc.aio.EOF:
+        check_cancelled()
+        raise _ended(subject)
+    return cast(_Response, response)
+
+
+async def _step(
+    call: grpc.aio.StreamStreamCall[Any, Any], step: Awaitable[_Answer], subject: str
+) -> _Answer:
+    """What a read or a write of `call` gives.
+
+    Raises:
+        WalError: the call has ended, in whatever way grpc tells it.
+        CancelledError: the task was cancelled, also when grpc tells something else.
+    """
+    try:
+        return await step
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+        check_cancelled()
+        raise await _failure(call, error, subject) from error
+    except asyncio.CancelledError as error:
+        if not ended_from_afar():
+            raise
+        raise _ended(subject) from error
+
+
+async def _failure(
+    call: grpc.aio.StreamStreamCall[Any, Any], error: Exception, subject: str
+) -> WalError:
     """The typed error of a call that failed; a write learns it from the call's status."""
     if isinstance(error, grpc.aio.AioRpcError):
         return WalError.from_rpc(error, subject)

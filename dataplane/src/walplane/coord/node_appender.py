@@ -14,7 +14,7 @@ from walplane.channel import pchannel_of
 from walplane.coord.ports import AssignmentSource
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
-from walplane.rpc.channel import Connect, ended_from_afar
+from walplane.rpc.channel import Connect, check_cancelled, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2, streaming_pb2_grpc
@@ -66,6 +66,7 @@ class NodeAppender:
             await call.write(streaming_pb2.ProduceRequest(append=append))
             return _result(await _answer(call, subject))
         except grpc.aio.AioRpcError as error:
+            check_cancelled()
             raise WalError.from_rpc(error, subject) from error
         except asyncio.CancelledError as error:
             if not ended_from_afar():
@@ -98,6 +99,7 @@ async def _answer(call: _Call, subject: str) -> streaming_pb2.AppendResponse:
 
 
 async def _ended(call: _Call, subject: str) -> WalError:
+    check_cancelled()
     status = grpc.aio.AioRpcError(
         await call.code(),
         await call.initial_metadata(),

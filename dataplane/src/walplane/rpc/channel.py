@@ -51,6 +51,20 @@ def ended_from_afar() -> bool:
     return task is not None and not task.cancelling()
 
 
+def check_cancelled() -> None:
+    """For whoever has a call's error, or its end, in hand and would try again.
+
+    grpc.aio swallows a cancellation that comes while it still prepares a call whose end is known by
+    then (`_prepare_rpc`): all that the task sees is that end, and it would never stop.
+
+    Raises:
+        CancelledError: the task was cancelled meanwhile.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 Connect = Callable[[str], grpc.aio.Channel]
 """Makes a channel to host:port: passed in where calls leave a process; really, `connect`."""
 
