@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+from walplane.client.blocking import Blocking
 from walplane.client.catalog import CollectionInfo
 from walplane.client.client import StartAt, StreamingClient
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
@@ -210,44 +211,26 @@ class SyncStreamingClient:
         self._thread.join()
 
 
-class SyncTxn:
+class SyncTxn(Blocking[Txn]):
     """A `Txn` for blocking code: commits when its block ends, rolls back when that raised."""
-
-    def __init__(self, txn: Txn, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
-        """Use `SyncStreamingClient.txn`."""
-        self._txn = txn
-        self._wait = wait
-
-    def __enter__(self) -> SyncTxn:
-        """The transaction itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """As `Txn`."""
-        self._wait(self._txn.__aexit__(kind, error, trace))
 
     @property
     def result(self) -> AppendResult | None:
         """As `Txn.result`."""
-        return self._txn.result
+        return self._inner.result
 
     def append(self, message: MutableMessage) -> None:
         """As `Txn.append`."""
-        self._wait(self._txn.append(message))
+        self._wait(self._inner.append(message))
 
     def commit(self) -> AppendResult | None:
         """As `Txn.commit`."""
-        result: AppendResult | None = self._wait(self._txn.commit())
+        result: AppendResult | None = self._wait(self._inner.commit())
         return result
 
     def rollback(self) -> None:
         """As `Txn.rollback`."""
-        self._wait(self._txn.rollback())
+        self._wait(self._inner.rollback())
 
 
 async def _next(batches: AsyncIterator[AnyBatch]) -> AnyBatch | None:

@@ -119,7 +119,7 @@ class ProduceStream:
             self._refuse(request_id, error)
             return
         answer = self._ready.appends.add(request_id=request_id)
-        _write_result(append.result(), answer.result)
+        append.result().write_to(answer.result)
         self._wake.set()
 
     def _refuse(self, request_id: int, error: WalError) -> None:
@@ -150,14 +150,3 @@ def _error_of(append: asyncio.Task[AppendResult]) -> WalError | None:
         return error
     _log.error("append failed", exc_info=error)
     return WalError(ErrorCode.INNER, f"append failed: {error!r}; send it again")
-
-
-def _write_result(result: AppendResult, proto: streaming_pb2.AppendResult) -> None:
-    """Puts `result` into an empty message: those that are made apart are copied when put in."""
-    result.message_id.write_to(proto.message_id)
-    proto.first_tick = result.first_tick
-    proto.count = result.count
-    proto.term = result.term
-    proto.open_number = result.open_number
-    if result.last_confirmed is not None:
-        result.last_confirmed.write_to(proto.last_confirmed)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from walplane.channel import carrier_of
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import log_pb2, streaming_pb2
 
 
 class TickBatch(NamedTuple):
@@ -74,6 +74,16 @@ class AppendResult:
     last_confirmed: MessageID | None
     term: int
     open_number: int
+
+    def write_to(self, proto: log_pb2.ProducerWindow.Result | streaming_pb2.AppendResult) -> None:
+        """Puts it into an empty message: one that is made apart is copied when it is put in."""
+        self.message_id.write_to(proto.message_id)
+        proto.first_tick = self.first_tick
+        proto.count = self.count
+        proto.term = self.term
+        proto.open_number = self.open_number
+        if self.last_confirmed is not None:
+            self.last_confirmed.write_to(proto.last_confirmed)
 
 
 HELD_OVERHEAD_BYTES = 1600

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from walplane.message.txn import txn_of
 from walplane.wal.ports import LogEntry
-from walplane.wal.recovery.windows import ProducerKey, key_of, number_after, title
+from walplane.wal.recovery.windows import ProducerKey, number_after, producer_key_of, title
 
 _PRODUCERS = 50_000
 
@@ -34,7 +34,7 @@ class ProducerAudit:
         if not envelope.HasField("producer"):
             return
         producer = envelope.producer
-        key = (key_of(envelope), txn_of(envelope))
+        key = (producer_key_of(envelope), txn_of(envelope))
         known = self._numbers.pop(key, None)
         due = known.due if known is not None else None
         if producer.opener:

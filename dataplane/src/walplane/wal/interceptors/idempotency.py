@@ -22,8 +22,8 @@ from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.recovery.windows import (
     ProducerKey,
     different_payload,
-    key_of,
     number_after,
+    producer_key_of,
     title,
 )
 from walplane.wal.txn.sessions import why_not_open
@@ -84,7 +84,7 @@ class IdempotencyInterceptor:
             if producer.opener:
                 return await forward(op)
             self._opens.check(envelope)
-        key, number, since = key_of(envelope), producer.number, producer.since_tick
+        key, number, since = producer_key_of(envelope), producer.number, producer.since_tick
         windows = self._windows_of(envelope) if txn is None else txn.windows
         flying_key = (key, txn_id or producer.epoch)
         flying = self._in_flight.get(flying_key, {})

@@ -19,7 +19,7 @@ from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, append_op
 from walplane.wal.ports import AppendResult
 from walplane.wal.recovery.named import NamedProducers, Standing
-from walplane.wal.recovery.windows import ProducerKey, key_of, title
+from walplane.wal.recovery.windows import ProducerKey, producer_key_of, title
 
 _RETRY_AFTER_MS = 20
 _MAX_OPENER = 64
@@ -54,7 +54,7 @@ class ProducerOpens:
         Raises:
             WalError: PRODUCER_FENCED; RESOURCE_ACQUIRED while that is being decided.
         """
-        key = key_of(envelope)
+        key = producer_key_of(envelope)
         if key in self._opening:
             raise _busy(key)
         self._named.check_epoch(key, envelope.producer.epoch)

@@ -17,7 +17,7 @@ from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.results import result_from_proto, write_result
+from walplane.wal.recovery.results import result_from_proto
 
 Key = tuple[str, str]
 """VChannel, and the caller's key."""
@@ -138,6 +138,6 @@ def _to_proto(key: Key, log_entry: LogEntry) -> log_pb2.KeyedResult:
         type=envelope.type,
         partition_id=envelope.partition_id,
     )
-    write_result(log_entry.result(), stored.result)
+    log_entry.result().write_to(stored.result)
     stored.result.body_crc32c = log_entry.entry.body_crc32c
     return stored

@@ -114,19 +114,8 @@ class KeptResults:
         self.used -= _RESULT_BYTES
 
 
-def write_result(result: AppendResult, stored: log_pb2.ProducerWindow.Result) -> None:
-    """Puts a result into an empty message, as a snapshot keeps it."""
-    result.message_id.write_to(stored.message_id)
-    stored.first_tick = result.first_tick
-    stored.count = result.count
-    stored.term = result.term
-    stored.open_number = result.open_number
-    if result.last_confirmed is not None:
-        result.last_confirmed.write_to(stored.last_confirmed)
-
-
 def result_from_proto(stored: log_pb2.ProducerWindow.Result) -> AppendResult:
-    """The result that `write_result` put there."""
+    """The result that `AppendResult.write_to` put there."""
     confirmed = None
     if stored.HasField("last_confirmed"):
         confirmed = MessageID.from_proto(stored.last_confirmed)

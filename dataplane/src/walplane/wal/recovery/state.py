@@ -23,8 +23,7 @@ from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.keyed import KeyedResults, key_of
 from walplane.wal.recovery.named import NamedProducers
 from walplane.wal.recovery.segments.table import SegmentTable
-from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
-from walplane.wal.recovery.windows import key_of as key_of_producer
+from walplane.wal.recovery.windows import ProducerWindows, WindowLimits, producer_key_of
 from walplane.wal.shard.table import ShardTable
 from walplane.wal.txn.table import TxnTable
 
@@ -114,7 +113,7 @@ class RecoveryState:
             return True
         if not envelope.HasField("producer"):
             return False
-        due = self.windows_of(envelope).expected(key_of_producer(envelope))
+        due = self.windows_of(envelope).expected(producer_key_of(envelope))
         return envelope.producer.number < due
 
     def check(self) -> None:

@@ -23,7 +23,6 @@ from walplane.wal.recovery.results import (
     KeptResults,
     Window,
     result_from_proto,
-    write_result,
 )
 
 ProducerKey = tuple[bytes | str, str]
@@ -51,7 +50,7 @@ class WindowLimits(NamedTuple):
     numbers_ms: int
 
 
-def key_of(envelope: log_pb2.Envelope) -> ProducerKey:
+def producer_key_of(envelope: log_pb2.Envelope) -> ProducerKey:
     """Whose batch an entry is."""
     producer = envelope.producer
     return producer.name or producer.producer_id, envelope.vchannel
@@ -189,7 +188,7 @@ class ProducerWindows:
 
     def _touch(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> Window | None:
         """The window of an entry, now the latest heard of, unless the entry was seen before."""
-        key, tick = key_of(envelope), log_entry.last_tick
+        key, tick = producer_key_of(envelope), log_entry.last_tick
         window = self._windows.get(key)
         if window is None:
             if tick <= self.forgotten_tick:
@@ -239,7 +238,7 @@ class ProducerWindows:
             proto.producer_id = key[0]
         for number, kept in self._kept.of(window):
             stored = proto.results.add(number=number, body_crc32c=kept.crc)
-            write_result(kept.result, stored)
+            kept.result.write_to(stored)
         return proto
 
 

@@ -19,7 +19,7 @@ from walplane.message.registry import MessageType, Scope
 from walplane.message.txn import exclusive_scope, is_part
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.recovery.results import KeptResults, result_from_proto, write_result
+from walplane.wal.recovery.results import KeptResults, result_from_proto
 from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
 _MS = 18  # a tick is milliseconds << 18
@@ -137,7 +137,7 @@ class TxnTable:
         for txn_id, ended in self._ended.items():
             proto = saved.txns.add(txn_id=txn_id, end=ended.end, time_tick=ended.tick)
             if ended.result is not None:
-                write_result(ended.result, proto.result)
+                ended.result.write_to(proto.result)
         return [saved.SerializeToString()]
 
     def load(self, parts: Iterable[bytes]) -> None:
