@@ -6,14 +6,26 @@ started. Command line: `python -m devservices.pulsar start|stop|status`.
 """
 
 from devservices.pulsar.engines import PrerequisiteMissingError
+from devservices.pulsar.health import waiting_threads
 from devservices.pulsar.process import PulsarError, PulsarProcess
-from devservices.pulsar.sharing import URL_VARIABLE, for_tests, stop_after_tests
+from devservices.pulsar.sharing import (
+    STOOD_STILL,
+    URL_VARIABLE,
+    broker_life,
+    ended_since,
+    for_tests,
+    stop_after_tests,
+)
 
 __all__ = [
+    "STOOD_STILL",
     "URL_VARIABLE",
     "PrerequisiteMissingError",
     "PulsarError",
     "PulsarProcess",
+    "broker_life",
+    "ended_since",
     "for_tests",
     "stop_after_tests",
+    "waiting_threads",
 ]

@@ -91,7 +91,7 @@ class Engine(Protocol):
         ...
 
     def signal(self, handle: str, layout: Layout, number: signal.Signals) -> None:
-        """Sends SIGTERM or SIGKILL, if it still runs; does not wait."""
+        """Sends SIGTERM, SIGKILL or SIGQUIT, if it still runs; does not wait."""
         ...
 
 

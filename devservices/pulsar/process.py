@@ -53,9 +53,7 @@ class PulsarProcess:
     @property
     def url(self) -> str:
         """The backend URL of the broker, without a namespace."""
-        layout, _ = self._state()
-        if layout is None:
-            raise PulsarError(f"no Pulsar was ever started on {self.data}: start it first")
+        layout = self._layout()
         return f"pulsar://127.0.0.1:{layout.port}?admin={_admin(layout)}"
 
     @property
@@ -63,6 +61,16 @@ class PulsarProcess:
         """Whether the broker's process lives (it may not be ready yet)."""
         layout, handle = self._state()
         return layout is not None and bool(handle) and choose().alive(handle, layout)
+
+    @property
+    def handle(self) -> str:
+        """What names the broker's present life; empty when it was stopped or never started."""
+        return self._state()[1]
+
+    @property
+    def log(self) -> Path:
+        """The broker's log file."""
+        return self._layout().log
 
     def start(self) -> str:
         """Starts the broker if it does not run, waits until it is ready, returns its URL.
@@ -106,6 +114,18 @@ class PulsarProcess:
                 engine.signal(handle, layout, signal.SIGKILL)
                 wait_gone(engine, handle, layout, STOP_TIMEOUT)
             self._save(layout, "")
+
+    def dump_threads(self) -> None:
+        """Asks the JVM to write what each of its threads does into its log; does not wait."""
+        layout, handle = self._state()
+        if layout is not None and handle:
+            choose().signal(handle, layout, signal.SIGQUIT)
+
+    def _layout(self) -> Layout:
+        layout, _ = self._state()
+        if layout is None:
+            raise PulsarError(f"no Pulsar was ever started on {self.data}: start it first")
+        return layout
 
     def _lock(self) -> AbstractContextManager[None]:
         return locked(self.data.parent / f"{self.data.name}.lock")

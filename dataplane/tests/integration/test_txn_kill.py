@@ -146,7 +146,7 @@ async def following(wal: StreamingClient, vchannel: str) -> AsyncIterator[dict[i
         await task
 
 
-@pytest.fixture(params=["rocksdb", "pulsar"])
+@pytest.fixture(params=["rocksdb", pytest.param("pulsar", marks=pytest.mark.pulsar)])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> StandaloneProcess:
     backend = request.param
     if backend == "pulsar":
