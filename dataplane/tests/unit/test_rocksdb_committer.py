@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from walplane.backends.interface import EARLIEST, LATEST, Record
-from walplane.backends.rocksdb import RocksBackend, committer, floor
+from walplane.backends.rocksdb import RocksBackend, committer, floor, values
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
 from walplane.backends.rocksdb.database import Batch, Database
 from walplane.message.ids import RecordID
@@ -131,6 +131,7 @@ async def test_large_groups_are_written_while_one_is_synced(
     backend: RocksBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And still answered in order, together with the small ones behind them."""
+    monkeypatch.setattr(values, "VALUE_BYTES", 1 << 30)
     session, writer = await writer_of(backend)
     gate = Gate(backend.database, monkeypatch)
     ended: list[asyncio.Future[RecordID | None]] = []

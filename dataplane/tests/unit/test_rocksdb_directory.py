@@ -99,7 +99,7 @@ async def test_foreign_and_newer_databases(tmp_path: Path) -> None:
     rocks.close()
     assert "another program's" in (await refusal(foreign)).message
     rocks = Rdict(str(newer), Options(raw_mode=True))
-    rocks.put(layout.FORMAT_KEY, b"walplane 2")
+    rocks.put(layout.FORMAT_KEY, b"walplane 3")
     rocks.close()
     assert "use the version that wrote it" in (await refusal(newer)).message
 

@@ -173,7 +173,7 @@ class Append(Command[RecordID | None]):
             raise fenced(topic.name, *ticket.opened)
         self._sequence = topic.next
         topic.next += 1
-        batch.put(layout.record_key(topic.entry.number, self._sequence), self._data)
+        batch.put_record(topic.entry.number, self._sequence, self._data)
 
     def publish(self) -> RecordID:
         """The record can be read."""
@@ -200,9 +200,8 @@ class Truncate(Command[None]):
         if below <= earliest:
             return
         topic.entry = topic.entry._replace(earliest=below)
-        number = topic.entry.number
         batch.put(layout.topic_key(topic.name), topic.entry.encode())
-        batch.cut(layout.record_key(number, earliest), layout.record_key(number, below))
+        batch.truncate(topic.entry.number, earliest, below)
 
     def publish(self) -> None:
         """Nothing to see."""

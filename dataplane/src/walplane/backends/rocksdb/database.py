@@ -1,7 +1,8 @@
 """RocksDB itself: options, opening with its checks, writing, syncing, reading. Layer: backends.
 
-Contract: every call blocks; `write` and `sync` belong to one thread, `read` to any. Whatever
-RocksDB says against is raised as a `WalError` that names the directory.
+Contract: every call blocks. `place` belongs to one thread; `write` and what follows it to one at
+a time, which may be another; `read` to any. Whatever RocksDB or the system says against is raised
+as a `WalError` that names the directory.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from rocksdict import Rdict, WriteBatch
 
 from walplane.backends.interface import Record
-from walplane.backends.rocksdb import layout
+from walplane.backends.rocksdb import layout, values
 from walplane.backends.rocksdb.errors import damaged, failed
 from walplane.backends.rocksdb.mark import AcknowledgedMark
 from walplane.backends.rocksdb.options import database_options, read_options, write_options
+from walplane.backends.rocksdb.values import Place, Value, ValueFile, ValueFiles
 from walplane.backends.sequenced import FIRST
 from walplane.disk import sync_directory
 from walplane.rpc.errors import ErrorCode, WalError
@@ -29,12 +32,22 @@ _STALL_SECONDS = 120.0
 
 
 class Batch:
-    """What one write carries: all of it or nothing."""
+    """What one write carries: all of it or nothing.
+
+    Attributes:
+        puts: keys and their values.
+        cuts: from and to of what is deleted.
+        values: records that go into a file before; `Database.place` puts where they are.
+        kept: of the topics that it truncates, the first sequence number that is kept.
+        size: bytes of `puts`.
+    """
 
     def __init__(self) -> None:
         """An empty one."""
         self.puts: list[tuple[bytes, bytes]] = []
         self.cuts: list[tuple[bytes, bytes]] = []
+        self.values: list[Value] = []
+        self.kept: dict[int, int] = {}
         self.size = 0
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -42,9 +55,35 @@ class Batch:
         self.puts.append((key, value))
         self.size += len(key) + len(value)
 
+    def put_record(self, number: int, sequence: int, data: bytes) -> None:
+        """Appends a record to a topic."""
+        if len(data) >= values.VALUE_BYTES:
+            self.values.append(Value(number, sequence, data))
+        else:
+            self.put(layout.record_key(number, sequence), data)
+
+    def truncate(self, number: int, earliest: int, below: int) -> None:
+        """Lets go of the records of a topic from `earliest` to below `below`."""
+        self.cut(layout.record_key(number, earliest), layout.record_key(number, below))
+        self.kept[number] = below
+
     def cut(self, begin: bytes, end: bytes) -> None:
         """Deletes the keys from `begin` to below `end`."""
         self.cuts.append((begin, end))
+
+
+class Placed(NamedTuple):
+    """What placing a batch leaves to do.
+
+    Attributes:
+        dirty: files that have to be synced before the batch is written.
+        ended: those of them that are closed then.
+        freed: files that can be removed once the batch is durable.
+    """
+
+    dirty: list[ValueFile]
+    ended: list[ValueFile]
+    freed: list[ValueFile]
 
 
 class Database:
@@ -74,6 +113,7 @@ class Database:
             self._mark = AcknowledgedMark(Path(path, MARK_FILE))
             self.next_batch = self._check() + 1
             self.topics = list(self._topics())
+            self._values = self._value_files()
         except WalError:
             self._abandon()
             raise
@@ -85,6 +125,41 @@ class Database:
         for key, value in self._scan(layout.TOPICS_FROM, layout.TOPICS_TO):
             entry = layout.TopicEntry.decode(value)
             yield layout.topic_name(key), entry, self._end_of(entry)
+
+    def place(self, batch: Batch) -> Placed:
+        """Writes the large records of `batch` into files, and into it where they are.
+
+        Raises:
+            WalError: UNRECOVERABLE; nobody knows how much was written.
+        """
+        placed = Placed([], [], self._values.free(batch.kept) if batch.kept else [])
+        for file in placed.freed:
+            batch.cut(layout.file_key(file.number), layout.file_key(file.number + 1))
+        if not batch.values:
+            return placed
+        try:
+            written = self._values.write(batch.values)
+        except OSError as error:
+            raise failed(self.path, "write to", error) from error
+        for (number, sequence, _), place in zip(batch.values, written.places, strict=True):
+            batch.put(layout.place_key(number, sequence), place.encode())
+        for file_number, kept in written.news.items():
+            batch.put(layout.file_key(file_number), kept)
+        return placed._replace(dirty=written.dirty, ended=written.ended)
+
+    def sync_values(self, placed: Placed) -> None:
+        """Makes the large records of a batch durable, which must be before its `write`.
+
+        Raises:
+            WalError: UNRECOVERABLE; what was not durable before may never be.
+        """
+        try:
+            for file in placed.dirty:
+                file.sync()
+        except OSError as error:
+            raise failed(self.path, "fsync", error) from error
+        for file in placed.ended:
+            file.end()
 
     def write(self, batch: Batch) -> None:
         """Hands `batch` to the operating system: it survives this process, not yet the machine.
@@ -137,13 +212,16 @@ class Database:
             rows.seek(layout.record_key(number, first))
             while max_bytes > 0 and first + len(records) < end and rows.valid():
                 sequence = first + len(records)
-                if rows.key() != layout.record_key(number, sequence):
+                key, record = rows.key(), layout.record_key(number, sequence)
+                if key not in (record, layout.place_key(number, sequence)):
                     break
-                data: bytes = rows.value()
+                data: bytes = rows.value() if key == record else self._large(rows.value())
                 records.append(Record((sequence,), data))
                 max_bytes -= len(data)
                 rows.next()
             rows.status()
+        except WalError:
+            raise
         except Exception as error:
             raise failed(self.path, "read", error) from error
         finally:
@@ -189,6 +267,7 @@ class Database:
                 log, and the lock is free all the same.
         """
         self._mark.close()
+        self._values.close()
         try:
             self._rocks.close()
         except Exception as error:
@@ -232,7 +311,7 @@ class Database:
     def _check_format(self, acknowledged: int) -> None:
         """Refuses what walplane did not write, or not in a way that this version reads."""
         known = self._rocks.get(layout.FORMAT_KEY)
-        if known == layout.FORMAT:
+        if known in layout.READABLE:
             return
         if known is not None:
             raise WalError(
@@ -247,6 +326,22 @@ class Database:
                 ErrorCode.INVALID_ARGUMENT,
                 f"{self.path} holds another program's RocksDB: use another directory",
             )
+
+    def _value_files(self) -> ValueFiles:
+        """The files of large records, once their changes since the last time are noted."""
+        keys = self._scan(layout.FILES_FROM, layout.FILES_TO)
+        known = {layout.file_number(key): kept for key, kept in keys}
+        topics = {entry.number: range(entry.earliest, end) for _, entry, end in self.topics}
+        files = ValueFiles(self.path, known, topics)
+        for number, kept in files.news.items():
+            if kept:
+                self._rocks.put(layout.file_key(number), kept)
+            else:
+                self._rocks.delete(layout.file_key(number))
+        return files
+
+    def _large(self, place: bytes) -> bytes:
+        return self._values.read(Place.decode(place))
 
     def _end_of(self, entry: layout.TopicEntry) -> int:
         """The sequence number above the last record of a topic."""

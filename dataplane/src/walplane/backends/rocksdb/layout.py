@@ -1,9 +1,11 @@
 """Keys and values in the database. Layer: backends.
 
     topic number (4 bytes, from 1) + sequence number (8 bytes)    a record, as it was appended
+    the same + "p"                                                where a large record is (`values`)
     0 + "t" + name                                               a topic's entry
     0 + "b" + batch number (8 bytes)                              this batch was written
     0 + "f"                                                      lowest batch number still kept
+    0 + "w" + number (8 bytes)                                    a file of large records
     0 + "v"                                                      version of this layout
 
 Numbers are big-endian, so that keys order as they do. Batches are numbered without a gap; the
@@ -25,10 +27,12 @@ LAST = 2**64 - 1
 """A sequence number above every record's."""
 
 FORMAT_KEY = _META + b"v"
-FORMAT = b"walplane 1"
+FORMAT = b"walplane 2"
+READABLE = (b"walplane 1", FORMAT)
 FLOOR_KEY = _META + b"f"
 TOPICS_FROM, TOPICS_TO = _META + b"t", _META + b"u"
 BATCHES_FROM, BATCHES_TO = _META + b"b", _META + b"c"
+FILES_FROM, FILES_TO = _META + b"w", _META + b"x"
 
 
 class TopicEntry(NamedTuple):
@@ -54,9 +58,14 @@ def record_key(number: int, sequence: int) -> bytes:
     return _RECORD.pack(number, sequence)
 
 
+def place_key(number: int, sequence: int) -> bytes:
+    """Key of the place of the record `sequence` of the topic `number`."""
+    return _RECORD.pack(number, sequence) + b"p"
+
+
 def record_sequence(key: bytes) -> int:
-    """The sequence number in a record's key."""
-    return int(_RECORD.unpack(key)[1])
+    """The sequence number in the key of a record or of its place."""
+    return int(_RECORD.unpack_from(key)[1])
 
 
 def topic_key(name: str) -> bytes:
@@ -77,3 +86,13 @@ def batch_key(batch: int) -> bytes:
 def batch_number(key: bytes) -> int:
     """The number in a batch's key."""
     return int.from_bytes(key[len(BATCHES_FROM) :], "big")
+
+
+def file_key(file: int) -> bytes:
+    """Key of what is kept about a file of large records."""
+    return FILES_FROM + file.to_bytes(8, "big")
+
+
+def file_number(key: bytes) -> int:
+    """The number in a file's key."""
+    return int.from_bytes(key[len(FILES_FROM) :], "big")

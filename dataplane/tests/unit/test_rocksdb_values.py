@@ -1,0 +1,249 @@
+"""Large records of the embedded backend, which lie in files beside the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from rocksdict import Options, Rdict
+
+from walplane.backends.rocksdb import RocksBackend, committer, layout, values
+from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
+from walplane.backends.rocksdb.database import Database
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.conformance import Acknowledged
+from walplane.testkit.conformance.harness import append_all, expect_holds, payloads, read_to_end
+
+LARGE = 2000
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "VALUE_BYTES", 1000)
+    monkeypatch.setattr(values, "FILE_BYTES", 10_000)
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[RocksBackend]:
+    backend = await RocksBackend.open(str(tmp_path / "data"))
+    yield backend
+    await backend.close()
+
+
+async def writer_of(backend: RocksBackend, topic: str = "t") -> tuple[RocksSession, RocksWriter]:
+    session = await backend.session()
+    await session.ensure_topic(topic)
+    return session, await session.open_writer(topic, 1, 0)
+
+
+def files(directory: Path) -> list[Path]:
+    """The files of large records, oldest first."""
+    return sorted((directory / values.DIRECTORY).iterdir())
+
+
+async def append_each(writer: RocksWriter, data: Sequence[bytes]) -> list[Acknowledged]:
+    """Appends one after the other, each in a group of its own."""
+    return [ack for one in data for ack in await append_all(writer, [one])]
+
+
+async def read_again(directory: Path, topic: str, acks: list[Acknowledged]) -> None:
+    """Opens the directory and finds `acks` in the topic."""
+    backend = await RocksBackend.open(str(directory))
+    try:
+        session = await backend.session()
+        expect_holds(await read_to_end(session, topic), acks)
+    finally:
+        await backend.close()
+
+
+async def refusal(directory: Path, topic: str) -> WalError:
+    """What opening the directory, or reading the topic, is refused with."""
+    with pytest.raises(WalError) as caught:
+        await read_again(directory, topic, [])
+    return caught.value
+
+
+async def test_large_and_small_records_keep_their_order(
+    backend: RocksBackend, tmp_path: Path
+) -> None:
+    session, writer = await writer_of(backend)
+    sizes = [10, LARGE, 10, LARGE, LARGE, 999, 1000] * 5
+    data = [payloads(f"{at}", 1, size)[0] for at, size in enumerate(sizes)]
+    acks = await append_all(writer, data[:20]) + await append_each(writer, data[20:])
+    expect_holds(await read_to_end(session, "t"), acks)
+    assert len(files(tmp_path / "data")) > 1
+    copy = shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    for _ in range(2):
+        await read_again(copy, "t", acks)
+
+
+async def test_records_are_synced_before_the_database_knows_them(
+    backend: RocksBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, writer = await writer_of(backend)
+    calls: list[str] = []
+    for name in ("place", "sync_values", "write", "sync", "note"):
+        call = getattr(backend.database, name)
+
+        def noted(*args: object, name: str = name, call: object = call) -> object:
+            calls.append(name)
+            return call(*args)  # type: ignore[operator]
+
+        monkeypatch.setattr(backend.database, name, noted)
+    await writer.append(bytes(LARGE))
+    assert calls == ["place", "sync_values", "write", "sync", "note"]
+
+
+class Held:
+    """Holds `sync_values` of a database until it is opened."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, self.reached = threading.Event(), threading.Event()
+        self._call = database.sync_values
+        monkeypatch.setattr(database, "sync_values", self._held)
+
+    def _held(self, placed: object) -> None:
+        self.reached.set()
+        assert self.open.wait(30)
+        self._call(placed)  # type: ignore[arg-type]
+
+
+async def test_what_comes_later_waits_for_a_large_record(
+    backend: RocksBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its group is small; and a kill meanwhile leaves neither of them."""
+    monkeypatch.setattr(committer, "OVERLAP_BYTES", LARGE)
+    session, writer = await writer_of(backend)
+    acks = await append_all(writer, [b"before"])
+    held = Held(backend.database, monkeypatch)
+    data = [b"1" * LARGE, b"2" * LARGE, b"small"]
+    appends = [writer.append(one) for one in data[:1]]
+    await asyncio.to_thread(held.reached.wait, 30)
+    appends += [writer.append(one) for one in data[1:]]
+    done, _ = await asyncio.wait(appends, timeout=0.2)
+    assert not done
+    copy = shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    assert len(files(copy)) == 1
+    held.open.set()
+    acks += [Acknowledged(one, await append) for one, append in zip(data, appends, strict=True)]
+    expect_holds(await read_to_end(session, "t"), acks)
+    await read_again(copy, "t", acks[:1])
+    assert not files(copy)
+
+
+async def test_truncation_removes_files(tmp_path: Path) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    session, writer = await writer_of(backend)
+    idle = await append_all((await writer_of(backend, "idle"))[1], payloads("idle", 1, LARGE))
+    acks = await append_each(writer, payloads("t", 50, LARGE))
+    before = files(tmp_path)
+    assert len(before) > 8
+    assert acks[-1].record_id is not None
+    await session.truncate("t", acks[-1].record_id)
+    # the first is held by the idle topic, the last by the record that always stays
+    assert set(files(tmp_path)) <= {before[0], *before[-2:]}
+    expect_holds(await read_to_end(session, "idle"), idle)
+    expect_holds(await read_to_end(session, "t"), acks[-1:])
+    await backend.close()
+    await read_again(tmp_path, "idle", idle)
+    await read_again(tmp_path, "t", acks[-1:])
+
+
+async def test_files_that_a_kill_left_go_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "remove", lambda _: None)
+    backend = await RocksBackend.open(str(tmp_path / "data"))
+    session, writer = await writer_of(backend)
+    acks = await append_each(writer, payloads("t", 50, LARGE))
+    assert acks[-1].record_id is not None
+    await session.truncate("t", acks[-1].record_id)
+    copy = shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    assert len(files(copy)) > 8
+    await read_again(copy, "t", acks[-1:])
+    assert len(files(copy)) <= 2
+    await backend.close()
+
+
+async def test_a_file_that_was_not_ended_goes_after_a_restart_too(tmp_path: Path) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    _, writer = await writer_of(backend)
+    old = await append_all(writer, [bytes(LARGE)])
+    await backend.close()
+    (first,) = files(tmp_path)
+    await read_again(tmp_path, "t", old)
+    backend = await RocksBackend.open(str(tmp_path))
+    session, writer = await writer_of(backend)
+    (last,) = await append_all(writer, [b"x" * LARGE])
+    assert first in files(tmp_path)
+    assert last.record_id is not None
+    await session.truncate("t", last.record_id)
+    assert first not in files(tmp_path)
+    expect_holds(await read_to_end(session, "t"), [last])
+    await backend.close()
+
+
+async def test_damage_is_reported(backend: RocksBackend, tmp_path: Path) -> None:
+    _, writer = await writer_of(backend)
+    acks = await append_each(writer, payloads("t", 12, LARGE))
+    source = tmp_path / "data"
+    for number, file in enumerate(files(source)):
+        data = file.read_bytes()
+        for what, left in (
+            ("flipped", data[:1500] + bytes([data[1500] ^ 1]) + data[1501:]),
+            ("cut", data[:1500]),
+            ("gone", None),
+        ):
+            copy = shutil.copytree(source, tmp_path / f"{what}{number}")
+            damaged = copy / values.DIRECTORY / file.name
+            damaged.unlink() if left is None else damaged.write_bytes(left)
+            for _ in range(2):
+                error = await refusal(copy, "t")
+                assert error.code is ErrorCode.UNRECOVERABLE
+                assert str(copy) in error.message
+                assert file.name in error.message
+    await read_again(shutil.copytree(source, tmp_path / "whole"), "t", acks)
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(5), bytes(5000), b"x" * 5000])
+async def test_what_nobody_acknowledged_may_be_torn(
+    backend: RocksBackend, tmp_path: Path, tail: bytes
+) -> None:
+    _, writer = await writer_of(backend)
+    acks = await append_all(writer, [bytes(LARGE)])
+    copy = shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    with files(copy)[0].open("ab") as file:
+        file.write(tail)
+    for _ in range(2):
+        await read_again(copy, "t", acks)
+
+
+async def test_a_write_that_takes_a_part_goes_on(
+    backend: RocksBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda handle, buffers: writev(handle, [buffers[0][:700]]))
+    session, writer = await writer_of(backend)
+    acks = await append_all(writer, payloads("t", 7, LARGE))
+    expect_holds(await read_to_end(session, "t"), acks)
+
+
+async def test_a_database_of_the_format_before_is_read(tmp_path: Path) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    session, writer = await writer_of(backend)
+    acks = await append_all(writer, [b"old"])
+    await backend.close()
+    shutil.rmtree(tmp_path / values.DIRECTORY)
+    rocks = Rdict(str(tmp_path), Options(raw_mode=True))
+    rocks.put(layout.FORMAT_KEY, layout.READABLE[0])
+    rocks.close()
+    backend = await RocksBackend.open(str(tmp_path))
+    session, writer = await writer_of(backend)
+    acks += await append_all(writer, [bytes(LARGE)])
+    expect_holds(await read_to_end(session, "t"), acks)
+    await backend.close()
