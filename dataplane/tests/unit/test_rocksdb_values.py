@@ -121,11 +121,12 @@ async def test_what_comes_later_waits_for_a_large_record(
     session, writer = await writer_of(backend)
     acks = await append_all(writer, [b"before"])
     held = Held(backend.database, monkeypatch)
-    data = [b"1" * LARGE, b"2" * LARGE, b"small"]
+    data = [b"1" * LARGE, b"small", b"2" * LARGE]
     appends = [writer.append(one) for one in data[:1]]
     await asyncio.to_thread(held.reached.wait, 30)
-    appends += [writer.append(one) for one in data[1:]]
+    appends.append(writer.append(data[1]))
     done, _ = await asyncio.wait(appends, timeout=0.2)
+    appends.append(writer.append(data[2]))
     assert not done
     copy = shutil.copytree(tmp_path / "data", tmp_path / "killed")
     assert len(files(copy)) == 1
