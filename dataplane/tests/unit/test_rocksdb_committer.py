@@ -17,7 +17,8 @@ import pytest
 from walplane.backends.interface import EARLIEST, LATEST, Record
 from walplane.backends.rocksdb import RocksBackend, committer, floor, values
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
-from walplane.backends.rocksdb.database import Batch, Database
+from walplane.backends.rocksdb.batch import Batch
+from walplane.backends.rocksdb.database import Database
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance.harness import append_all, payloads, read_to_end, settle

@@ -6,9 +6,9 @@ damage reported, never skipped. A write or fsync error is fatal for the database
 
     rocksdb:/var/lib/walplane           a directory on a local disk
 
-`database` is what touches RocksDB, `layout` its keys, `mark` the note of what was acknowledged;
-`committer` is what writes, `commands` what it writes, `floor` what it may forget; `backend` and
-`scanner` are the interface.
+`database` is what touches RocksDB, `layout` its keys, `values` the files beside it that hold large
+records, `mark` the note of what was acknowledged; `committer` is what writes, `commands` and
+`batch` what it writes, `floor` what it may forget; `backend` and `scanner` are the interface.
 """
 
 from __future__ import annotations

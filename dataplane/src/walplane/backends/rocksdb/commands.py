@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from walplane.backends.rocksdb import layout
-from walplane.backends.rocksdb.database import Batch
+from walplane.backends.rocksdb.batch import Batch
 from walplane.backends.sequenced import FIRST, Bell, closed, fenced, given_up, stale
 from walplane.message.ids import RecordID
 

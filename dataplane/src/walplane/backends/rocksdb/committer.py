@@ -22,8 +22,9 @@ from queue import Empty, Queue, SimpleQueue
 from typing import Any
 
 from walplane.backends.rocksdb import layout
+from walplane.backends.rocksdb.batch import Batch
 from walplane.backends.rocksdb.commands import Barrier, Command
-from walplane.backends.rocksdb.database import Batch, Database, Placed
+from walplane.backends.rocksdb.database import Database, Placed
 from walplane.backends.rocksdb.floor import Floor
 from walplane.backends.rocksdb.values import remove
 from walplane.rpc.errors import ErrorCode, WalError

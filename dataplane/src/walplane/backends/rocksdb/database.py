@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rocksdict import Rdict, WriteBatch
+from rocksdict import Rdict
 
 from walplane.backends.interface import Record
-from walplane.backends.rocksdb import layout, values
+from walplane.backends.rocksdb import layout
+from walplane.backends.rocksdb.batch import Batch
 from walplane.backends.rocksdb.errors import damaged, failed
 from walplane.backends.rocksdb.mark import AcknowledgedMark
 from walplane.backends.rocksdb.options import database_options, read_options, write_options
-from walplane.backends.rocksdb.values import Place, Value, ValueFile, ValueFiles
+from walplane.backends.rocksdb.values import Place, ValueFile, ValueFiles
 from walplane.backends.sequenced import FIRST
 from walplane.disk import sync_directory
 from walplane.rpc.errors import ErrorCode, WalError
@@ -29,47 +30,6 @@ from walplane.rpc.errors import ErrorCode, WalError
 MARK_FILE = "walplane.acknowledged"
 _STALL_SECONDS = 120.0
 """How long flushing may fall behind writing before the disk counts as broken."""
-
-
-class Batch:
-    """What one write carries: all of it or nothing.
-
-    Attributes:
-        puts: keys and their values.
-        cuts: from and to of what is deleted.
-        values: records that go into a file before; `Database.place` puts where they are.
-        kept: of the topics that it truncates, the first sequence number that is kept.
-        size: bytes of `puts`.
-    """
-
-    def __init__(self) -> None:
-        """An empty one."""
-        self.puts: list[tuple[bytes, bytes]] = []
-        self.cuts: list[tuple[bytes, bytes]] = []
-        self.values: list[Value] = []
-        self.kept: dict[int, int] = {}
-        self.size = 0
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Sets `key` to `value`."""
-        self.puts.append((key, value))
-        self.size += len(key) + len(value)
-
-    def put_record(self, number: int, sequence: int, data: bytes) -> None:
-        """Appends a record to a topic."""
-        if len(data) >= values.VALUE_BYTES:
-            self.values.append(Value(number, sequence, data))
-        else:
-            self.put(layout.record_key(number, sequence), data)
-
-    def truncate(self, number: int, earliest: int, below: int) -> None:
-        """Lets go of the records of a topic from `earliest` to below `below`."""
-        self.cut(layout.record_key(number, earliest), layout.record_key(number, below))
-        self.kept[number] = below
-
-    def cut(self, begin: bytes, end: bytes) -> None:
-        """Deletes the keys from `begin` to below `end`."""
-        self.cuts.append((begin, end))
 
 
 class Placed(NamedTuple):
@@ -170,7 +130,7 @@ class Database:
         deadline = time.monotonic() + _STALL_SECONDS
         while True:
             try:
-                self._rocks.write(_rocks_batch(batch), write_options())
+                self._rocks.write(batch.for_rocks(), write_options())
             except Exception as error:
                 if "Result incomplete" not in str(error) or time.monotonic() > deadline:
                     raise failed(self.path, "write to", error) from error
@@ -375,13 +335,3 @@ class Database:
             raise failed(self.path, "read", error) from error
         finally:
             del rows
-
-
-def _rocks_batch(batch: Batch) -> WriteBatch:
-    """A new one for each try: RocksDB's binding consumes it, also when the write is refused."""
-    rocks_batch = WriteBatch(raw_mode=True)
-    for begin, end in batch.cuts:
-        rocks_batch.delete_range(begin, end)
-    for key, value in batch.puts:
-        rocks_batch.put(key, value)
-    return rocks_batch

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 from walplane.backends.rocksdb import layout
-from walplane.backends.rocksdb.database import Batch, Database
+from walplane.backends.rocksdb.batch import Batch
+from walplane.backends.rocksdb.database import Database
 
 LOOK_EVERY = 1024
 """Batches after which the floor may move."""

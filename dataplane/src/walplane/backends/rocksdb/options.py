@@ -16,7 +16,8 @@ WRITE_BUFFER_BYTES = 64 << 20
 """Bytes of records that gather in memory before a flush; a restart replays up to four times it."""
 
 _BLOB_BYTES = 1 << 10
-"""Records of this size and more are written once more by a flush and never by a compaction."""
+"""Records of this size and more are written once more by a flush and never by a compaction; those
+above `values.VALUE_BYTES` are not in RocksDB at all."""
 
 _READAHEAD_BYTES = 1 << 20
 
