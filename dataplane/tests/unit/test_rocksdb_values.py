@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import threading
@@ -17,7 +18,13 @@ from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
 from walplane.backends.rocksdb.database import Database
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance import Acknowledged
-from walplane.testkit.conformance.harness import append_all, expect_holds, payloads, read_to_end
+from walplane.testkit.conformance.harness import (
+    append_all,
+    expect_holds,
+    payloads,
+    read_to_end,
+    settle,
+)
 
 LARGE = 2000
 
@@ -49,6 +56,13 @@ def files(directory: Path) -> list[Path]:
 async def append_each(writer: RocksWriter, data: Sequence[bytes]) -> list[Acknowledged]:
     """Appends one after the other, each in a group of its own."""
     return [ack for one in data for ack in await append_all(writer, [one])]
+
+
+async def freed(directory: Path, writer: RocksWriter, held: set[Path]) -> None:
+    """Appends small records until no file is left but `held`: each group removes some."""
+    async with asyncio.timeout(30):
+        while not set(files(directory)) <= held:
+            await append_all(writer, [b"small"])
 
 
 async def read_again(directory: Path, topic: str, acks: list[Acknowledged]) -> None:
@@ -141,13 +155,14 @@ async def test_truncation_removes_files(tmp_path: Path) -> None:
     backend = await RocksBackend.open(str(tmp_path))
     session, writer = await writer_of(backend)
     idle = await append_all((await writer_of(backend, "idle"))[1], payloads("idle", 1, LARGE))
+    _, busy = await writer_of(backend, "busy")
     acks = await append_each(writer, payloads("t", 50, LARGE))
     before = files(tmp_path)
     assert len(before) > 8
     assert acks[-1].record_id is not None
     await session.truncate("t", acks[-1].record_id)
     # the first is held by the idle topic, the last by the record that always stays
-    assert set(files(tmp_path)) <= {before[0], *before[-2:]}
+    await freed(tmp_path, busy, {before[0], *before[-2:]})
     expect_holds(await read_to_end(session, "idle"), idle)
     expect_holds(await read_to_end(session, "t"), acks[-1:])
     await backend.close()
@@ -184,7 +199,8 @@ async def test_a_file_that_was_not_ended_goes_after_a_restart_too(tmp_path: Path
     assert first in files(tmp_path)
     assert last.record_id is not None
     await session.truncate("t", last.record_id)
-    assert first not in files(tmp_path)
+    _, busy = await writer_of(backend, "busy")
+    await freed(tmp_path, busy, set(files(tmp_path)) - {first})
     expect_holds(await read_to_end(session, "t"), [last])
     await backend.close()
 
@@ -211,17 +227,80 @@ async def test_damage_is_reported(backend: RocksBackend, tmp_path: Path) -> None
     await read_again(shutil.copytree(source, tmp_path / "whole"), "t", acks)
 
 
-@pytest.mark.parametrize("tail", [b"", bytes(5), bytes(5000), b"x" * 5000])
-async def test_what_nobody_acknowledged_may_be_torn(
-    backend: RocksBackend, tmp_path: Path, tail: bytes
-) -> None:
+async def test_what_nobody_acknowledged_may_be_torn(tmp_path: Path) -> None:
+    """And be lost later: only what somebody points to has to be there."""
+    backend = await RocksBackend.open(str(tmp_path))
     _, writer = await writer_of(backend)
     acks = await append_all(writer, [bytes(LARGE)])
-    copy = shutil.copytree(tmp_path / "data", tmp_path / "copy")
-    with files(copy)[0].open("ab") as file:
-        file.write(tail)
-    for _ in range(2):
-        await read_again(copy, "t", acks)
+    await backend.close()
+    (file,) = files(tmp_path)
+    with file.open("ab") as more:
+        more.write(b"x" * 5000)
+    backend = await RocksBackend.open(str(tmp_path))
+    _, writer = await writer_of(backend)
+    acks += await append_all(writer, [b"next"])
+    await backend.close()
+    os.truncate(file, LARGE)
+    await read_again(tmp_path, "t", acks)
+    os.truncate(file, LARGE - 1)
+    assert (await refusal(tmp_path, "t")).code is ErrorCode.UNRECOVERABLE
+
+
+async def test_a_start_that_was_killed_while_it_tidied_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is gone, and the database still knows it."""
+    backend = await RocksBackend.open(str(tmp_path))
+    session, writer = await writer_of(backend)
+    acks = await append_all(writer, [bytes(LARGE), b"last"])
+    assert acks[-1].record_id is not None
+    await session.truncate("t", acks[-1].record_id)
+    await backend.close()
+    remove_unused = values.ValueFiles.remove_unused
+    with monkeypatch.context() as killed:
+        killed.setattr(values.ValueFiles, "remove_unused", lambda it: remove_unused(it) and [])
+        await read_again(tmp_path, "t", acks[-1:])
+    assert not files(tmp_path)
+    await read_again(tmp_path, "t", acks[-1:])
+
+
+@pytest.mark.parametrize("call", ["writev", "fdatasync"])
+async def test_an_error_of_the_disk_is_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    _, writer = await writer_of(backend)
+    acks = await append_all(writer, [b"small", bytes(LARGE)])
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, call, refuse)
+        (error,) = await settle([writer.append(b"x" * LARGE)])
+    (after,) = await settle([writer.append(b"small")])
+    for refused in (error, after):
+        assert isinstance(refused, WalError)
+        assert refused.code is ErrorCode.UNRECOVERABLE
+        assert str(tmp_path) in refused.message
+    await backend.close()
+    await read_again(tmp_path, "t", acks)
+
+
+async def test_a_topic_that_falls_silent_holds_no_file(tmp_path: Path) -> None:
+    """Though it was truncated while others still wrote into its file."""
+    backend = await RocksBackend.open(str(tmp_path))
+    session, silent = await writer_of(backend, "silent")
+    acks = await append_all(silent, [bytes(LARGE), b"last"])
+    (file,) = files(tmp_path)
+    assert acks[-1].record_id is not None
+    await session.truncate("silent", acks[-1].record_id)
+    _, writer = await writer_of(backend)
+    (*_, last) = await append_each(writer, payloads("t", 12, LARGE))
+    assert last.record_id is not None
+    await session.truncate("t", last.record_id)
+    await freed(tmp_path, silent, set(files(tmp_path)) - {file})
+    await backend.close()
 
 
 async def test_a_write_that_takes_a_part_goes_on(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, Queue, SimpleQueue
 from typing import Any
@@ -24,9 +25,9 @@ from typing import Any
 from walplane.backends.rocksdb import layout
 from walplane.backends.rocksdb.batch import Batch
 from walplane.backends.rocksdb.commands import Barrier, Command
-from walplane.backends.rocksdb.database import Database, Placed
+from walplane.backends.rocksdb.database import Database
 from walplane.backends.rocksdb.floor import Floor
-from walplane.backends.rocksdb.values import remove
+from walplane.backends.rocksdb.values import Changes, ValueFile, remove
 from walplane.rpc.errors import ErrorCode, WalError
 
 AnyCommand = Command[Any]
@@ -44,6 +45,10 @@ OVERLAP_BYTES = 512 << 10
 """Bytes from which on a group is fsynced while the next one is written."""
 
 
+REMOVED_AT_ONCE = 4
+"""Files of large records that are removed after a group; the system takes milliseconds for each."""
+
+
 class Stop(Barrier):
     """The last command."""
 
@@ -57,8 +62,8 @@ class Group:
         done: what was staged.
         refused: what was not, and why.
         size: bytes of records.
-        batches: what is to be written, each with what placing it left to do.
-        has_values: whether large records have to be fsynced before the batches are written.
+        batches: what is to be written.
+        files: what happens to files of large records; the batches are written after it is synced.
         last_batch: number of the last batch that was written for it; 0 when none was.
     """
 
@@ -67,8 +72,8 @@ class Group:
         self.done: list[AnyCommand] = []
         self.refused: list[tuple[AnyCommand, WalError]] = []
         self.size = 0
-        self.batches: list[tuple[Batch, Placed]] = []
-        self.has_values = False
+        self.batches: list[Batch] = []
+        self.files = Changes()
         self.last_batch = 0
 
 
@@ -84,6 +89,7 @@ class Committer:
         self._written: Queue[Group | None] = Queue(maxsize=1)
         self._next_batch = database.next_batch
         self._floor = Floor(database)
+        self._freed: deque[ValueFile] = deque()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self.failure: WalError | None = None
         self._syncer = threading.Thread(target=self._run_sync, name="walplane-sync", daemon=True)
@@ -107,11 +113,11 @@ class Committer:
             commands = self._take()
             stopping = any(isinstance(command, Stop) for command in commands)
             group = self._stage(commands)
-            if not group.has_values:
+            if not group.files.dirty:
                 if values_before:
                     self._written.join()  # their batches come first
                 self._write(group)
-            values_before = group.has_values
+            values_before = bool(group.files.dirty)
             if group.size >= OVERLAP_BYTES:
                 self._written.put(group)
             else:
@@ -166,10 +172,9 @@ class Committer:
         self._place(batch, group)
 
     def _place(self, batch: Batch, group: Group) -> None:
-        placed = self._database.place(batch)
-        group.has_values |= bool(placed.dirty)
+        self._database.place(batch, group.files)
         if batch.puts:
-            group.batches.append((batch, placed))
+            group.batches.append(batch)
 
     def _write(self, group: Group) -> None:
         """Writes the batches of `group`, each under the next number."""
@@ -177,7 +182,7 @@ class Committer:
             self._attempt(lambda: self._write_batches(group))
 
     def _write_batches(self, group: Group) -> None:
-        for batch, _ in group.batches:
+        for batch in group.batches:
             self._floor.before(self._next_batch, batch)
             batch.put(layout.batch_key(self._next_batch), b"")
             self._database.write(batch)
@@ -186,8 +191,8 @@ class Committer:
 
     def _settle(self, group: Group) -> None:
         """Makes `group` durable and has it answered, after every group before it."""
-        if group.has_values and self.failure is None:
-            self._attempt(lambda: self._sync_values(group))
+        if group.files.dirty and self.failure is None:
+            self._attempt(lambda: self._database.sync_values(group.files))
             self._write(group)
         if self.failure is None and group.last_batch:
             self._attempt(lambda: self._sync(group))
@@ -196,16 +201,17 @@ class Committer:
             group.refused += [(command, WalError(code, message)) for command in group.done]
             group.done = []
         self._on_loop(self._answer, group)
-
-    def _sync_values(self, group: Group) -> None:
-        for _, placed in group.batches:
-            self._database.sync_values(placed)
+        if self.failure is None:
+            self._remove(group.files.freed)
 
     def _sync(self, group: Group) -> None:
         self._database.sync()
         self._database.note(group.last_batch)
-        for _, placed in group.batches:
-            remove(placed.freed)
+
+    def _remove(self, freed: Sequence[ValueFile]) -> None:
+        """Removes files, a few at a time: the next group waits meanwhile."""
+        self._freed.extend(freed)
+        remove(self._freed.popleft() for _ in range(min(len(self._freed), REMOVED_AT_ONCE)))
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """Does `step`; whatever goes wrong with it is the committer's failure."""

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from rocksdict import Rdict
 
@@ -22,7 +21,7 @@ from walplane.backends.rocksdb.batch import Batch
 from walplane.backends.rocksdb.errors import damaged, failed
 from walplane.backends.rocksdb.mark import AcknowledgedMark
 from walplane.backends.rocksdb.options import database_options, read_options, write_options
-from walplane.backends.rocksdb.values import Place, ValueFile, ValueFiles
+from walplane.backends.rocksdb.values import Changes, Place, ValueFiles
 from walplane.backends.sequenced import FIRST
 from walplane.disk import sync_directory
 from walplane.rpc.errors import ErrorCode, WalError
@@ -30,20 +29,6 @@ from walplane.rpc.errors import ErrorCode, WalError
 MARK_FILE = "walplane.acknowledged"
 _STALL_SECONDS = 120.0
 """How long flushing may fall behind writing before the disk counts as broken."""
-
-
-class Placed(NamedTuple):
-    """What placing a batch leaves to do.
-
-    Attributes:
-        dirty: files that have to be synced before the batch is written.
-        ended: those of them that are closed then.
-        freed: files that can be removed once the batch is durable.
-    """
-
-    dirty: list[ValueFile]
-    ended: list[ValueFile]
-    freed: list[ValueFile]
 
 
 class Database:
@@ -86,40 +71,36 @@ class Database:
             entry = layout.TopicEntry.decode(value)
             yield layout.topic_name(key), entry, self._end_of(entry)
 
-    def place(self, batch: Batch) -> Placed:
+    def place(self, batch: Batch, changes: Changes) -> None:
         """Writes the large records of `batch` into files, and into it where they are.
 
         Raises:
             WalError: UNRECOVERABLE; nobody knows how much was written.
         """
-        placed = Placed([], [], self._values.free(batch.kept) if batch.kept else [])
-        for file in placed.freed:
+        freed = self._values.free(batch.kept) if batch.kept else []
+        changes.freed += freed
+        for file in freed:
             batch.cut(layout.file_key(file.number), layout.file_key(file.number + 1))
         if not batch.values:
-            return placed
+            return
         try:
-            written = self._values.write(batch.values)
+            places, file = self._values.write(batch.values, changes)
         except OSError as error:
             raise failed(self.path, "write to", error) from error
-        for (number, sequence, _), place in zip(batch.values, written.places, strict=True):
+        for (number, sequence, _), place in zip(batch.values, places, strict=True):
             batch.put(layout.place_key(number, sequence), place.encode())
-        for file_number, kept in written.news.items():
-            batch.put(layout.file_key(file_number), kept)
-        return placed._replace(dirty=written.dirty, ended=written.ended)
+        batch.put(layout.file_key(file.number), file.encode())
 
-    def sync_values(self, placed: Placed) -> None:
-        """Makes the large records of a batch durable, which must be before its `write`.
+    def sync_values(self, changes: Changes) -> None:
+        """Makes large records durable, which must be before the `write` of their batches.
 
         Raises:
             WalError: UNRECOVERABLE; what was not durable before may never be.
         """
         try:
-            for file in placed.dirty:
-                file.sync()
+            changes.sync()
         except OSError as error:
             raise failed(self.path, "fsync", error) from error
-        for file in placed.ended:
-            file.end()
 
     def write(self, batch: Batch) -> None:
         """Hands `batch` to the operating system: it survives this process, not yet the machine.
@@ -288,16 +269,13 @@ class Database:
             )
 
     def _value_files(self) -> ValueFiles:
-        """The files of large records, once their changes since the last time are noted."""
+        """The files of large records, rid of what a kill left behind."""
         keys = self._scan(layout.FILES_FROM, layout.FILES_TO)
         known = {layout.file_number(key): kept for key, kept in keys}
         topics = {entry.number: range(entry.earliest, end) for _, entry, end in self.topics}
         files = ValueFiles(self.path, known, topics)
-        for number, kept in files.news.items():
-            if kept:
-                self._rocks.put(layout.file_key(number), kept)
-            else:
-                self._rocks.delete(layout.file_key(number))
+        for number in files.remove_unused():
+            self._rocks.delete(layout.file_key(number))
         return files
 
     def _large(self, place: bytes) -> bytes:

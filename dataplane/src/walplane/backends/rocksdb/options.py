@@ -17,7 +17,7 @@ WRITE_BUFFER_BYTES = 64 << 20
 
 _BLOB_BYTES = 1 << 10
 """Records of this size and more are written once more by a flush and never by a compaction; those
-above `values.VALUE_BYTES` are not in RocksDB at all."""
+from `values.VALUE_BYTES` on are not in RocksDB at all."""
 
 _READAHEAD_BYTES = 1 << 20
 

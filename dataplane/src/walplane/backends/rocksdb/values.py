@@ -4,12 +4,12 @@ A record that is written into RocksDB is copied and summed up twice, for its log
 file. Above a size that costs more than a second fsync, so a large record is written once, into a
 file of its own kind, and RocksDB keeps where it is.
 
-    values/0000000000000007      records one behind the other, of all topics, each behind a header
+    values/0000000000000007      records of all topics, one behind the other, and nothing else
 
 Contract: a place is written to RocksDB only after the fsync of what it points to, so that a record
-that the database knows is whole, whenever the power went. What is in a file beyond that was never
-acknowledged, and nobody points to it. A file is never written again after a restart; it goes once
-every topic in it was truncated beyond it.
+that the database knows is whole, whenever the power went; with it goes what the file holds by then.
+What is in a file beyond that was never acknowledged, and nobody points to it. A file is never
+written again after a restart; it goes once every topic in it was truncated beyond it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,11 @@ VALUE_BYTES = 256 << 10
 FILE_BYTES = 64 << 20
 """Bytes after which a file is ended: what a truncation may fail to free of a topic."""
 
-_HEADER = struct.Struct(">IQI")  # topic number, sequence number, bytes of the record
-_CRC = struct.Struct(">I")  # of the header
-_HEAD = _HEADER.size + _CRC.size
 _PLACE = struct.Struct(">QQII")
 _SIZE = struct.Struct(">Q")
 _HOLDS = struct.Struct(">IQ")
-_BUFFERS = 512  # of one writev; the system allows 1024
+_NAME_DIGITS = 16
+_BUFFERS = 1024  # of one writev: the system's limit
 
 Topics = Mapping[int, range]
 """Of each topic number: the sequence numbers that are kept."""
@@ -72,22 +70,6 @@ class Place(NamedTuple):
         return cls(*_PLACE.unpack(value))
 
 
-class Written(NamedTuple):
-    """What one call wrote.
-
-    Attributes:
-        places: of the records, in their order.
-        news: what the database has to keep of files, by their numbers, together with the places.
-        dirty: the files that have to be synced before the places are written.
-        ended: those of them that nothing more will be written to.
-    """
-
-    places: list[Place]
-    news: dict[int, bytes]
-    dirty: list[ValueFile]
-    ended: list[ValueFile]
-
-
 @dataclass(slots=True, eq=False)
 class ValueFile:
     """One file.
@@ -95,7 +77,7 @@ class ValueFile:
     Attributes:
         number: its number, which names it.
         path: where it is.
-        size: bytes in it.
+        size: bytes in it that somebody points to.
         holds: of each topic number, the highest sequence number in it that is not truncated.
         handle: what it is written through; -1 once nothing more is.
         named: whether its name is durable.
@@ -126,26 +108,52 @@ class ValueFile:
             self.handle = -1
 
     def encode(self) -> bytes:
-        """What the database keeps of a file that was ended."""
+        """What the database keeps of it."""
         pairs = b"".join(_HOLDS.pack(*pair) for pair in self.holds.items())
         return _SIZE.pack(self.size) + pairs
 
+    def let_go(self, kept: Mapping[int, int]) -> None:
+        """Forgets topics that were truncated beyond what is in it."""
+        for number, first in kept.items():
+            if self.holds.get(number, first) < first:
+                del self.holds[number]
 
-class ValueFiles:
-    """The files of one database; its methods belong to one thread, but `read` to any.
+
+@dataclass(slots=True)
+class Changes:
+    """What a group did to files, and leaves to do.
 
     Attributes:
-        news: what the database has to keep of the files that were found; of an empty value, that
-            it has to forget them.
+        dirty: files that have to be synced before the group's batches are written.
+        ended: those of them that are closed then.
+        freed: files that can be removed once the group is durable.
     """
 
+    dirty: list[ValueFile] = field(default_factory=list)
+    ended: list[ValueFile] = field(default_factory=list)
+    freed: list[ValueFile] = field(default_factory=list)
+
+    def sync(self) -> None:
+        """Makes what was written durable, and closes what has ended.
+
+        Raises:
+            OSError: what was not durable before may never be.
+        """
+        for file in self.dirty:
+            file.sync()
+        for file in self.ended:
+            file.end()
+
+
+class ValueFiles:
+    """The files of one database; its methods belong to one thread, but `read` to any."""
+
     def __init__(self, database: str, known: Mapping[int, bytes], topics: Topics) -> None:
-        """Looks at the files of the directory `database`, and removes those nobody points to.
+        """Looks at the files of the directory `database`, which is made if it is not there.
 
         Args:
             database: the database's directory, which errors name.
-            known: what the database keeps of each file: `ValueFile.encode`, or nothing for one
-                that was not ended.
+            known: what the database keeps of each file, as `ValueFile.encode` made it.
             topics: every topic.
 
         Raises:
@@ -154,27 +162,40 @@ class ValueFiles:
         """
         self._database = database
         self._directory = Path(database, DIRECTORY)
-        if not self._directory.is_dir():
-            self._directory.mkdir()
-            sync_directory(self._directory.parent)
+        self._directory.mkdir(exist_ok=True)
+        sync_directory(self._directory.parent)
+        self._ended = [self._found(number, known[number], topics) for number in sorted(known)]
         self._last = max(known, default=0)
         self._present: ValueFile | None = None
-        self._ended = [self._found(number, known[number], topics) for number in sorted(known)]
-        self.news = {file.number: file.encode() for file in self._ended if not known[file.number]}
-        self.news |= {file.number: b"" for file in self.free({})}
-        self._remove_unknown()
 
-    def write(self, values: Sequence[Value]) -> Written:
+    def remove_unused(self) -> list[int]:
+        """Removes what the database does not know or need; the numbers that it can forget.
+
+        To be called before the first `write`.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        free = self.free({})
+        names = {file.path.name for file in self._ended}
+        for path in self._directory.iterdir():
+            if path.name not in names and path.name.isdigit() and len(path.name) == _NAME_DIGITS:
+                path.unlink()
+        return [file.number for file in free]
+
+    def write(self, values: Sequence[Value], changes: Changes) -> tuple[list[Place], ValueFile]:
         """Writes `values` into one file, the present one or the next.
+
+        Returns:
+            Their places, in their order, and the file: what it `encode`s has to be kept with them.
 
         Raises:
             OSError: nobody knows how much was written.
         """
-        written = Written([], {}, [], [])
-        file = self._file_with_room(written)
-        written.dirty.append(file)
-        _write(file, values, written.places)
-        return written
+        file = self._file_with_room(changes)
+        if file not in changes.dirty:
+            changes.dirty.append(file)
+        return _write(file, values), file
 
     def free(self, kept: Mapping[int, int]) -> list[ValueFile]:
         """The files that hold nothing any more; they are forgotten here, and still on the disk.
@@ -183,9 +204,9 @@ class ValueFiles:
             kept: of each topic number that was truncated just now, the first that is kept.
         """
         for file in self._ended:
-            for number, first in kept.items():
-                if file.holds.get(number, first) < first:
-                    del file.holds[number]
+            file.let_go(kept)
+        if self._present is not None:
+            self._present.let_go(kept)
         free = [file for file in self._ended if not file.holds]
         self._ended = [file for file in self._ended if file.holds]
         return free
@@ -212,50 +233,38 @@ class ValueFiles:
         return data
 
     def close(self) -> None:
-        """Lets go of the file that is written."""
+        """Lets go of every file."""
+        for file in self._ended:
+            file.end()
         if self._present is not None:
             self._present.end()
 
-    def _file_with_room(self, written: Written) -> ValueFile:
+    def _file_with_room(self, changes: Changes) -> ValueFile:
         present = self._present
         if present is not None and present.size < FILE_BYTES:
             return present
         if present is not None:
             self._ended.append(present)
-            written.news[present.number] = present.encode()
-            written.dirty.append(present)
-            written.ended.append(present)
+            changes.ended.append(present)
+            changes.dirty.append(present)  # what a group before this one wrote, perhaps
         self._last += 1
         path = self._path(self._last)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._present = ValueFile(self._last, path, handle=os.open(path, flags, 0o644))
-        written.news[self._last] = b""
         return self._present
 
     def _found(self, number: int, known: bytes, topics: Topics) -> ValueFile:
         """The file `number` as it was left."""
         path = self._path(number)
-        size = path.stat().st_size if path.exists() else -1
-        if known:
-            (needed,) = _SIZE.unpack_from(known)
-            holds = dict(_HOLDS.iter_unpack(known[_SIZE.size :]))
-        else:
-            needed = 0
-            holds = _look_through(path, topics) if size >= 0 else _everything(topics)
+        (size,) = _SIZE.unpack_from(known)
+        holds = dict(_HOLDS.iter_unpack(known[_SIZE.size :]))
         alive = {topic: highest for topic, highest in holds.items() if highest in topics[topic]}
-        if alive and size < needed:
+        if alive and not (path.exists() and path.stat().st_size >= size):
             raise damaged(self._database, f"{path.name} of its value files is gone or cut off")
-        return ValueFile(number, path, max(size, 0), alive, named=True)
-
-    def _remove_unknown(self) -> None:
-        """What was written for nobody, or was freed by a process that did not remove it."""
-        names = {file.path.name for file in self._ended}
-        for path in self._directory.iterdir():
-            if path.name not in names:
-                path.unlink()
+        return ValueFile(number, path, size, alive, named=True)
 
     def _path(self, number: int) -> Path:
-        return self._directory / f"{number:016}"
+        return self._directory / f"{number:0{_NAME_DIGITS}}"
 
 
 def remove(files: Iterable[ValueFile]) -> None:
@@ -265,16 +274,14 @@ def remove(files: Iterable[ValueFile]) -> None:
             file.path.unlink()
 
 
-def _write(file: ValueFile, values: Sequence[Value], places: list[Place]) -> None:
-    buffers: list[bytes] = []
+def _write(file: ValueFile, values: Sequence[Value]) -> list[Place]:
+    places: list[Place] = []
     for number, sequence, data in values:
-        header = _HEADER.pack(number, sequence, len(data))
-        buffers += (header, _CRC.pack(google_crc32c.value(header)), data)
-        at = file.size + _HEAD
-        places.append(Place(file.number, at, len(data), google_crc32c.value(data)))
-        file.size = at + len(data)
+        places.append(Place(file.number, file.size, len(data), google_crc32c.value(data)))
+        file.size += len(data)
         file.holds[number] = sequence
-    _write_all(file.handle, buffers)
+    _write_all(file.handle, [value.data for value in values])
+    return places
 
 
 def _write_all(handle: int, buffers: Sequence[bytes]) -> None:
@@ -289,28 +296,3 @@ def _write_all(handle: int, buffers: Sequence[bytes]) -> None:
         del left[:done]
         if taken:
             left[0] = memoryview(left[0])[taken:]
-
-
-def _look_through(path: Path, topics: Topics) -> dict[int, int]:
-    """What a file holds that was not ended: of each topic, the highest sequence number.
-
-    What was written for nobody may be torn, and looks like damage then: such a file stays until
-    everything that could be in it is truncated.
-    """
-    holds: dict[int, int] = {}
-    at, size = 0, path.stat().st_size
-    with path.open("rb", buffering=0) as file:
-        while at + _HEAD <= size:
-            head = os.pread(file.fileno(), _HEAD, at)
-            (crc,) = _CRC.unpack_from(head, _HEADER.size)
-            if google_crc32c.value(head[: _HEADER.size]) != crc:
-                return _everything(topics)
-            number, sequence, length = _HEADER.unpack_from(head)
-            if sequence in topics.get(number, ()):  # else written for nobody, or truncated
-                holds[number] = sequence
-            at += _HEAD + length
-    return holds
-
-
-def _everything(topics: Topics) -> dict[int, int]:
-    return {number: kept[-1] for number, kept in topics.items() if kept}
