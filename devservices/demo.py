@@ -28,6 +28,7 @@ PCHANNELS = 16
 SHARDS = 4
 KEY = "tailnum"
 KILL_AT = 0.4
+RENEWED_WITHIN_S = 60
 """Share of the rows that a reader has seen when the server is killed."""
 
 BATCH_ROWS = 1024
@@ -44,13 +45,15 @@ class Watch:
     Attributes:
         rows: delivered so far.
         reached: set once `rows` is at the share at which to kill.
-        first_new: monotonic time of the first row that was appended after the restart.
+        renewed: set once a row came that was appended after the restart.
+        first_new: the monotonic time of that.
     """
 
     def __init__(self) -> None:
         """Nothing delivered."""
         self.rows = 0
         self.reached = asyncio.Event()
+        self.renewed = asyncio.Event()
         self.first_new = 0.0
         self._term = 0
 
@@ -60,8 +63,9 @@ class Watch:
             async for batch in reader.batches():
                 self.rows += getattr(batch.header, "rows", 0)
                 self._term = self._term or batch.term
-                if batch.term > self._term and not self.first_new:
+                if batch.term > self._term and not self.renewed.is_set():
                     self.first_new = time.monotonic()
+                    self.renewed.set()
                 if self.rows >= ROWS * KILL_AT:
                     self.reached.set()
 
@@ -139,10 +143,13 @@ async def kill_in_the_middle(
     say(f"SIGKILL to the server (process {pid}) when a reader had {watch.rows:,} rows")
     await server.start()
     ready = time.monotonic() - killed
-    while not watch.first_new and not ending.done():
-        await asyncio.wait({ending}, timeout=0.01)
-    if not watch.first_new:
-        raise DemoError("the ingest ended, but nothing was appended after the restart")
+    try:
+        async with asyncio.timeout(RENEWED_WITHIN_S):  # the ingest may end before a reader is back
+            await watch.renewed.wait()
+    except TimeoutError:
+        raise DemoError(
+            f"no row appended after the restart was read within {RENEWED_WITHIN_S} s of it"
+        ) from None
     say(
         f"recovered: ready {ready:.2f} s after the kill (start of the process included), "
         f"the next row appended and read {watch.first_new - killed:.2f} s after it"

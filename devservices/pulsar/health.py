@@ -1,8 +1,8 @@
 """A broker that stands still: found, its threads kept, and a living one put in its place.
 
-Pulsar can lock itself up: its threads of input and output wait for each other while its admin
-service and its process go on, and no client gets an answer any more. Contract: `revive` is called
-by any test process after a failure; what it found stands in a file for each time.
+It was seen once that a broker took connections and answered none, while its admin service went on.
+Contract: `revive` is called by any test process after a failure; what it found stands in a file for
+each time.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from rocksdict import Options, Rdict
 
 from walplane.backends.rocksdb import RocksBackend, committer, layout, values
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
+from walplane.backends.rocksdb.batch import Batch
 from walplane.backends.rocksdb.database import Database
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance import Acknowledged
@@ -51,6 +52,22 @@ async def writer_of(backend: RocksBackend, topic: str = "t") -> tuple[RocksSessi
 def files(directory: Path) -> list[Path]:
     """The files of large records, oldest first."""
     return sorted((directory / values.DIRECTORY).iterdir())
+
+
+def known_files(directory: Path) -> list[int]:
+    """Numbers of the files that a closed database keeps something of."""
+    rocks = Rdict(str(directory), Options(raw_mode=True))
+    keys = [bytes(key) for key in rocks.keys() if isinstance(key, bytes)]
+    rocks.close()
+    between = (key for key in keys if layout.FILES_FROM <= key < layout.FILES_TO)
+    return [layout.file_number(key) for key in between]
+
+
+def open_in(directory: Path) -> list[str]:
+    """Files of the directory that this process has open."""
+    handles = Path("/proc/self/fd")
+    opened = [os.readlink(path) for path in handles.iterdir() if path.is_symlink()]
+    return [path for path in opened if path.startswith(str(directory))]
 
 
 async def append_each(writer: RocksWriter, data: Sequence[bytes]) -> list[Acknowledged]:
@@ -113,6 +130,40 @@ async def test_records_are_synced_before_the_database_knows_them(
     assert calls == ["place", "sync_values", "write", "sync", "note"]
 
 
+async def test_a_place_is_written_after_its_record_and_the_name_of_its_file(
+    backend: RocksBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over several files, whose handles are closed one after the other."""
+    durable: dict[str, int] = {}
+    named: set[str] = set()
+    write, fdatasync = backend.database.write, os.fdatasync
+    expected = {layout.place_key(1, number) for number in range(1, 41)}
+    places: list[values.Place] = []
+
+    def synced(handle: int) -> None:
+        fdatasync(handle)
+        durable[Path(os.readlink(f"/proc/self/fd/{handle}")).name] = os.fstat(handle).st_size
+
+    def checked(batch: Batch) -> None:
+        for key, value in batch.puts:
+            if key in expected:
+                place = values.Place.decode(value)
+                name = f"{place.file:016}"
+                assert name in named
+                assert durable[name] >= place.offset + place.size
+                places.append(place)
+        write(batch)
+
+    monkeypatch.setattr(os, "fdatasync", synced)
+    monkeypatch.setattr(values, "sync_directory", lambda path: named.update(os.listdir(path)))
+    monkeypatch.setattr(backend.database, "write", checked)
+    _, writer = await writer_of(backend)
+    await append_each(writer, payloads("t", 20, LARGE))
+    await append_all(writer, payloads("more", 20, LARGE))
+    assert len(places) == 40
+    assert len(open_in(tmp_path / "data" / values.DIRECTORY)) <= 1
+
+
 class Held:
     """Holds `sync_values` of a database until it is opened."""
 
@@ -166,6 +217,7 @@ async def test_truncation_removes_files(tmp_path: Path) -> None:
     expect_holds(await read_to_end(session, "idle"), idle)
     expect_holds(await read_to_end(session, "t"), acks[-1:])
     await backend.close()
+    assert known_files(tmp_path) == [int(file.name) for file in files(tmp_path)]
     await read_again(tmp_path, "idle", idle)
     await read_again(tmp_path, "t", acks[-1:])
 

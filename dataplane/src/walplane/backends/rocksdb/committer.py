@@ -201,7 +201,7 @@ class Committer:
             group.refused += [(command, WalError(code, message)) for command in group.done]
             group.done = []
         self._on_loop(self._answer, group)
-        if self.failure is None:
+        if self.failure is None and (group.files.freed or self._freed):
             self._remove(group.files.freed)
 
     def _sync(self, group: Group) -> None:

@@ -125,7 +125,7 @@ class Changes:
 
     Attributes:
         dirty: files that have to be synced before the group's batches are written.
-        ended: those of them that are closed then.
+        ended: files that are closed then.
         freed: files that can be removed once the group is durable.
     """
 
@@ -245,8 +245,7 @@ class ValueFiles:
             return present
         if present is not None:
             self._ended.append(present)
-            changes.ended.append(present)
-            changes.dirty.append(present)  # what a group before this one wrote, perhaps
+            changes.ended.append(present)  # whoever wrote into it has synced it by then
         self._last += 1
         path = self._path(self._last)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
