@@ -276,6 +276,8 @@ async def test_damage_is_reported(backend: RocksBackend, tmp_path: Path) -> None
                 assert error.code is ErrorCode.UNRECOVERABLE
                 assert str(copy) in error.message
                 assert file.name in error.message
+                # what is missing is refused at the start, what is wrong when it is read
+                assert ("cut off" in error.message) is (what != "flipped")
     await read_again(shutil.copytree(source, tmp_path / "whole"), "t", acks)
 
 
