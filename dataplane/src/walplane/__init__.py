@@ -6,7 +6,11 @@ from importlib.metadata import version as _version
 
 import structlog as _structlog
 
+from walplane.runtime import poll_grpc_in_place as _poll_grpc_in_place
+
 __version__ = _version("walplane")
+
+_poll_grpc_in_place()  # here, since whatever imports gRPC for walplane imports this first
 
 # A program that says nothing about logs gets warnings on standard error; structlog's own default
 # would print every debug line between the program's output. Its own configuration wins.

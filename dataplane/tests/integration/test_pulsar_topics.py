@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from walplane.backends.interface import EARLIEST, LATEST, Backend, Record, Start, StartAt
 from walplane.backends.pulsar.config import PulsarConfig
+from walplane.backends.pulsar.writer import PulsarWriter
 from walplane.backends.registry import open_backend
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.conformance.harness import (
@@ -230,3 +233,25 @@ async def test_unreachable_service_is_named_in_time(pulsar_url: str, away: str) 
         await open_backend(f"{service}?admin={admin_url}&namespace={config.namespace}")
     assert raised.value.code is ErrorCode.INNER
     assert time.monotonic() - began < 10
+
+
+async def test_the_clients_thread_keeps_what_python_knows_of_it(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that is made for each callback has no locals of the thread yet."""
+    here, known = threading.local(), list[bool]()
+    answered: Any = PulsarWriter._answered
+
+    def spy(*arguments: object) -> None:
+        known.append(hasattr(here, "seen"))
+        here.seen = True
+        answered(*arguments)
+
+    monkeypatch.setattr(PulsarWriter, "_answered", spy)
+    session, topic = await backend.session(), new_topic()
+    await session.ensure_topic(topic)
+    writer = await session.open_writer(topic, 1, 0)
+    for number in range(10):
+        await writer.append(b"%d" % number)
+    await session.close()
+    assert known == [False] + [True] * 9

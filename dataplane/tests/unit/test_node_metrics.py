@@ -114,7 +114,7 @@ async def test_waiting_for_ticks_is_an_age_too(watched: Watched) -> None:
     watched.oracle.away = True
     left = watched.value("tick_reserve")
     assert left
-    assert watched.node.reserve.take(int(left) - 1, 0)
+    assert watched.node.reserve.take(int(left), 0)
     append = edge.start_append(append_op(entry(b"waits", number=0)))
     await until(lambda: (watched.of_log("oldest_append_seconds") or 0) > 0.01)
     watched.oracle.away = False

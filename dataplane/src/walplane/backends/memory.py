@@ -29,6 +29,7 @@ from walplane.backends.sequenced import (
     truncated,
 )
 from walplane.message.ids import RecordID
+from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 
 MAX_RECORD_BYTES = 5 << 20
@@ -166,20 +167,19 @@ class MemoryWriter:
         self._topic = topic
         self._opened = (term, open_number)
         self._limit = limit
-        self._in_flight: list[tuple[bytes, asyncio.Future[RecordID | None]]] = []
+        self._in_flight: list[tuple[bytes, PromptFuture[RecordID | None]]] = []
         self._closed = False
 
-    def append(self, data: bytes) -> asyncio.Future[RecordID | None]:
+    def append(self, data: bytes) -> PromptFuture[RecordID | None]:
         """Hands over one record."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[RecordID | None] = loop.create_future()
+        future: PromptFuture[RecordID | None] = PromptFuture()
         if self._closed:
             future.set_exception(closed(self._topic.name))
         elif len(data) > self._limit:
             future.set_exception(oversized(self._topic.name, len(data), self._limit))
         else:
             if not self._in_flight:
-                loop.call_soon(self._write)
+                asyncio.get_running_loop().call_soon(self._write)
             self._in_flight.append((data, future))
         return future
 

@@ -23,6 +23,7 @@ from walplane.client.transport import (
     written,
 )
 from walplane.message.ids import ResumeToken
+from walplane.prompt import when_done
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
@@ -78,7 +79,7 @@ class _LocalProduce:
         except WalError as error:
             self._answer(request_id, error)
         else:
-            append.add_done_callback(partial(self._done, request_id))
+            when_done(append, partial(self._done, request_id))
 
     async def receive(self) -> Sequence[Answer]:
         while not self._ready:
@@ -92,7 +93,7 @@ class _LocalProduce:
     async def close(self) -> None:
         self._log.gone.remove_done_callback(self._gone)
 
-    def _done(self, request_id: int, append: asyncio.Task[AppendResult]) -> None:
+    def _done(self, request_id: int, append: asyncio.Future[AppendResult]) -> None:
         if append.cancelled():
             stopped = WalError(ErrorCode.ON_SHUTDOWN, "the node stopped: ask discovery")
             self._answer(request_id, stopped)

@@ -183,7 +183,7 @@ class LocalLog(Protocol):
         """Done with the reason once the node no longer holds it."""
         ...
 
-    def start_append(self, op: AppendOp) -> asyncio.Task[AppendResult]:
+    def start_append(self, op: AppendOp) -> asyncio.Future[AppendResult]:
         """Starts an append that was checked; nothing cancels it.
 
         Raises:

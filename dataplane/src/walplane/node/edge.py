@@ -50,7 +50,7 @@ class Edge:
         """The append of `entry`; raises why a client may not append it: `check_append`."""
         return check_append(entry, self.wal)
 
-    def start_append(self, op: AppendOp) -> asyncio.Task[AppendResult]:
+    def start_append(self, op: AppendOp) -> asyncio.Future[AppendResult]:
         """Starts an append that was checked; appends keep the order of these calls.
 
         Raises:

@@ -8,7 +8,7 @@ ready in one response. Layer: node.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import structlog
 
 from walplane.node.config import NodeConfig
 from walplane.node.edge import Edge
+from walplane.prompt import PromptTask, when_done
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
@@ -23,7 +24,7 @@ from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
 
-WriteResponse = Callable[[streaming_pb2.ProduceResponse], Awaitable[None]]
+WriteResponse = Callable[[streaming_pb2.ProduceResponse], Coroutine[Any, Any, None]]
 
 
 class ProduceStream:
@@ -46,8 +47,10 @@ class ProduceStream:
         self._budgets = (ByteBudget(config.stream_append_bytes), node_budget)
         self._in_flight = 0
         self._ready = streaming_pb2.ProduceResponse()
-        self._wake = asyncio.Event()
-        self._finished = False
+        self._flush_due = False
+        self._writing: PromptTask[None] | None = None
+        self._finished = False  # nothing more is read
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, requests: AsyncIterator[streaming_pb2.ProduceRequest]) -> None:
         """Serves until the client half-closes and everything is answered.
@@ -56,23 +59,22 @@ class ProduceStream:
             WalError: why the PChannel is no longer held; INVALID_ARGUMENT for a broken protocol.
         """
         reader = asyncio.create_task(self._read(requests), name="produce-reader")
-        writer = asyncio.create_task(self._write_ready(), name="produce-writer")
         gone = self._edge.gone
         try:
-            signals: set[asyncio.Future[Any]] = {reader, writer, gone}
+            signals: set[asyncio.Future[Any]] = {reader, self._over, gone}
             await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
                 reader.cancel()
             self._finished = True
-            self._wake.set()
+            self._flush()
             async with asyncio.timeout(self._drain_timeout_s):
-                await writer
+                await self._over
         except TimeoutError:
             _log.warning("produce stream ends unanswered", appends=self._in_flight)
         finally:
+            self._over.cancel()
             reader.cancel()
-            writer.cancel()
-            await asyncio.wait({reader, writer})
+            await asyncio.wait({reader} if self._writing is None else {reader, self._writing})
         if not reader.cancelled() and (error := reader.exception()) is not None:
             raise error
         if gone.done():
@@ -108,10 +110,9 @@ class ProduceStream:
             self._refuse(request.request_id, error)
             return
         self._in_flight += 1
-        append.add_done_callback(partial(self._done, request.request_id, size))
-        await asyncio.sleep(0)  # it goes its way before the next request is asked for
+        when_done(append, partial(self._done, request.request_id, size))
 
-    def _done(self, request_id: int, size: int, append: asyncio.Task[AppendResult]) -> None:
+    def _done(self, request_id: int, size: int, append: asyncio.Future[AppendResult]) -> None:
         self._release(size)
         self._in_flight -= 1
         error = _error_of(append)
@@ -120,29 +121,49 @@ class ProduceStream:
             return
         answer = self._ready.appends.add(request_id=request_id)
         append.result().write_to(answer.result)
-        self._wake.set()
+        self._answered()
 
     def _refuse(self, request_id: int, error: WalError) -> None:
         self._edge.wal.meter.refused[error.code] += 1
         self._ready.appends.add(request_id=request_id, error=error.to_proto())
-        self._wake.set()
+        self._answered()
+
+    def _answered(self) -> None:
+        """Sends an answer with all others of this turn; the last one due goes at once."""
+        if not self._in_flight:
+            self._flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _release(self, size: int) -> None:
         for budget in self._budgets:
             budget.release(size)
 
-    async def _write_ready(self) -> None:
-        while self._ready.appends or self._in_flight or not self._finished:
-            if not self._ready.appends:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
+    def _flush(self) -> None:
+        """Sends what is ready, unless something is being sent; notes when that was the last."""
+        self._flush_due = False
+        if self._writing is not None or self._over.done():
+            return
+        if self._ready.appends:
             ready, self._ready = self._ready, streaming_pb2.ProduceResponse()
             ready.settled_tick = self._edge.settled_tick
-            await self._write(ready)
+            self._writing = PromptTask(self._write(ready))
+            self._writing.listen(self._written)
+        elif self._finished and not self._in_flight:
+            self._over.set_result(None)
+
+    def _written(self, write: asyncio.Future[None]) -> None:
+        self._writing = None
+        if write.cancelled():
+            self._over.cancel()
+        elif (error := write.exception()) is None:
+            self._flush()
+        elif not self._over.done():
+            self._over.set_exception(error)
 
 
-def _error_of(append: asyncio.Task[AppendResult]) -> WalError | None:
+def _error_of(append: asyncio.Future[AppendResult]) -> WalError | None:
     if append.cancelled():
         return WalError(ErrorCode.ON_SHUTDOWN, "the node stopped: send it again to the owner")
     error = append.exception()

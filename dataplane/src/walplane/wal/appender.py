@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from walplane.message.codec import ENTRY_ROOM_BYTES
 from walplane.message.ids import MessageID, RecordID
+from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import FrameSender, OpenKey
@@ -29,7 +30,7 @@ class Pending(NamedTuple):
     """An entry that waits to be written, or whose frame is in flight."""
 
     op: AppendOp
-    result: asyncio.Future[AppendResult]
+    result: PromptFuture[AppendResult]
 
 
 class FlyingFrame(NamedTuple):
@@ -107,9 +108,9 @@ class Appender:
         """Whether nothing waits and nothing is in flight."""
         return not self._queue and not self._flying
 
-    def submit(self, op: AppendOp) -> asyncio.Future[AppendResult]:
+    def submit(self, op: AppendOp) -> PromptFuture[AppendResult]:
         """Queues an entry behind all before it."""
-        result: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
+        result: PromptFuture[AppendResult] = PromptFuture()
         self.requeue(Pending(op, result))
         return result
 
@@ -180,11 +181,12 @@ class Appender:
         self._pump()
 
     def _acknowledge(self, frame: FlyingFrame, record_id: RecordID) -> None:
-        for index, pending in enumerate(frame.entries):
-            settle(
-                pending, self._log_entry(pending, record_id, index), self._acks, self._on_written
-            )
-            self.bytes_pending -= pending.op.size
+        items = [
+            self._log_entry(pending, record_id, index)
+            for index, pending in enumerate(frame.entries)
+        ]
+        settle(frame.entries, items, self._acks, self._on_written)
+        self.bytes_pending -= sum(pending.op.size for pending in frame.entries)
         self._acks.record_written(MessageID(self._backend, record_id))
         self._meter.acknowledged([pending.op for pending in frame.entries], self._monotonic())
         self._on_settled()
@@ -196,19 +198,20 @@ class Appender:
 
 
 def settle(
-    pending: Pending,
-    log_entry: LogEntry,
+    entries: Sequence[Pending],
+    items: Sequence[LogEntry],
     acks: AckManager,
     on_written: Callable[[LogEntry], None],
 ) -> None:
-    """Acknowledges an entry that is durable as `log_entry`; cannot fail (the chain's law)."""
-    on_written(log_entry)
-    if pending.op.ticks is not None:
-        acks.confirm(pending.op.ticks, log_entry)
-    if not pending.result.done():
-        pending.result.set_result(log_entry.result())
-    if pending.op.spans is not None:
-        pending.op.spans.written(log_entry)
+    """Acknowledges entries that are durable as `items`; cannot fail (the chain's law)."""
+    for pending, item in zip(entries, items, strict=True):
+        on_written(item)
+        if pending.op.ticks is not None:
+            acks.confirm(pending.op.ticks, item)
+        if not pending.result.done():
+            pending.result.set_result(item.result())
+        if pending.op.spans is not None:
+            pending.op.spans.written(item)
 
 
 def refuse(pending: Pending, error: WalError) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from walplane.backends.interface import TopicWriter
 from walplane.message.codec import encode_frame
 from walplane.message.ids import RecordID
+from walplane.prompt import when_done
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
@@ -182,7 +183,7 @@ class FrameSender:
         self._number += 1
         written = self._writer.append(encode_frame(content, entries, bodies))
         self._in_flight.append(_InFlight(written, sent, tell))
-        written.add_done_callback(self._settle)
+        when_done(written, self._settle)
         return sent
 
     async def written(self, sent: SentFrame, timeout_s: float) -> RecordID | None:

@@ -41,8 +41,7 @@ def settle_known(
         if items is None:
             lost.extend(frame.entries)
             continue
-        for pending, item in zip(frame.entries, items, strict=True):
-            settle(pending, item, acks, on_written)
+        settle(frame.entries, items, acks, on_written)
         on_acknowledged([pending.op for pending in frame.entries])
     return lost
 

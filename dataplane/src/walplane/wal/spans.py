@@ -48,7 +48,7 @@ class AppendSpans:
         end(self._writing)
         self._writing = None
 
-    def ended(self, append: asyncio.Task[AppendResult]) -> None:
+    def ended(self, append: asyncio.Future[AppendResult]) -> None:
         """The append is over: it has its answer."""
         error = None if append.cancelled() else append.exception()
         end(self._writing, error)

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from walplane.backends.interface import BackendSession, RecordScanner, Start
+from walplane.prompt import PromptFuture, PromptTask
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.appender import Appender, Pending, refuse
@@ -37,6 +38,7 @@ from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.state import RecoveryState, checkpoint_at
 from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.reopening import requeue, settle_known, ticks_for
+from walplane.wal.running import Running
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
@@ -84,7 +86,7 @@ class WAL:
         self._ownership = Ownership(pchannel, term, deps, config)
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._running = Running()
         self._upkeep = Upkeep(self, deps.runtime)
         self._truncation = Truncation(pchannel, self.recovery.segments, config.retention_s)
         self._deletion = Deletion(pchannel, self.recovery.segments, config, deps.segments)
@@ -131,7 +133,7 @@ class WAL:
         deps.reserve.take(1, opened.barrier_tick)
         wal.start_vital(wal._upkeep.run())
         if wal._flusher:
-            wal._start(wal._flusher.run())
+            wal._running.start(wal._flusher.run())
         return wal
 
     # --- appends -----------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class WAL:
 
     def start_append(
         self, op: AppendOp, *, lock_wait_s: float | None = None
-    ) -> asyncio.Task[AppendResult]:
+    ) -> PromptTask[AppendResult]:
         """Starts to append one entry; those of a VChannel are written in the order of the calls.
 
         Args:
@@ -185,7 +187,7 @@ class WAL:
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
         op.spans = AppendSpans.start(self._deps.tracing, op.entry.envelope)
-        append = self._start(self._chain(op))
+        append = self._running.keep(PromptTask(self._chain(op)))
         if op.spans is not None:
             append.add_done_callback(op.spans.ended)
         return append
@@ -206,7 +208,7 @@ class WAL:
         self.check()
         return await self._appender.submit(op)
 
-    def submit_own(self, entry: log_pb2.Entry) -> asyncio.Future[AppendResult] | None:
+    def submit_own(self, entry: log_pb2.Entry) -> PromptFuture[AppendResult] | None:
         """Appends an entry of the WAL's own; None while no tick is left for it."""
         first = self._deps.reserve.take(entry.envelope.count, self._acks.last_allocated)
         if first is None:
@@ -234,7 +236,9 @@ class WAL:
         # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
         for txn in [] if tick is None else self._expiry.due(tick):
-            self._start(roll_back(txn, self._chain, self.meter, self._deps.runtime.monotonic()))
+            self._running.start(
+                roll_back(txn, self._chain, self.meter, self._deps.runtime.monotonic())
+            )
 
     def seal_segments(self) -> None:
         """Seals what a policy says; cheap while there is nothing to seal."""
@@ -334,7 +338,7 @@ class WAL:
         self.recovery.saved(checkpoint)
         if truncate and self._deps.segments is not None:
             await self._truncation.after(self._opened.session, checkpoint, stored.last_confirmed)
-            self._start(self._deletion.after(checkpoint.time_tick, stored.time_tick))
+            self._running.start(self._deletion.after(checkpoint.time_tick, stored.time_tick))
 
     async def close(self) -> None:
         """Takes no more appends, waits for those in flight, saves a checkpoint, lets go of all.
@@ -464,12 +468,7 @@ class WAL:
         self.written.notify()
 
     async def _release(self) -> None:
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._running.cancel()
         await self._opened.meta.close()
         await self._opened.session.close()
         if self._readers is not None:
@@ -478,7 +477,7 @@ class WAL:
 
     def start_vital(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts what this WAL cannot be without: when it fails, the WAL is over and says why."""
-        task: asyncio.Task[None] = self._start(work)
+        task: asyncio.Task[None] = self._running.start(work)
         task.add_done_callback(self._vital_ended)
         return task
 
@@ -491,9 +490,3 @@ class WAL:
                 ErrorCode.INNER, f"{self.pchannel} failed here: {error!r}; see the log"
             )
         self.fence(error)
-
-    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

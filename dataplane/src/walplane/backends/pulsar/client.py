@@ -10,10 +10,12 @@ are closed: a callback into an interpreter that ends would abort it.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +33,7 @@ _OPERATION_S = 5
 _CALL_S = 8.0  # above what the client gives itself, which ends most calls
 _CLOSE_S = 2.0
 _EXIT_S = 5.0
+_LEAVE_S = 0.05
 _SEND_MS = 5000  # long after the WAL has stopped waiting, so that its own rule decides
 _RECEIVE = 32  # records that the client reads ahead, of up to 5 MiB each
 
@@ -53,6 +56,7 @@ class PulsarClient:
         self._calls = Calls()
         self._close_started = False
         self._closed = threading.Event()
+        self._closed_at = 0.0
         atexit.register(self._at_exit)
 
     async def check(self) -> None:
@@ -118,6 +122,7 @@ class PulsarClient:
         if self._close_started:
             return
         self._calls.close()
+        asyncio.get_running_loop().call_later(_EXIT_S, self._leave_exit)
         try:
             await self._calls.answer(self._close, _CLOSE_S, _forget)
         except CallFailedError as error:  # also the answer of one of its fenced producers
@@ -140,15 +145,21 @@ class PulsarClient:
         self._close_started = True
 
         def closed(result: Any) -> None:  # noqa: ANN401 - no types
+            self._closed_at = time.monotonic()
             self._closed.set()
-            atexit.unregister(self._at_exit)
             callback(result)
 
         self._client.close_async(closed)
 
+    def _leave_exit(self) -> None:
+        if self._closed.is_set():
+            atexit.unregister(self._at_exit)
+
     def _at_exit(self) -> None:
         if self._close_started:
             self._closed.wait(_EXIT_S)
+            # the thread that said so needs the interpreter once more to leave its callback
+            time.sleep(max(0.0, self._closed_at + _LEAVE_S - time.monotonic()))
             return
         self._close_started = True
         with contextlib.suppress(pulsar.PulsarException):

@@ -21,13 +21,15 @@ import _pulsar
 import pulsar
 
 from walplane.backends.pulsar.failures import append_failure
+from walplane.backends.pulsar.threads import keep_thread_state
 from walplane.message.ids import RecordID
+from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 
 MAX_RECORD_BYTES = 5 * 1024 * 1024 - 64 * 1024
 """The broker's default limit of 5 MiB, less room for headers."""
 
-_Ack = asyncio.Future[RecordID | None]
+_Ack = PromptFuture[RecordID | None]
 
 
 class PulsarWriter:
@@ -46,7 +48,7 @@ class PulsarWriter:
 
     def append(self, data: bytes) -> _Ack:
         """See `TopicWriter.append`."""
-        future: _Ack = self._loop.create_future()
+        future: _Ack = PromptFuture()
         if len(data) > MAX_RECORD_BYTES:
             future.set_exception(self._too_large(data))
         elif self._failure is not None:
@@ -72,6 +74,7 @@ class PulsarWriter:
 
         What can be done on the loop is done there: the sooner it is woken, the sooner it runs.
         """
+        keep_thread_state()
         self._answers.append((future, result, message_id))
         if not self._settling:
             self._settling = True

@@ -39,6 +39,7 @@ from walplane.backends.sequenced import (
     sequence_of,
 )
 from walplane.message.ids import RecordID
+from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 
 _log = structlog.get_logger(__name__)
@@ -240,11 +241,11 @@ class RocksWriter:
         """The writer that `ticket` made."""
         self._committer = committer
         self._ticket = ticket
-        self.in_flight: set[asyncio.Future[RecordID | None]] = set()
+        self.in_flight: set[PromptFuture[RecordID | None]] = set()
 
-    def append(self, data: bytes) -> asyncio.Future[RecordID | None]:
+    def append(self, data: bytes) -> PromptFuture[RecordID | None]:
         """Hands over one record."""
-        future: asyncio.Future[RecordID | None] = _future()
+        future: PromptFuture[RecordID | None] = PromptFuture()
         topic = self._ticket.topic.name
         if self._ticket.closed:
             future.set_exception(closed(topic))
@@ -252,7 +253,7 @@ class RocksWriter:
             future.set_exception(oversized(topic, len(data), MAX_RECORD_BYTES))
         else:
             self.in_flight.add(future)
-            future.add_done_callback(self.in_flight.discard)
+            future.listen(self.in_flight.discard)
             self._committer.submit(Append(future, self._ticket, data))
         return future
 

@@ -24,7 +24,7 @@ from walplane.wal.recovery.windows import ProducerKey, producer_key_of, title
 _RETRY_AFTER_MS = 20
 _MAX_OPENER = 64
 
-_Opening = tuple[log_pb2.Entry, asyncio.Task[AppendResult]]
+_Opening = tuple[log_pb2.Entry, asyncio.Future[AppendResult]]
 
 
 class ProducerOpens:
@@ -39,7 +39,7 @@ class ProducerOpens:
     def __init__(
         self,
         named: NamedProducers,
-        append: Callable[[AppendOp], asyncio.Task[AppendResult]],
+        append: Callable[[AppendOp], asyncio.Future[AppendResult]],
         settled_tick: Callable[[], int],
     ) -> None:
         """Nothing is being opened."""
@@ -102,7 +102,7 @@ class ProducerOpens:
         append.add_done_callback(partial(self._over, key))
         return entry, append
 
-    def _over(self, key: ProducerKey, _: asyncio.Task[AppendResult]) -> None:
+    def _over(self, key: ProducerKey, _: asyncio.Future[AppendResult]) -> None:
         del self._opening[key]
 
 

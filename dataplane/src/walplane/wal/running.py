@@ -1,0 +1,41 @@
+"""What one WAL has under way. Layer: wal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from walplane.prompt import when_done
+
+_Task = TypeVar("_Task", bound=asyncio.Future[Any])
+
+
+class Running:
+    """Tasks that end by themselves, or all of them together."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._tasks: dict[asyncio.Future[Any], None] = {}  # in the order in which they began
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Runs `work` as a task."""
+        return self.keep(asyncio.create_task(work))
+
+    def keep(self, task: _Task) -> _Task:
+        """Takes in a task that runs already."""
+        self._tasks[task] = None
+        when_done(task, self._ended)
+        return task
+
+    async def cancel(self) -> None:
+        """Cancels all but the one that asks, and returns once they have ended."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        del self._tasks[task]
