@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from walplane.backends.memory import MemoryBackend
@@ -49,7 +51,7 @@ async def forwarded(role: ReplicationRole, op: AppendOp) -> bool:
         (append_op(copied(entry(b"copied"))), False, True),
         (append_op(typed(MessageType.DROP_RESOURCE_GROUP)), True, True),
         (append_op(typed(MessageType.CREATE_SEGMENT)), True, True),
-        (AppendOp(typed(MessageType.ROLLBACK_TXN), 0, 0, own=True), True, True),
+        (replace(append_op(typed(MessageType.ROLLBACK_TXN)), own=True), True, True),
     ],
 )
 async def test_what_each_role_takes(op: AppendOp, primary: bool, secondary: bool) -> None:

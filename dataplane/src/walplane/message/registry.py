@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -97,7 +98,7 @@ class MessageSpec:
     ack_sync_up: bool = False
     any_role: bool = False
 
-    @property
+    @cached_property
     def is_broadcast(self) -> bool:
         """Whether the Broadcaster sends it."""
         return self.dispatch in _BROADCASTS
@@ -300,21 +301,26 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
         WalError: INVALID_ARGUMENT, saying what to do instead.
     """
     spec = spec_of(envelope.type)
-    name = spec.type.name
     if spec.self_controlled:
-        raise _invalid(f"{name} is made by the WAL itself: clients do not append it")
+        raise _invalid(f"{spec.type.name} is made by the WAL itself: clients do not append it")
     if not 1 <= envelope.count <= MAX_MESSAGES:
         raise _invalid(
-            f"an entry of {envelope.count} messages of {name}: put 1 to {MAX_MESSAGES} into it"
+            f"an entry of {envelope.count} messages of {spec.type.name}: put 1 to {MAX_MESSAGES} "
+            "into it"
         )
     if spec.is_broadcast != envelope.HasField("broadcast"):
+        name = spec.type.name
         way = "ask the coordinator for it" if spec.is_broadcast else "append it to one VChannel"
         raise _invalid(f"{name} goes to {spec.dispatch.value}: {way}")
     _check_target(spec, envelope)
     if envelope.segment_id:
-        raise _invalid(f"{name} names a segment: which one it is in, the log's owner decides")
+        raise _invalid(
+            f"{spec.type.name} names a segment: which one it is in, the log's owner decides"
+        )
     if len(envelope.trace_parent) > _MAX_TRACE_PARENT:
-        raise _invalid(f"the trace parent of a {name} is too long: send a W3C traceparent")
+        raise _invalid(
+            f"the trace parent of a {spec.type.name} is too long: send a W3C traceparent"
+        )
     if envelope.properties:
         _check_properties(spec, envelope)
     if envelope.producer.name:

@@ -94,15 +94,10 @@ class ProduceStream:
         except WalError as error:
             self._refuse(request.request_id, error)
             return
-        size, taken = op.stored, list[ByteBudget]()
-        try:
-            for budget in self._budgets:
-                await budget.acquire(size)
-                taken.append(budget)
-        except asyncio.CancelledError:
-            for budget in taken:
-                budget.release(size)
-            raise
+        size = op.stored
+        for budget in self._budgets:
+            if not budget.try_acquire(size):
+                await self._wait_for_room(budget, size)
         try:
             append = self._edge.start_append(op)
         except WalError as error:
@@ -111,6 +106,14 @@ class ProduceStream:
             return
         self._in_flight += 1
         when_done(append, partial(self._done, request.request_id, size))
+
+    async def _wait_for_room(self, budget: ByteBudget, size: int) -> None:
+        try:
+            await budget.acquire(size)
+        except asyncio.CancelledError:
+            for taken in self._budgets[: self._budgets.index(budget)]:
+                taken.release(size)
+            raise
 
     def _done(self, request_id: int, size: int, append: asyncio.Future[AppendResult]) -> None:
         self._release(size)

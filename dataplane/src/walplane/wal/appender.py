@@ -8,7 +8,6 @@ is, and `unsettled` tells what a self-reopen has to find out about. Layer: wal.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -147,14 +146,14 @@ class Appender:
         self._stamp(frame)
         entries = [pending.op.entry for pending in frame]
         bodies = [pending.op.take_body() for pending in frame]
-        sent = self._sender.send(entries=entries, bodies=bodies, tell=self._settle)
-        self._flying.append(FlyingFrame(sent.number, frame, self._monotonic()))
+        number = self._sender.hand_over(self._settle, entries=entries, bodies=bodies)
+        self._flying.append(FlyingFrame(number, frame, self._monotonic()))
 
     def _stamp(self, frame: list[Pending]) -> None:
         watermark, confirmed = self._acks.watermark, self._acks.last_confirmed
         proto = confirmed.to_proto() if confirmed is not None else None
         for pending in frame:
-            envelope = pending.op.entry.envelope
+            envelope = pending.op.envelope
             envelope.term = self._key.term
             envelope.watermark = watermark
             if pending.op.ticks is not None:
@@ -164,14 +163,12 @@ class Appender:
             if pending.op.spans is not None:
                 pending.op.spans.sent(envelope)
 
-    def _settle(self, done: asyncio.Future[RecordID | None]) -> None:
-        error = done.exception()
+    def _settle(self, record_id: RecordID | None, error: WalError | None) -> None:
         if self._stopped:
             return
-        record_id = done.result() if error is None and not self._stalled() else None
-        if record_id is None:
+        if record_id is None or self._stalled():
             unknown = WalError(ErrorCode.OUTCOME_UNKNOWN, "what became of a frame is not known")
-            reason = error if isinstance(error, WalError) else unknown
+            reason = error or unknown
             if reason.code is ErrorCode.INVALID_ARGUMENT:
                 self._limits.refused([item.op.stored for item in self._flying[0].entries])
             self.stop(reason)

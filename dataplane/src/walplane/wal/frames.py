@@ -101,28 +101,25 @@ class SentFrame(NamedTuple):
     number: int
     done: asyncio.Future[RecordID | None]
 
+    def tell(self, record_id: RecordID | None, error: WalError | None) -> None:
+        """Completes it."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(record_id)
+        else:
+            self.done.set_exception(error)
+            self.done.exception()  # whoever still waits sees it; nobody must
+
+
+Tell = Callable[[RecordID | None, WalError | None], None]
+"""Takes what became of a frame: its record's id, None when that is unknown; or why it failed."""
+
 
 class _InFlight(NamedTuple):
     written: asyncio.Future[RecordID | None]
-    sent: SentFrame
-    tell: Callable[[asyncio.Future[RecordID | None]], None] | None
-
-    def fail(self, error: WalError) -> None:
-        done = self.sent.done
-        if not done.done():
-            done.set_exception(error)
-            done.exception()  # whoever still waits sees it; nobody must
-        self._tell()
-
-    def succeed(self, record_id: RecordID | None) -> None:
-        done = self.sent.done
-        if not done.done():
-            done.set_result(record_id)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.tell is not None:
-            self.tell(self.sent.done)
+    number: int
+    tell: Tell
 
 
 class FrameSender:
@@ -156,35 +153,45 @@ class FrameSender:
         self,
         *,
         entries: Sequence[log_pb2.Entry] = (),
-        bodies: Sequence[bytes] | None = None,
         meta: Iterable[log_pb2.MetaRecord] = (),
-        tell: Callable[[asyncio.Future[RecordID | None]], None] | None = None,
     ) -> SentFrame:
         """Hands one frame over, in the order of the calls.
 
         The future yields the record's id, or None when it is written but its id unknown. It
         raises OUTCOME_UNKNOWN or CHANNEL_FENCED after a failure of this frame or an earlier one.
-        `tell` gets the future once it is done, in frame order, never before this returns.
         """
-        done: asyncio.Future[RecordID | None] = asyncio.get_running_loop().create_future()
+        sent = SentFrame(self._number, asyncio.get_running_loop().create_future())
+        self.hand_over(sent.tell, entries=entries, meta=meta)
+        return sent
+
+    def hand_over(
+        self,
+        tell: Tell,
+        *,
+        entries: Sequence[log_pb2.Entry] = (),
+        bodies: Sequence[bytes] | None = None,
+        meta: Iterable[log_pb2.MetaRecord] = (),
+    ) -> int:
+        """As `send`, for one who wants to be told at once; the number of the frame.
+
+        `tell` is called in the order of the frames, never before this returns.
+        """
+        number = self._number
         if self._failure is not None:
-            done.set_exception(self._failure)
-            if tell is not None:
-                done.add_done_callback(tell)
-            return SentFrame(self._number, done)
+            asyncio.get_running_loop().call_soon(tell, None, self._failure)
+            return number
         content = log_pb2.FrameContent(
             term=self._key.term,
             open_number=self._key.open_number,
-            number=self._number,
+            number=number,
             acked=self._acked,
             meta=meta,
         )
-        sent = SentFrame(self._number, done)
         self._number += 1
         written = self._writer.append(encode_frame(content, entries, bodies))
-        self._in_flight.append(_InFlight(written, sent, tell))
+        self._in_flight.append(_InFlight(written, number, tell))
         when_done(written, self._settle)
-        return sent
+        return number
 
     async def written(self, sent: SentFrame, timeout_s: float) -> RecordID | None:
         """Waits for `sent`; after `timeout_s` its outcome counts as unknown.
@@ -206,7 +213,7 @@ class FrameSender:
         while self._in_flight:
             frame = self._in_flight.popleft()
             frame.written.cancel()
-            frame.fail(self._failure)
+            frame.tell(None, self._failure)
 
     def _settle(self, _written: asyncio.Future[RecordID | None]) -> None:
         while self._in_flight and self._in_flight[0].written.done():
@@ -216,8 +223,8 @@ class FrameSender:
                 self.abandon(error if isinstance(error, WalError) else _lost(self._topic, error))
                 return
             frame = self._in_flight.popleft()
-            self._acked = frame.sent.number + 1
-            frame.succeed(written.result())
+            self._acked = frame.number + 1
+            frame.tell(written.result(), None)
 
 
 def _lost(topic: str, cause: BaseException | None = None) -> WalError:

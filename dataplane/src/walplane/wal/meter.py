@@ -107,7 +107,7 @@ class LogMeter:
             size += op.size
             if op.ticks is not None:
                 messages += op.ticks.last - op.ticks.first + 1
-            kind = _CLASSES.get(op.entry.envelope.type, "other")
+            kind = _CLASSES.get(op.kind, "other")
             self._latencies[kind].add(now - op.since)
         self.frames += 1
         self.entries += entries

@@ -49,7 +49,7 @@ def settle_known(
 def ticks_for(flying: Iterable[FlyingFrame], queued: Iterable[Pending]) -> int:
     """How many ticks `requeue` takes at most."""
     entries = [item for frame in flying for item in frame.entries]
-    envelopes = [item.op.entry.envelope for item in (*entries, *queued)]
+    envelopes = [item.op.envelope for item in (*entries, *queued)]
     inserts = sum(envelope.type == MessageType.INSERT for envelope in envelopes)
     return sum(envelope.count for envelope in envelopes) + inserts + 1
 
@@ -74,13 +74,13 @@ def requeue(
     """
     for pending in unsettled:
         op = pending.op
-        if op.entry.envelope.type in OWN_TYPES:
+        if op.kind in OWN_TYPES:
             refuse(pending, WalError(ErrorCode.ON_SHUTDOWN, "the log was opened again before it"))
             continue
         if (error := refusal(pending)) is not None:
             refuse(pending, error)
             continue
-        ticks = shards.plan(op) + op.entry.envelope.count
+        ticks = shards.plan(op) + op.count
         give_ticks(op, first, ticks, acks)
         first += ticks
         if (created := shards.assign(op)) is not None:

@@ -186,7 +186,7 @@ class WAL:
             raise self._too_large(op)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
-        op.spans = AppendSpans.start(self._deps.tracing, op.entry.envelope)
+        op.spans = AppendSpans.start(self._deps.tracing, op.envelope)
         append = self._running.keep(PromptTask(self._chain(op)))
         if op.spans is not None:
             append.add_done_callback(op.spans.ended)
@@ -436,7 +436,7 @@ class WAL:
         return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
 
     def _too_large(self, op: AppendOp) -> WalError:
-        return too_large(op.entry.envelope.vchannel, op.stored, self.max_entry_bytes, self.pchannel)
+        return too_large(op.vchannel, op.stored, self.max_entry_bytes, self.pchannel)
 
     async def _ticks_for_all(self, above: int) -> int:
         """The first of enough consecutive ticks for everything that is not settled yet."""

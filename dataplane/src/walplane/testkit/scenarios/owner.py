@@ -57,7 +57,7 @@ class HeldWAL(WAL):
     gates: ClassVar[dict[str, asyncio.Event]]
 
     async def _submit(self, op: AppendOp) -> AppendResult:
-        gate = self.gates.get(op.entry.envelope.properties.get(NAME, ""))
+        gate = self.gates.get(op.envelope.properties.get(NAME, ""))
         if gate is not None:
             await gate.wait()
         return await super()._submit(op)

@@ -68,7 +68,7 @@ def of_node(node: StreamingNode, wals: list[WAL]) -> Iterator[str]:
         for wal in wals
         if not wal.stopped.done()
         for pending in _pending(wal)
-        if pending.op.entry.envelope.HasField("producer")
+        if pending.op.envelope.HasField("producer")
     ]
     most = node.config.node_append_bytes
     if sum(sizes) > most + max(sizes, default=0):

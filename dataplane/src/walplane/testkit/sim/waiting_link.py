@@ -56,7 +56,7 @@ class WaitingWAL(WAL):
 
     async def _submit(self, op: AppendOp) -> AppendResult:
         acks = self._acks
-        line = self._lines[op.entry.envelope.vchannel]
+        line = self._lines[op.vchannel]
         async with line.turn:
             if (seconds := self.draws.next()) > 0:
                 await asyncio.sleep(seconds)
@@ -86,7 +86,7 @@ class WaitingWAL(WAL):
     async def _begin_again(self, op: AppendOp) -> TickRange:
         """New ticks and, if it needs one, a new segment: what was assigned before may be lost."""
         while True:
-            needed = self.shards.plan(op) + op.entry.envelope.count
+            needed = self.shards.plan(op) + op.count
             first = self._deps.reserve.take(needed, self._acks.last_allocated)
             if first is not None:
                 break
@@ -97,7 +97,7 @@ class WaitingWAL(WAL):
         return ticks
 
     async def _new_ticks(self, op: AppendOp) -> TickRange:
-        count = op.entry.envelope.count
+        count = op.count
         while (first := self._deps.reserve.take(count, self._acks.last_allocated)) is None:
             await self._deps.reserve.ready(count, self._acks.last_allocated)
         return self._acks.allocate(first, count)

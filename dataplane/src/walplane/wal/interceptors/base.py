@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from walplane.message.txn import is_part, txn_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
@@ -25,6 +26,13 @@ class AppendOp:
 
     Attributes:
         entry: what is appended.
+        envelope: that of `entry`; this and the next five are read many times, and protobuf makes an
+            object or looks a name up for each who asks.
+        kind: number of its type.
+        vchannel: its VChannel.
+        count: messages in it.
+        part: whether it is a part of a transaction of several entries.
+        txn_id: which one it continues or ends; 0 for all else.
         size: bytes of its body.
         stored: bytes of its envelope and body.
         body: that of `entry`, until it is sent: protobuf copies it for each who asks.
@@ -38,6 +46,12 @@ class AppendOp:
     """
 
     entry: log_pb2.Entry
+    envelope: log_pb2.Envelope
+    kind: int
+    vchannel: str
+    count: int
+    part: bool
+    txn_id: int
     size: int
     stored: int
     body: bytes | None = None
@@ -64,15 +78,28 @@ class AppendOp:
         if before is not None and before.done() and before.exception() is not None:
             raise WalError(
                 ErrorCode.INVALID_REQUEST_SEQ,
-                f"the batch before this one for {self.entry.envelope.vchannel} was refused: send "
-                "that again first",
+                f"the batch before this one for {self.vchannel} was refused: send that again first",
             )
 
 
 def append_op(entry: log_pb2.Entry, ticks: TickRange | None = None) -> AppendOp:
     """`entry`, measured: protobuf copies and encodes to tell, so this is done once."""
-    body = entry.body
-    return AppendOp(entry, len(body), entry.envelope.ByteSize() + len(body), body, ticks)
+    body, envelope = entry.body, entry.envelope
+    size = len(body)
+    part = is_part(envelope)
+    return AppendOp(
+        entry,
+        envelope,
+        envelope.type,
+        envelope.vchannel,
+        envelope.count,
+        part,
+        txn_of(envelope) if part else 0,
+        size,
+        envelope.ByteSize() + size,
+        body,
+        ticks,
+    )
 
 
 Forward = Callable[[AppendOp], Coroutine[Any, Any, AppendResult]]

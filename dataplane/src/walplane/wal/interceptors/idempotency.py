@@ -11,7 +11,6 @@ import asyncio
 from typing import NamedTuple
 
 from walplane.message.registry import MessageType
-from walplane.message.txn import txn_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, Forward
@@ -68,8 +67,7 @@ class IdempotencyInterceptor:
                 with another payload; TRANSACTION_EXPIRED or INVALID_TRANSACTION_STATE for a
                 transaction that ended.
         """
-        envelope = op.entry.envelope
-        txn_id = txn_of(envelope)
+        envelope, txn_id = op.envelope, op.txn_id
         txn = self._txns.open.get(txn_id) if txn_id else None
         if txn_id:
             if txn is None:
@@ -127,16 +125,15 @@ class IdempotencyInterceptor:
     ) -> AppendResult:
         flying = self._in_flight.setdefault(key, {})
         done: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
-        envelope = op.entry.envelope
+        envelope = op.envelope
         flying[number] = _Flying(op.entry.body_crc32c, done, number_after(envelope))
-        txn_id, kind = txn_of(envelope), envelope.type
+        txn_id, kind = op.txn_id, op.kind
         if txn_id and kind in _ANSWERED:
             self._ends[txn_id, kind] = done
         try:
             result = await forward(op)
         except BaseException as error:
-            vchannel = op.entry.envelope.vchannel
-            stopped = WalError(ErrorCode.ON_SHUTDOWN, f"{vchannel} is being closed: try again")
+            stopped = WalError(ErrorCode.ON_SHUTDOWN, f"{op.vchannel} is being closed: try again")
             done.set_exception(error if isinstance(error, Exception) else stopped)
             done.exception()  # repeats see it; nobody must
             raise

@@ -28,7 +28,7 @@ class KeyedAppends:
         Raises:
             WalError: INVALID_ARGUMENT when the key was used for something else.
         """
-        key = key_of(op.entry.envelope)
+        key = key_of(op.envelope)
         if key is None:
             return await forward(op)
         while (first := self._in_flight.get(key)) is not None:

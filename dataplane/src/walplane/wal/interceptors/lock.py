@@ -38,7 +38,7 @@ class LockInterceptor:
         Raises:
             WalError: RESOURCE_ACQUIRED when `op.deadline` passed before; nothing was written.
         """
-        scope, vchannel = exclusive_scope(op.entry.envelope.type), op.entry.envelope.vchannel
+        scope, vchannel = exclusive_scope(op.kind), op.vchannel
         whole, alone = scope is Scope.PCHANNEL, scope is Scope.VCHANNEL
         if not self._pchannel.try_acquire(exclusive=whole):
             await self._wait(self._pchannel, whole, op)
@@ -71,7 +71,7 @@ class LockInterceptor:
         except TimeoutError:
             raise WalError(
                 ErrorCode.RESOURCE_ACQUIRED,
-                f"an append to {op.entry.envelope.vchannel or 'the PChannel'} waited too long for "
+                f"an append to {op.vchannel or 'the PChannel'} waited too long for "
                 "an exclusive one before it, or for those that it excludes: nothing is written",
                 retry_after_ms=_RETRY_AFTER_MS,
             ) from None

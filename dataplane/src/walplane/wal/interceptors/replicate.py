@@ -41,7 +41,7 @@ class ReplicateInterceptor:
         Raises:
             WalError: REPLICATE_VIOLATION, at once; nothing was written.
         """
-        envelope = op.entry.envelope
+        envelope = op.envelope
         if self._role() is ReplicationRole.PRIMARY:
             if envelope.HasField("replicate"):
                 raise self._violation("replicates from nobody: append without a replicate header")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from walplane.message.registry import MessageType
-from walplane.message.txn import is_part
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.meter import LogMeter
 from walplane.wal.ports import AppendResult
@@ -61,12 +60,12 @@ class TimeTickInterceptor:
             WalError: INVALID_REQUEST_SEQ when the batch before it was refused while both waited;
                 for a part of a transaction as `TxnSessions` says; whatever `leads` refuses with.
         """
-        if is_part(op.entry.envelope):
+        if op.part:
             return self._write_part(op, forward)
         return self._write(op, forward)
 
     async def _write_part(self, op: AppendOp, forward: Forward) -> AppendResult:
-        envelope = op.entry.envelope
+        envelope = op.envelope
         if envelope.type in _ENDS:
             await self._sessions.begin_end(envelope, expired=op.own)
             try:
@@ -99,7 +98,7 @@ class TimeTickInterceptor:
         try:
             while not self._take_checked(op):
                 # With one more for what may have to precede it.
-                needed = op.entry.envelope.count + 1
+                needed = op.count + 1
                 await self._reserve.ready(needed, self._acks().last_allocated)
         finally:
             self._meter.wait_over(op)
@@ -114,7 +113,7 @@ class TimeTickInterceptor:
         Raises:
             WalError: they refuse it.
         """
-        needed = self._leads(op) + op.entry.envelope.count
+        needed = self._leads(op) + op.count
         first = self._reserve.take(needed, self._acks().last_allocated)
         if first is not None:
             give_ticks(op, first, needed, self._acks())
@@ -123,7 +122,7 @@ class TimeTickInterceptor:
 
 def give_ticks(op: AppendOp, first: int, ticks: int, acks: AckManager) -> TickRange:
     """Stamps `op` with the last of `ticks` ticks from `first` on, its lead with those before."""
-    leads = ticks - op.entry.envelope.count
+    leads = ticks - op.count
     op.lead = acks.allocate(first, leads) if leads else None
-    op.ticks = acks.allocate(first + leads, op.entry.envelope.count)
+    op.ticks = acks.allocate(first + leads, op.count)
     return op.ticks

@@ -77,16 +77,16 @@ class ShardManager:
         Raises:
             WalError: INVALID_ARGUMENT or SCHEMA_VERSION_MISMATCH when it breaks an order rule.
         """
-        envelope = op.entry.envelope
+        envelope = op.envelope
         if op.own:
             return 0
-        if envelope.vchannel:
+        if op.vchannel:
             check_order(self._table, envelope, self._cchannel)
-        if envelope.type == MessageType.INSERT:
-            current = self._current.get((envelope.vchannel, envelope.partition_id))
-            fits = current is not None and current.fits(envelope.count, op.size, self._config)
+        if op.kind == MessageType.INSERT:
+            current = self._current.get((op.vchannel, envelope.partition_id))
+            fits = current is not None and current.fits(op.count, op.size, self._config)
             return 0 if fits else 1
-        if envelope.type not in _UNREAD_TYPES:
+        if op.kind not in _UNREAD_TYPES:
             _check_header(op.entry)
         return 0
 
@@ -96,17 +96,17 @@ class ShardManager:
         Returns:
             The CreateSegment that must be queued before it, if `plan` asked for its tick.
         """
-        envelope = op.entry.envelope
-        if envelope.type != MessageType.INSERT:
+        envelope = op.envelope
+        if op.kind != MessageType.INSERT:
             if (seal := seal_of(op.entry)) is not None:
                 self._sealed(seal)
             return None
-        key = (envelope.vchannel, envelope.partition_id)
+        key = (op.vchannel, envelope.partition_id)
         now = self._monotonic()
         created = None if op.lead is None else self._create(key, op, op.lead, now)
         growing = self._current[key]
         envelope.segment_id = growing.segment_id
-        growing.rows += envelope.count
+        growing.rows += op.count
         growing.bytes += op.size
         growing.touched = now
         growing.in_flight += 1
