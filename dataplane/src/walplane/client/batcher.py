@@ -187,6 +187,11 @@ class SendBatch:
         return encode_entry(envelope, self._body, self._crc)
 
     @property
+    def calls(self) -> int:
+        """How many calls its messages are from."""
+        return len(self._parcels)
+
+    @property
     def trace_parent(self) -> str:
         """Context of its messages; empty when they are not traced."""
         return self._envelope.trace_parent

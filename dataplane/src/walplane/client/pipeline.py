@@ -55,11 +55,13 @@ class Pipeline:
 
     Attributes:
         vchannel: its name.
+        lone: whether what was settled last was one call's, and nothing waited behind it.
     """
 
     def __init__(self, vchannel: str, new_id: Callable[[], bytes], config: ClientConfig) -> None:
         """Nothing sent yet; `new_id` gives producer ids."""
         self.vchannel = vchannel
+        self.lone = False
         self._new_id = new_id
         self._config = config
         self._producer_id = new_id()
@@ -114,7 +116,9 @@ class Pipeline:
         self._awaited -= 1
         while self._unsettled and (answer := self._unsettled[0].outcome) is not None:
             if isinstance(answer, Written):
-                self._pop().resolve(answer)
+                head = self._pop()
+                head.resolve(answer)
+                self.lone = head.calls == 1 and self.idle
             elif self._never_written(self._unsettled[0], answer):
                 self._refused = self._refused or self._unsettled[0]
                 self._anew.append(self._pop())

@@ -20,6 +20,7 @@ from walplane.client.discovery import Assignment, Discovery
 from walplane.client.pipeline import Next, Pipeline
 from walplane.client.results import Written
 from walplane.client.transport import ProduceStream, Transport
+from walplane.prompt import PromptFuture, PromptTask
 from walplane.rpc.errors import Action, ErrorCode, WalError
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class ChannelProducer:
         self._leaving: set[str] = set()
         self._delays: dict[str, float] = {}
         self._work = asyncio.Event()
+        self._rest: PromptFuture[None] | None = None  # of `_send`, while it has nothing to do
         self._awaited: dict[int, tuple[Pipeline, SendBatch]] = {}
         self._request_id = 0
         self._settled = 0
@@ -183,8 +185,8 @@ class ChannelProducer:
         stream = await self._transport(assignment).open_produce(assignment)
         if not self._limit.done():
             self._limit.set_result(stream.max_entry_bytes)
-        tasks = {
-            asyncio.create_task(self._send(stream)),
+        tasks: set[asyncio.Future[None]] = {
+            PromptTask(self._send(stream)),
             asyncio.create_task(self._receive(stream)),
             asyncio.create_task(self._discovery.moved(assignment)),
         }
@@ -212,7 +214,8 @@ class ChannelProducer:
         while True:
             if not self._may_send:
                 self._work.clear()
-                await self._work.wait()
+                self._rest = PromptFuture()
+                await self._rest
                 continue
             pipeline = self._may_send.popleft()
             self._queued.discard(pipeline.vchannel)
@@ -267,3 +270,18 @@ class ChannelProducer:
             self._queued.add(pipeline.vchannel)
             self._may_send.append(pipeline)
             self._work.set()
+            self._wake(at_once=pipeline.lone)
+
+    def _wake(self, *, at_once: bool) -> None:
+        """Ends the rest of `_send`; messages that come in one turn otherwise share an entry."""
+        rest, self._rest = self._rest, None
+        if rest is not None and not rest.done():
+            if at_once:
+                rest.set_result(None)
+            else:
+                asyncio.get_running_loop().call_soon(_end, rest)
+
+
+def _end(rest: asyncio.Future[None]) -> None:
+    if not rest.done():
+        rest.set_result(None)

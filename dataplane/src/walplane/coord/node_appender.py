@@ -62,9 +62,12 @@ class NodeAppender:
         try:
             opening = streaming_pb2.OpenProduce(pchannel=pchannel, term=owner.term)
             await call.write(streaming_pb2.ProduceRequest(open=opening))
+            await _read(call, subject)  # a write into a call that was refused forgets why it was
             append = streaming_pb2.AppendRequest(request_id=1, entry=entry)
             await call.write(streaming_pb2.ProduceRequest(append=append))
-            return _result(await _answer(call, subject))
+            while not (response := await _read(call, subject)).appends:
+                pass
+            return _result(response.appends[0])
         except grpc.aio.AioRpcError as error:
             check_cancelled()
             raise WalError.from_rpc(error, subject) from error
@@ -89,13 +92,11 @@ class NodeAppender:
         return self._channels[address]
 
 
-async def _answer(call: _Call, subject: str) -> streaming_pb2.AppendResponse:
-    while True:
-        response = await call.read()
-        if not isinstance(response, streaming_pb2.ProduceResponse):
-            raise await _ended(call, subject)
-        if response.appends:
-            return response.appends[0]
+async def _read(call: _Call, subject: str) -> streaming_pb2.ProduceResponse:
+    response = await call.read()
+    if not isinstance(response, streaming_pb2.ProduceResponse):
+        raise await _ended(call, subject)
+    return response
 
 
 async def _ended(call: _Call, subject: str) -> WalError:
