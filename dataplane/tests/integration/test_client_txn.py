@@ -8,6 +8,7 @@ import pytest
 
 from walplane.cli.tail import as_row
 from walplane.client import StreamingClient, SyncStreamingClient, Txn
+from walplane.client.txn import TxnState
 from walplane.message.builder import MutableMessage, delete, insert
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import ImmutableTxnMessage
@@ -208,6 +209,24 @@ async def test_a_commit_that_nobody_answers_is_unknown(vchannel: str, cluster: M
         with pytest.raises(WalError) as over:
             await txn.rollback()
         assert over.value.code is ErrorCode.INVALID_TRANSACTION_STATE
+
+
+async def test_a_log_that_fails_says_nothing_of_a_commit(
+    wal: StreamingClient, vchannel: str, cluster: MiniCluster
+) -> None:
+    """It refuses whatever comes, also the second copy of what it has written."""
+    txn, whole = wal.txn(vchannel), wal.txn(vchannel)
+    await txn.append(insert(vchannel, b"a"))
+    await txn.flush()
+    await whole.append(insert(vchannel, b"b"))
+    await until(lambda: all(done.done() for done in txn._sent))
+    broken = WalError(ErrorCode.UNRECOVERABLE, "an entry that cannot be taken in")
+    cluster.owner("test_0").edge("test_0", cluster.terms["test_0"]).wal.recovery.poison = broken
+    for each in (txn, whole):
+        with pytest.raises(WalError) as failed:
+            await each.commit()
+        assert failed.value.code is ErrorCode.UNRECOVERABLE
+        assert each.state is TxnState.UNKNOWN
 
 
 async def test_a_cancelled_block_is_rolled_back(wal: StreamingClient, vchannel: str) -> None:

@@ -29,6 +29,10 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.tracing import end, parent_of
 
+_SAYS_NOTHING = {ErrorCode.OUTCOME_UNKNOWN, ErrorCode.UNRECOVERABLE}
+"""Errors of a Commit that may be in the log: a log that fails refuses also what was sent before,
+and perhaps written."""
+
 _log = structlog.get_logger(__name__)
 
 DEFAULT_KEEPALIVE_S = 10.0
@@ -191,8 +195,9 @@ class Txn:
 
         Raises:
             WalError: what a message failed with, then it is rolled back; TRANSACTION_EXPIRED when
-                it was ended from elsewhere; OUTCOME_UNKNOWN when nobody answered: it may or may
-                not be committed; INVALID_TRANSACTION_STATE when it has ended.
+                it was ended from elsewhere; OUTCOME_UNKNOWN when nobody answered, UNRECOVERABLE
+                when the log fails: it may or may not be committed, and `state` says so;
+                INVALID_TRANSACTION_STATE when it has ended.
         """
         async with self._turn:
             self._check()
@@ -290,7 +295,7 @@ class Txn:
         try:
             written = await self._outlet.append_alone(self.vchannel, parcel, self._seconds)
         except WalError as error:
-            if error.code is not ErrorCode.OUTCOME_UNKNOWN:
+            if error.code not in _SAYS_NOTHING:
                 self.state = TxnState.ROLLED_BACK
             raise
         last = self._messages - 1
@@ -348,7 +353,7 @@ class Txn:
         try:
             return await self._answer(commit)
         except WalError as error:
-            if error.code is not ErrorCode.OUTCOME_UNKNOWN:
+            if error.code not in _SAYS_NOTHING:
                 self.state = TxnState.ROLLED_BACK
             raise
         finally:
