@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from walplane.message.ids import RecordID
+from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
@@ -71,19 +72,24 @@ def test_a_missing_acknowledged_frame_is_loud() -> None:
 class ManualWriter:
     """A writer whose acknowledgements the test gives."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prompt: bool) -> None:
+        self._prompt = prompt
         self.acks: list[asyncio.Future[RecordID | None]] = []
 
     def append(self, data: bytes) -> asyncio.Future[RecordID | None]:
-        self.acks.append(asyncio.get_running_loop().create_future())
+        self.acks.append(PromptFuture() if self._prompt else asyncio.Future())
         return self.acks[-1]
 
     async def close(self) -> None:
         pass
 
 
-async def test_a_frame_is_acknowledged_after_all_before_it() -> None:
-    writer = ManualWriter()
+@pytest.fixture(params=[False, True], ids=["plain", "prompt"])
+def writer(request: pytest.FixtureRequest) -> ManualWriter:
+    return ManualWriter(prompt=request.param)
+
+
+async def test_a_frame_is_acknowledged_after_all_before_it(writer: ManualWriter) -> None:
     sender = FrameSender("t", writer, OpenKey(1, 0))
     first, second = sender.send(), sender.send()
     writer.acks[1].set_result((2,))
@@ -93,15 +99,45 @@ async def test_a_frame_is_acknowledged_after_all_before_it() -> None:
     assert [await first.done, await second.done] == [(1,), (2,)]
 
 
-async def test_after_a_failure_nothing_more_is_acknowledged() -> None:
-    writer = ManualWriter()
+async def test_after_a_failure_nothing_more_is_acknowledged(writer: ManualWriter) -> None:
     sender = FrameSender("t", writer, OpenKey(1, 0))
     frames = [sender.send() for _ in range(3)]
     writer.acks[0].set_result((1,))
     writer.acks[1].set_exception(WalError(ErrorCode.CHANNEL_FENCED, "fenced"))
-    writer.acks[2].set_result((3,))
+    if not writer.acks[2].cancelled():  # nobody waits for it then
+        writer.acks[2].set_result((3,))
     assert await frames[0].done == (1,)
     for sent in [*frames[1:], sender.send()]:
         with pytest.raises(WalError) as error:
             await sent.done
         assert error.value.code is ErrorCode.CHANNEL_FENCED
+
+
+async def test_who_gives_up_gives_up_what_is_written_behind_it_too(writer: ManualWriter) -> None:
+    """Cancelling the first must not let the second pass."""
+    sender = FrameSender("t", writer, OpenKey(1, 0))
+    frames = [sender.send() for _ in range(2)]
+    writer.acks[1].set_result((2,))
+    await asyncio.sleep(0)
+    sender.abandon(WalError(ErrorCode.OUTCOME_UNKNOWN, "given up"))
+    for sent in frames:
+        with pytest.raises(WalError) as error:
+            await sent.done
+        assert error.value.code is ErrorCode.OUTCOME_UNKNOWN
+
+
+async def test_what_is_told_at_once_keeps_the_order(writer: ManualWriter) -> None:
+    sender = FrameSender("t", writer, OpenKey(1, 0))
+    told: list[tuple[str, RecordID | None, WalError | None]] = []
+    for name in ("first", "second"):
+        sender.hand_over(lambda *what, name=name: told.append((name, *what)))
+    writer.acks[1].set_result((2,))
+    writer.acks[0].set_result((1,))
+    await asyncio.sleep(0)
+    assert told == [("first", (1,), None), ("second", (2,), None)]
+    failure = WalError(ErrorCode.OUTCOME_UNKNOWN, "given up")
+    sender.abandon(failure)
+    sender.hand_over(lambda *what: told.append(("late", *what)))
+    assert len(told) == 2
+    await asyncio.sleep(0)
+    assert told[2:] == [("late", None, failure)]

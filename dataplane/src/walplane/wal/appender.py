@@ -33,11 +33,12 @@ class Pending(NamedTuple):
 
 
 class FlyingFrame(NamedTuple):
-    """A frame in flight."""
+    """A frame in flight, and the LastConfirmed that its entries were stamped with."""
 
     number: int
     entries: list[Pending]
     since: float
+    confirmed: MessageID | None
 
 
 class Appender:
@@ -143,13 +144,13 @@ class Appender:
                 break
             size += stored
             frame.append(self._queue.popleft())
-        self._stamp(frame)
+        confirmed = self._stamp(frame)
         entries = [pending.op.entry for pending in frame]
         bodies = [pending.op.take_body() for pending in frame]
         number = self._sender.hand_over(self._settle, entries=entries, bodies=bodies)
-        self._flying.append(FlyingFrame(number, frame, self._monotonic()))
+        self._flying.append(FlyingFrame(number, frame, self._monotonic(), confirmed))
 
-    def _stamp(self, frame: list[Pending]) -> None:
+    def _stamp(self, frame: list[Pending]) -> MessageID | None:
         watermark, confirmed = self._acks.watermark, self._acks.last_confirmed
         proto = confirmed.to_proto() if confirmed is not None else None
         for pending in frame:
@@ -162,6 +163,7 @@ class Appender:
                 envelope.last_confirmed.CopyFrom(proto)
             if pending.op.spans is not None:
                 pending.op.spans.sent(envelope)
+        return confirmed
 
     def _settle(self, record_id: RecordID | None, error: WalError | None) -> None:
         if self._stopped:
@@ -179,7 +181,7 @@ class Appender:
 
     def _acknowledge(self, frame: FlyingFrame, record_id: RecordID) -> None:
         items = [
-            self._log_entry(pending, record_id, index)
+            self._log_entry(pending.op, MessageID(self._backend, record_id, index), frame.confirmed)
             for index, pending in enumerate(frame.entries)
         ]
         settle(frame.entries, items, self._acks, self._on_written)
@@ -188,10 +190,15 @@ class Appender:
         self._meter.acknowledged([pending.op for pending in frame.entries], self._monotonic())
         self._on_settled()
 
-    def _log_entry(self, pending: Pending, record_id: RecordID, index: int) -> LogEntry:
-        message_id = MessageID(self._backend, record_id, index)
-        op = pending.op
-        return LogEntry(op.entry, message_id, self._key.open_number, op.size, op.stored)
+    def _log_entry(
+        self, op: AppendOp, message_id: MessageID, confirmed: MessageID | None
+    ) -> LogEntry:
+        """`op` as it lies in the log, with what is known of it and need not be read again."""
+        (term, opens), ticks = self._key, op.ticks
+        if ticks is None:
+            return LogEntry(op.entry, message_id, opens, op.size, op.stored)
+        result = AppendResult(message_id, ticks.first, op.count, confirmed, term, opens)
+        return LogEntry(op.entry, message_id, opens, op.size, op.stored, ticks.last, result)
 
 
 def settle(

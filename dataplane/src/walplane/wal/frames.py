@@ -216,7 +216,8 @@ class FrameSender:
             frame.tell(None, self._failure)
 
     def _settle(self, _written: asyncio.Future[RecordID | None]) -> None:
-        while self._in_flight and self._in_flight[0].written.done():
+        # after a failure, which may be under way further up, nothing is acknowledged any more
+        while not self._failure and self._in_flight and self._in_flight[0].written.done():
             written = self._in_flight[0].written
             error = _lost(self._topic) if written.cancelled() else written.exception()
             if error is not None:

@@ -259,7 +259,7 @@ class RocksWriter:
 
     def give_up(self) -> None:
         """Ends what is in flight as OUTCOME_UNKNOWN."""
-        for future in self.in_flight:
+        for future in list(self.in_flight):  # each leaves when it is done
             if not future.done():
                 future.set_exception(given_up(self._ticket.topic.name))
 
