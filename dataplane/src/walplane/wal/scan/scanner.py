@@ -173,7 +173,8 @@ class WALScanner:
         if catch_up.past_parts:
             self._place = self._log.buffer.place_after(watermark)
         # Nothing waits from here on: a cancelled `next` would lose what was taken out above.
-        return self._batch(entries, watermark)
+        live = self._log.live_position()
+        return self._batch(entries, watermark, live if watermark >= live.watermark else None)
 
     async def _read_memory(self) -> ScanBatch | None:
         place = self._place if self._place is not None else 0
@@ -183,26 +184,35 @@ class WALScanner:
             return None
         entries, self._place = found
         live = self._log.live_position()
-        watermark = live.watermark
-        if entries:
-            # What lies behind this slice of the buffer is not delivered yet.
-            watermark = entries[-1].last_tick
-        elif self._token is not None:
-            # It has everything: where the log is cut off next is no place that it needs again.
-            self._token = self._token.reaching(live.last_confirmed)
+        # What lies behind this slice of the buffer is not delivered yet.
+        watermark = entries[-1].last_tick if entries else live.watermark
+        all_of = None if self._log.buffer.more_at(self._place) else live
         if not entries and watermark <= self.tick and not self._at_end(watermark):
+            self._reach(all_of)
             await self._log.moved.wait()
             return None
-        return self._batch(entries, watermark)
+        return self._batch(entries, watermark, all_of)
 
-    def _batch(self, entries: Sequence[LogEntry], watermark: int) -> ScanBatch | None:
+    def _batch(
+        self, entries: Sequence[LogEntry], watermark: int, all_of: LivePosition | None
+    ) -> ScanBatch | None:
+        """A batch of `entries`, if there is something in it; `all_of`: with it, it has all that."""
         wanted = list(filter(self._wants, entries))
         if entries:
             self._token = _at_least(self._behind(entries), self.tick)
+        self._reach(all_of)
         end = self._at_end(watermark)
         if not wanted and watermark <= self.tick and not end:
             return None
         return ScanBatch(wanted, watermark, end)
+
+    def _reach(self, all_of: LivePosition | None) -> None:
+        """It has all that is settled: where the log is cut off next, it needs no place before.
+
+        Its last entry says a place of when that was written.
+        """
+        if all_of is not None and self._token is not None:
+            self._token = self._token.reaching(all_of.last_confirmed)
 
     def _behind(self, entries: Sequence[LogEntry]) -> ResumeToken:
         """The place behind `entries`; a barrier has no LastConfirmed, an earlier one will do."""
