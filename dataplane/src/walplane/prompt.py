@@ -2,9 +2,11 @@
 
 Contract: what a `PromptFuture` tells its listeners happens in the step that completes it; a
 `PromptTask` takes its first step when it is made, and the next ones in the steps that complete the
-prompt futures it awaits. Both are futures of asyncio for everybody else. Each turn of the loop that
-this saves costs a lone append some 40 us: the loop, a poll of its sockets, and code that has left
-the processor's caches while the backend wrote. Layer: base.
+prompt futures it awaits. Both are futures of asyncio for everybody else. A listener must not begin
+anew what its future was completed in: locks, budgets and signals are plain futures for that reason.
+
+Each turn of the loop that this saves costs a lone append some 40 us: the loop, a poll of its
+sockets, and code that has left the processor's caches while the backend wrote. Layer: base.
 """
 
 from __future__ import annotations
@@ -125,15 +127,17 @@ class PromptTask(PromptFuture[_T]):
         self._awaited = None
         try:
             awaited = self._run()
+            if awaited is not None and (awaited is self or not asyncio.isfuture(awaited)):
+                self._coroutine.close()
+                raise RuntimeError(f"a prompt task cannot wait for {awaited!r}")  # noqa: TRY301
         except StopIteration as end:
             super().set_result(end.value)
         except asyncio.CancelledError:
             super().cancel()
-        except (KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             super().set_exception(error)
-            raise
-        except Exception as error:
-            super().set_exception(error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
         else:
             self._wait_for(awaited)
 
@@ -161,5 +165,6 @@ class PromptTask(PromptFuture[_T]):
         awaited._asyncio_future_blocking = False  # the contract between futures and tasks
         self._awaited = awaited
         when_done(awaited, self._heard)
-        if self._cancel_next and awaited.cancel():
-            self._cancel_next = False
+        if self._cancel_next:
+            self._cancel_next = False  # first: this may go on with the coroutine at once
+            self._cancel_next = not awaited.cancel() or self._cancel_next

@@ -172,6 +172,31 @@ async def test_appends_start_in_order_and_ready_answers_leave_together(
     assert client.answers[3].result.message_id.record == [4]
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_client_that_takes_no_answer_keeps_no_stream(
+    log: FakeLog, edge: Edge, client: Client, cancelled: bool
+) -> None:
+    begun = asyncio.Event()
+
+    async def write(_response: streaming_pb2.ProduceResponse) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    config = NodeConfig(drain_timeout_s=0.01)
+    stream = ProduceStream(edge, ByteBudget(1 << 20), config, write)
+    running = asyncio.create_task(stream.run(client.produce_requests()))
+    client.append(1, b"1")
+    log.release.set()
+    async with asyncio.timeout(5):
+        await begun.wait()
+        if cancelled:
+            running.cancel()
+        else:
+            edge.end(WalError(ErrorCode.ON_SHUTDOWN, "it moved"))
+        with pytest.raises((WalError, asyncio.CancelledError)):
+            await running
+
+
 async def test_above_the_budget_the_stream_is_not_read_on(
     log: FakeLog, edge: Edge, client: Client
 ) -> None:

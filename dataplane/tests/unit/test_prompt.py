@@ -219,3 +219,49 @@ async def test_a_task_within_a_task_goes_on_within_its_step() -> None:
     task = PromptTask(outer())
     future.set_result(7)
     assert task.result() == 8
+
+
+async def test_whatever_a_coroutine_raises_ends_the_task() -> None:
+    class Odd(BaseException):
+        pass
+
+    async def work() -> None:
+        raise Odd
+
+    with pytest.raises(Odd):
+        await PromptTask(work())
+
+
+async def test_a_task_cannot_wait_for_itself() -> None:
+    found: list[PromptTask[None]] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        await found[0]
+
+    found.append(PromptTask(work()))
+    with pytest.raises(RuntimeError, match="cannot wait for"):
+        await found[0]
+
+
+async def test_no_request_to_cancel_is_lost() -> None:
+    caught: list[str] = []
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        never: PromptFuture[None] = PromptFuture()
+        task.cancel()
+        try:
+            await never
+        except asyncio.CancelledError:
+            caught.append("first")
+            task.cancel()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            caught.append("second")
+
+    async with asyncio.timeout(5):
+        await PromptTask(work())
+    assert caught == ["first", "second"]

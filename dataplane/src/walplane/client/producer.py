@@ -199,6 +199,8 @@ class ChannelProducer:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            for task in tasks:  # one has said what happened to all of them
+                task.cancelled() or task.exception()
             await stream.close()
             self._disconnected()
 

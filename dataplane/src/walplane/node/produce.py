@@ -73,8 +73,12 @@ class ProduceStream:
             _log.warning("produce stream ends unanswered", appends=self._in_flight)
         finally:
             self._over.cancel()
-            reader.cancel()
-            await asyncio.wait({reader} if self._writing is None else {reader, self._writing})
+            left: list[asyncio.Future[None]] = [reader]
+            if self._writing is not None:
+                left.append(self._writing)
+            for task in left:  # a client that reads nothing lets a write wait for ever
+                task.cancel()
+            await asyncio.wait(left)
         if not reader.cancelled() and (error := reader.exception()) is not None:
             raise error
         if gone.done():

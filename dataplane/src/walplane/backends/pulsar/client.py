@@ -154,6 +154,8 @@ class PulsarClient:
     def _leave_exit(self) -> None:
         if self._closed.is_set():
             atexit.unregister(self._at_exit)
+        else:
+            asyncio.get_running_loop().call_later(_EXIT_S, self._leave_exit)
 
     def _at_exit(self) -> None:
         if self._close_started:
