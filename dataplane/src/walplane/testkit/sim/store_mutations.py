@@ -24,7 +24,6 @@ from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.wal import WAL
 
 _after = Truncation.after
-_hopeless = SegmentFlusher._hopeless
 _open_scanner = WAL.open_scanner
 _write_part = SegmentWriter._write_part
 
@@ -107,11 +106,6 @@ async def _open_what_is_left(self: WAL, start: Start) -> RecordScanner:
         return await _open_scanner(self, EARLIEST)
 
 
-def _give_up_overtaken(self: SegmentFlusher, error: Exception) -> bool:
-    self._reads = False
-    return _hopeless(self, error)
-
-
 def _mutation(name: str, target: object, attribute: str, instead: object) -> Mutation:
     return Mutation(name, patched(target, attribute, instead), 100, needs_store=True)
 
@@ -127,5 +121,4 @@ STORE_MUTATIONS = (
     _mutation("stored when committed", SegmentFlusher, "_learn", _learn_bodies),
     _mutation("DATA_TRUNCATED is told", WAL, "open_scanner", _open_what_is_left),
     _mutation("deleted behind the checkpoint", Deletion, "due", _due_at_once),
-    _mutation("mended: track record 11", SegmentFlusher, "_hopeless", _give_up_overtaken),
 )
