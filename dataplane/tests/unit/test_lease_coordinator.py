@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -26,8 +27,9 @@ from walplane.lease.report import CoordinatorAwayError
 from walplane.message.builder import insert
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.node.server import RpcServer, start_server
+from walplane.node.service import SERVICE_NAME
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import coord_pb2_grpc, log_pb2
+from walplane.rpc.v1 import coord_pb2_grpc, log_pb2, streaming_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
@@ -235,6 +237,44 @@ async def test_an_append_that_is_refused_says_why() -> None:
             await appender.append(entry)
         assert unmatched.value.code is ErrorCode.UNMATCHED_CHANNEL_TERM
     await appender.close()
+
+
+async def test_nothing_is_written_into_a_call_before_it_is_opened() -> None:
+    """gRPC forgets why a call was refused when one writes into it, so one waits for the answer."""
+    too_early: list[object] = []
+
+    async def refuse(
+        requests: AsyncIterator[streaming_pb2.ProduceRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        await anext(requests)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                too_early.append(await anext(requests))
+        stale = WalError(ErrorCode.UNMATCHED_CHANNEL_TERM, "an older term")
+        await context.abort_with_status(stale.to_status())
+
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        refuse, request_deserializer=streaming_pb2.ProduceRequest.FromString
+    )
+    server = grpc.aio.server()
+    server.add_registered_method_handlers(SERVICE_NAME, {"Produce": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    view = LeaseView("test", lambda: None, lambda: None)
+    for body in (session_lease("n1_u_a", f"127.0.0.1:{port}"), _test_lease(0, "n1_u_a")):
+        view.observe(contract.name_of(body), body)
+    appender = NodeAppender(view)
+    entry = log_pb2.Entry()
+    entry.envelope.vchannel = cchannel_name("test_0")
+    try:
+        with pytest.raises(WalError) as refused:
+            await appender.append(entry)
+        assert refused.value.code is ErrorCode.UNMATCHED_CHANNEL_TERM
+        assert not too_early
+    finally:
+        await appender.close()
+        await server.stop(0)
 
 
 # --- ticks from another process ------------------------------------------------------------------

@@ -15,6 +15,7 @@ from walplane.node.consume import ConsumeStream
 from walplane.node.edge import Edge
 from walplane.node.produce import ProduceStream
 from walplane.node.turns import ReadTurns
+from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
@@ -87,6 +88,18 @@ class FakeLog:
 
     async def next(self) -> ScanBatch:
         return await self.scanned.get()
+
+
+class PromptLog(FakeLog):
+    """Its appends are done when the test completes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appends: list[PromptFuture[AppendResult]] = []
+
+    def start_append(self, entry: log_pb2.Entry) -> PromptFuture[AppendResult]:  # type: ignore[override]
+        self.appends.append(PromptFuture())
+        return self.appends[-1]
 
 
 class Client:
@@ -170,6 +183,23 @@ async def test_appends_start_in_order_and_ready_answers_leave_together(
     assert len(client.produced) == 1
     assert client.answers[3].result.first_tick == 40
     assert client.answers[3].result.message_id.record == [4]
+
+
+async def test_the_last_answer_due_leaves_in_its_own_step_with_those_before_it(
+    client: Client,
+) -> None:
+    log = PromptLog()
+    client.append(0, b"0")
+    client.append(1, b"1")
+    stream = produce(Edge(cast(WAL, log)), client)
+    await turns()
+    result = AppendResult(MessageID("memory", (1,)), 10, 1, None, 7, 2)
+    log.appends[0].set_result(result)
+    assert client.produced == []
+    log.appends[1].set_result(result)
+    assert [set(client.answers), len(client.produced)] == [{0, 1}, 1]
+    client.half_close()
+    await stream
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

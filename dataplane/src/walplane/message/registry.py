@@ -99,6 +99,11 @@ class MessageSpec:
     any_role: bool = False
 
     @cached_property
+    def name(self) -> str:
+        """Of its type; an enum looks that up anew each time."""
+        return self.type.name
+
+    @cached_property
     def is_broadcast(self) -> bool:
         """Whether the Broadcaster sends it."""
         return self.dispatch in _BROADCASTS
@@ -120,7 +125,7 @@ class MessageSpec:
         except DecodeError as error:
             raise WalError(
                 ErrorCode.UNRECOVERABLE,
-                f"the header of {self.type.name} is no {self.header.__name__}: its writer is "
+                f"the header of {self.name} is no {self.header.__name__}: its writer is "
                 "broken, or newer than this reader",
             ) from error
 
@@ -301,26 +306,21 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
         WalError: INVALID_ARGUMENT, saying what to do instead.
     """
     spec = spec_of(envelope.type)
+    name = spec.name
     if spec.self_controlled:
-        raise _invalid(f"{spec.type.name} is made by the WAL itself: clients do not append it")
+        raise _invalid(f"{name} is made by the WAL itself: clients do not append it")
     if not 1 <= envelope.count <= MAX_MESSAGES:
         raise _invalid(
-            f"an entry of {envelope.count} messages of {spec.type.name}: put 1 to {MAX_MESSAGES} "
-            "into it"
+            f"an entry of {envelope.count} messages of {name}: put 1 to {MAX_MESSAGES} into it"
         )
     if spec.is_broadcast != envelope.HasField("broadcast"):
-        name = spec.type.name
         way = "ask the coordinator for it" if spec.is_broadcast else "append it to one VChannel"
         raise _invalid(f"{name} goes to {spec.dispatch.value}: {way}")
     _check_target(spec, envelope)
     if envelope.segment_id:
-        raise _invalid(
-            f"{spec.type.name} names a segment: which one it is in, the log's owner decides"
-        )
+        raise _invalid(f"{name} names a segment: which one it is in, the log's owner decides")
     if len(envelope.trace_parent) > _MAX_TRACE_PARENT:
-        raise _invalid(
-            f"the trace parent of a {spec.type.name} is too long: send a W3C traceparent"
-        )
+        raise _invalid(f"the trace parent of a {name} is too long: send a W3C traceparent")
     if envelope.properties:
         _check_properties(spec, envelope)
     if envelope.producer.name:
@@ -331,11 +331,11 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
 def _check_target(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
     if spec.dispatch is Dispatch.PCHANNELS:
         if envelope.vchannel or not envelope.is_pchannel_level:
-            raise _invalid(f"{spec.type.name} is for whole PChannels: name no VChannel")
+            raise _invalid(f"{spec.name} is for whole PChannels: name no VChannel")
     elif envelope.is_pchannel_level:
-        raise _invalid(f"{spec.type.name} is not for whole PChannels: name the VChannel only")
+        raise _invalid(f"{spec.name} is not for whole PChannels: name the VChannel only")
     elif not envelope.vchannel:
-        raise _invalid(f"{spec.type.name} names no VChannel: set the VChannel it is for")
+        raise _invalid(f"{spec.name} names no VChannel: set the VChannel it is for")
 
 
 def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
@@ -348,13 +348,13 @@ def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
             raise _invalid(f"property {key!r} is reserved: use keys that do not start with _")
     if size > _MAX_PROPERTIES:
         raise _invalid(
-            f"the properties of a {spec.type.name} have {size} characters: keep them below "
+            f"the properties of a {spec.name} have {size} characters: keep them below "
             f"{_MAX_PROPERTIES}, or put them into the payload"
         )
 
 
 def _check_named(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
-    producer, name = envelope.producer, spec.type.name
+    producer, name = envelope.producer, spec.name
     if spec.type not in _KEYED or envelope.txn.txn_id:
         raise _invalid(
             f"a {name} of a named producer, or in a transaction of several entries: they number "
@@ -368,7 +368,7 @@ def _check_named(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
 
 
 def _check_key(spec: MessageSpec, envelope: log_pb2.Envelope, key: str) -> None:
-    name = spec.type.name
+    name = spec.name
     if spec.type not in _KEYED:
         raise _invalid(f"a {name} with an idempotency key: only Inserts and Deletes take one")
     if not 0 < len(key) <= MAX_KEY:

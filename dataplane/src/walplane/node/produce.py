@@ -100,8 +100,8 @@ class ProduceStream:
             return
         size = op.stored
         for budget in self._budgets:
-            if not budget.try_acquire(size):
-                await self._wait_for_room(budget, size)
+            if not budget.try_acquire(size):  # first: a coroutine for each append costs more
+                await budget.acquire(size)  # cancelled, it takes nothing, and the stream is over
         try:
             append = self._edge.start_append(op)
         except WalError as error:
@@ -110,14 +110,6 @@ class ProduceStream:
             return
         self._in_flight += 1
         when_done(append, partial(self._done, request.request_id, size))
-
-    async def _wait_for_room(self, budget: ByteBudget, size: int) -> None:
-        try:
-            await budget.acquire(size)
-        except asyncio.CancelledError:
-            for taken in self._budgets[: self._budgets.index(budget)]:
-                taken.release(size)
-            raise
 
     def _done(self, request_id: int, size: int, append: asyncio.Future[AppendResult]) -> None:
         self._release(size)

@@ -49,9 +49,8 @@ def settle_known(
 def ticks_for(flying: Iterable[FlyingFrame], queued: Iterable[Pending]) -> int:
     """How many ticks `requeue` takes at most."""
     entries = [item for frame in flying for item in frame.entries]
-    envelopes = [item.op.envelope for item in (*entries, *queued)]
-    inserts = sum(envelope.type == MessageType.INSERT for envelope in envelopes)
-    return sum(envelope.count for envelope in envelopes) + inserts + 1
+    ops = [item.op for item in (*entries, *queued)]
+    return sum(op.count + (op.kind == MessageType.INSERT) for op in ops) + 1
 
 
 def requeue(
