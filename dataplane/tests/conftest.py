@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ from walplane.client import StreamingClient
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.wal_world import World
+
+
+def pytest_configure() -> None:
+    """Commands under test hear SIGINT, also when a shell started the tests in its background.
+
+    A shell without job control has such a job ignore SIGINT, and every process inherits that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:

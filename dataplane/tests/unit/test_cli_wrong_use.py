@@ -122,6 +122,24 @@ async def test_ctrl_c_while_modules_are_loaded_leaves_no_stack_trace(tmp_path: P
     assert (process.returncode, err) == (-signal.SIGINT, b"")
 
 
+async def test_a_job_in_the_background_does_not_hear_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import time\nprint(flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = await asyncio.create_subprocess_shell(
+        f"trap '' INT; exec {shlex.quote(sys.executable)} -m walplane version",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == -signal.SIGTERM
+
+
 async def _in_a_shell(*arguments: str, redirections: str) -> tuple[str, int]:
     """Standard error and exit code."""
     command = shlex.join([sys.executable, "-m", "walplane", *arguments])
