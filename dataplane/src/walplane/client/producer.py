@@ -238,6 +238,8 @@ class ChannelProducer:
                         ErrorCode.INNER, f"{self._pchannel}: an answer to nothing that was asked"
                     )
                 self._settle(*awaited, outcome)
+            if not self._awaited:
+                await asyncio.sleep(0)  # whoever was answered goes on first, and may send the next
 
     def _settle(self, pipeline: Pipeline, batch: SendBatch, outcome: Written | WalError) -> None:
         verdict = pipeline.settle(batch, outcome)

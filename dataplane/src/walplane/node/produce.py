@@ -112,15 +112,15 @@ class ProduceStream:
         when_done(append, partial(self._done, request.request_id, size))
 
     def _done(self, request_id: int, size: int, append: asyncio.Future[AppendResult]) -> None:
-        self._release(size)
         self._in_flight -= 1
         error = _error_of(append)
         if error is not None:
             self._refuse(request_id, error)
-            return
-        answer = self._ready.appends.add(request_id=request_id)
-        append.result().write_to(answer.result)
-        self._answered()
+        else:
+            answer = self._ready.appends.add(request_id=request_id)
+            append.result().write_to(answer.result)
+            self._answered()
+        self._release(size)
 
     def _refuse(self, request_id: int, error: WalError) -> None:
         self._edge.wal.meter.refused[error.code] += 1

