@@ -40,7 +40,7 @@ from walplane.node.server import RpcServer, start_server
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode
 from walplane.rpc.errors import WalError
-from walplane.runtime import Runtime
+from walplane.runtime import Runtime, keep_what_is_there
 from walplane.wal.config import WALConfig
 
 _log = structlog.get_logger(__name__)
@@ -172,6 +172,7 @@ class _Process:
 
     async def _serve(self, server: RpcServer) -> None:
         await self._session.told()
+        keep_what_is_there()
         for service in ("", SERVICE_NAME):
             await server.set_serving(service, True)
         await asyncio.get_running_loop().create_future()

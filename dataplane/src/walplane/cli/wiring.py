@@ -38,7 +38,7 @@ from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, log_pb2
-from walplane.runtime import Runtime
+from walplane.runtime import Runtime, keep_what_is_there
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult
 
@@ -199,6 +199,7 @@ async def _serve(
     try:
         await asyncio.wait({*ends, ready, own.damage}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
+            keep_what_is_there()
             on_ready(own.address, ready.result())
             for service in ("", SERVICE_NAME, *SERVICE_NAMES):
                 await server.set_serving(service, True)

@@ -7,7 +7,7 @@ Layer: client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -161,7 +161,7 @@ class _GrpcProduce:
     async def open(self, assignment: Assignment) -> None:
         opening = streaming_pb2.OpenProduce(pchannel=assignment.pchannel, term=assignment.term)
         await self._write(streaming_pb2.ProduceRequest(open=opening))
-        response = await self._read()
+        response = await _read(self._call, self._subject)
         self.max_entry_bytes = response.opened.max_entry_bytes
         self.settled_tick = response.settled_tick
 
@@ -176,7 +176,7 @@ class _GrpcProduce:
         await self._write(append_request(request_id, batch, parent_of(span)))
 
     async def receive(self) -> Sequence[Answer]:
-        while not (response := await self._read()).appends:
+        while not (response := await _read(self._call, self._subject)).appends:
             pass
         self.settled_tick = response.settled_tick
         answers = [(append.request_id, _outcome(append)) for append in response.appends]
@@ -192,11 +192,8 @@ class _GrpcProduce:
             end(span, _ended(self._subject))
         self._spans.clear()
 
-    async def _write(self, request: streaming_pb2.ProduceRequest | bytes) -> None:
-        await _step(self._call, self._call.write(request), self._subject)
-
-    async def _read(self) -> streaming_pb2.ProduceResponse:
-        return await _read(self._call, self._subject)
+    def _write(self, request: streaming_pb2.ProduceRequest | bytes) -> Coroutine[Any, Any, None]:
+        return _step(self._call, self._call.write(request), self._subject)
 
 
 class _GrpcConsume:

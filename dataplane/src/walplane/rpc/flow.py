@@ -49,7 +49,8 @@ class ByteBudget:
     def release(self, size: int) -> None:
         """Gives `size` bytes back."""
         self._used -= size
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     def _forget(self, waiter: asyncio.Future[None]) -> None:
         self._waiters = deque(item for item in self._waiters if item[0] is not waiter)

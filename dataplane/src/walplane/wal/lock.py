@@ -61,7 +61,8 @@ class RWLock:
             self._exclusive = False
         else:
             self._shared -= 1
-        self._grant()
+        if self._line:
+            self._grant()
 
     def _free(self, exclusive: bool) -> bool:
         return not self._exclusive and not (exclusive and self._shared)
