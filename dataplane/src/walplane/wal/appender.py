@@ -16,6 +16,7 @@ from walplane.message.codec import ENTRY_ROOM_BYTES
 from walplane.message.ids import MessageID, RecordID
 from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import log_pb2
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp
@@ -137,16 +138,18 @@ class Appender:
 
     def _send_frame(self) -> None:
         frame: list[Pending] = []
+        entries: list[log_pb2.Entry] = []
+        bodies: list[bytes] = []
         size = 0
         while self._queue:
-            stored = self._queue[0].op.stored + ENTRY_ROOM_BYTES
-            if frame and size + stored > self._limits.frame_bytes:
+            op = self._queue[0].op
+            size += op.stored + ENTRY_ROOM_BYTES
+            if frame and size > self._limits.frame_bytes:
                 break
-            size += stored
             frame.append(self._queue.popleft())
+            entries.append(op.entry)
+            bodies.append(op.take_body())
         confirmed = self._stamp(frame)
-        entries = [pending.op.entry for pending in frame]
-        bodies = [pending.op.take_body() for pending in frame]
         number = self._sender.hand_over(self._settle, entries=entries, bodies=bodies)
         self._flying.append(FlyingFrame(number, frame, self._monotonic(), confirmed))
 

@@ -8,7 +8,7 @@ callers wait for that. What the log shows of another owner ends this WAL at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -104,7 +104,8 @@ class WAL:
         lock = LockInterceptor(self.meter, now)
         shard = ShardInterceptor(self.shards, lambda op: self._appender.submit(op))
         replicate = ReplicateInterceptor(pchannel, lambda: self.role)
-        self._chain = chain([idempotency, lock, replicate, timetick, shard], self._submit)
+        forward = chain([lock, replicate, timetick, shard], self._submit)
+        self._chain = partial(idempotency.append, forward=forward)
 
     @classmethod
     async def open(cls, pchannel: str, term: int, deps: WALDeps, config: WALConfig) -> WAL:
@@ -204,9 +205,9 @@ class WAL:
         self.check()  # what waited until this WAL was over takes no ticks and no segment
         return self.shards.plan(op)
 
-    async def _submit(self, op: AppendOp) -> AppendResult:
+    def _submit(self, op: AppendOp) -> Awaitable[AppendResult]:
         self.check()
-        return await self._appender.submit(op)
+        return self._appender.submit(op)
 
     def submit_own(self, entry: log_pb2.Entry) -> PromptFuture[AppendResult] | None:
         """Appends an entry of the WAL's own; None while no tick is left for it."""

@@ -7,10 +7,10 @@ does not wait keeps the order of the calls, and the log's order with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from walplane.message.txn import is_part, txn_of
 from walplane.rpc.errors import ErrorCode, WalError
@@ -102,13 +102,13 @@ def append_op(entry: log_pb2.Entry, ticks: TickRange | None = None) -> AppendOp:
     )
 
 
-Forward = Callable[[AppendOp], Coroutine[Any, Any, AppendResult]]
+Forward = Callable[[AppendOp], Awaitable[AppendResult]]
 
 
 class Interceptor(Protocol):
     """One link of the chain."""
 
-    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
+    def append(self, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
         """Does its part and hands `op` on through `forward`, or answers by itself.
 
         A link that has nothing to do afterwards returns what `forward` returns: no coroutine of

@@ -10,8 +10,7 @@ and which of them are repeats, belongs into this link as well.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from walplane.message.registry import spec_of
 from walplane.rpc.errors import ErrorCode, WalError
@@ -35,7 +34,7 @@ class ReplicateInterceptor:
         self._pchannel = pchannel
         self._role = role
 
-    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
+    def append(self, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
         """Forwards what the role allows.
 
         Raises:

@@ -8,8 +8,7 @@ the queue, so there is nothing that would have to be done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.ports import AppendResult
@@ -24,7 +23,7 @@ class ShardInterceptor:
         self._shards = shards
         self._submit = submit
 
-    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
+    def append(self, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
         """Forwards `op`, behind the CreateSegment that it needs."""
         created = self._shards.assign(op)
         if created is not None:

@@ -8,8 +8,7 @@ behind need to know before, they say when they are asked for their `leads`, in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from walplane.message.registry import MessageType
 from walplane.wal.interceptors.base import AppendOp, Forward
@@ -53,7 +52,7 @@ class TimeTickInterceptor:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    def append(self, op: AppendOp, forward: Forward) -> Coroutine[Any, Any, AppendResult]:
+    def append(self, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
         """Stamps ticks and forwards; the ticks are settled by whoever writes the entry.
 
         Raises:
@@ -78,13 +77,13 @@ class TimeTickInterceptor:
         finally:
             self._sessions.leave(envelope)
 
-    async def _write(self, op: AppendOp, forward: Forward) -> AppendResult:
+    def _write(self, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
         if self._waiting or not self._take_checked(op):
-            await self._wait_for_turn(op)
+            return self._write_in_turn(op, forward)
         # Nothing runs between the allocation and the next link: the log keeps tick order.
-        return await forward(op)
+        return forward(op)
 
-    async def _wait_for_turn(self, op: AppendOp) -> None:
+    async def _write_in_turn(self, op: AppendOp, forward: Forward) -> AppendResult:
         self._waiting += 1  # who comes from now on waits behind
         try:
             async with self._turn:
@@ -92,6 +91,7 @@ class TimeTickInterceptor:
                     await self._wait_for_ticks(op)
         finally:
             self._waiting -= 1
+        return await forward(op)
 
     async def _wait_for_ticks(self, op: AppendOp) -> None:
         self._meter.wait_begins(op, self._monotonic())
