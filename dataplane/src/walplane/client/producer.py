@@ -226,8 +226,8 @@ class ChannelProducer:
                 continue
             self._request_id += 1
             self._awaited[self._request_id] = (pipeline, batch)
-            self._enqueue(pipeline)
             await stream.send(self._request_id, batch)
+            self._enqueue(pipeline)
 
     async def _receive(self, stream: ProduceStream) -> None:
         while True:
