@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from walplane.client import StreamingClient
 from walplane.client.batcher import SendBatch
 from walplane.client.grpc_transport import _GrpcProduce
+from walplane.client.transport import Answer
 from walplane.message.builder import insert
 
 
@@ -49,3 +51,28 @@ async def test_behind_many_those_of_one_turn_share_an_entry(
     await wal.append(insert(vchannel, b"alone"))
     await burst(wal, vchannel, 10)
     assert sent[2:] == [1, 1, 9]
+
+
+async def test_who_was_answered_sends_the_next_before_another_answer_is_waited_for(
+    wal: StreamingClient, vchannel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    send, receive = _GrpcProduce.send, _GrpcProduce.receive
+
+    async def noted_send(stream: _GrpcProduce, request_id: int, batch: SendBatch) -> None:
+        order.append("send")
+        await send(stream, request_id, batch)
+
+    async def noted_receive(stream: _GrpcProduce) -> Sequence[Answer]:
+        order.append("waits")
+        answers = await receive(stream)
+        order.append("answered")
+        return answers
+
+    monkeypatch.setattr(_GrpcProduce, "send", noted_send)
+    monkeypatch.setattr(_GrpcProduce, "receive", noted_receive)
+    await wal.append(insert(vchannel, b"first"))
+    order.clear()
+    for number in range(3):
+        await wal.append(insert(vchannel, b"%d" % number))
+    assert order == ["send", "waits", "answered"] * 3

@@ -17,7 +17,8 @@ from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, World, create, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
-from walplane.wal.ports import AppendResult, StaleTerm
+from walplane.wal.interceptors.base import append_op
+from walplane.wal.ports import AppendResult, LogEntry, StaleTerm
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
 
@@ -55,6 +56,30 @@ async def test_queued_entries_share_a_frame(world: World) -> None:
     wal = await world.open(1, WALConfig(frames_in_flight=1))
     results = await asyncio.gather(*(wal.append(entry(b"%d" % i)) for i in range(50)))
     assert len({r.message_id.record for r in results}) < len(results)
+
+
+async def test_the_answer_leaves_before_the_entry_is_taken_in_and_nothing_comes_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = await world.open(1)
+    await wal.append(entry(b"w"))  # with what goes before the first one
+    order: list[str] = []
+    observe, loop = wal.recovery.observe, asyncio.get_running_loop()
+
+    def noted(item: LogEntry) -> None:
+        order.append("taken in")
+        observe(item)
+
+    def answered(_append: object) -> None:
+        order.append("answered")
+        loop.call_soon(order.append, "next turn")
+
+    monkeypatch.setattr(wal.recovery, "observe", noted)
+    append = wal.start_append(append_op(entry(b"x")))
+    append.listen(answered)
+    await append
+    await asyncio.sleep(0)
+    assert order == ["answered", "taken in", "next turn"]
 
 
 async def test_a_repeated_batch_gets_the_first_result_also_under_a_new_owner(world: World) -> None:
