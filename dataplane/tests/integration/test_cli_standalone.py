@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -126,9 +127,10 @@ async def test_a_pulsar_that_is_not_there(tmp_path: Path) -> None:
     assert "pulsar://127.0.0.1:1" in ran.err
 
 
-async def test_any_free_port_is_told_to_clients(tmp_path: Path) -> None:
-    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-    options = StandaloneOptions(
+@pytest.fixture
+def options(tmp_path: Path) -> Iterator[StandaloneOptions]:
+    """Of a cluster in this process, whose collector sees everything again afterwards."""
+    yield StandaloneOptions(
         data=tmp_path,
         listen="127.0.0.1:0",
         advertise="127.0.0.1:0",
@@ -136,6 +138,26 @@ async def test_any_free_port_is_told_to_clients(tmp_path: Path) -> None:
         prefix="wal",
         backend=f"rocksdb:{tmp_path / 'log'}",
     )
+    gc.unfreeze()
+
+
+async def test_the_collector_passes_over_what_was_loaded_once_it_is_ready(
+    options: StandaloneOptions,
+) -> None:
+    stop, passed_over = asyncio.Event(), [gc.get_freeze_count()]
+
+    def on_ready(_address: str, _pchannels: int) -> None:
+        passed_over.append(gc.get_freeze_count())
+        stop.set()
+
+    async with asyncio.timeout(60):
+        await run_standalone(options, stop, on_ready)
+    assert passed_over[0] == 0
+    assert passed_over[1] > 10_000
+
+
+async def test_any_free_port_is_told_to_clients(options: StandaloneOptions) -> None:
+    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     running = asyncio.create_task(
         run_standalone(options, stop, lambda address, _: ready.set_result(address))
     )

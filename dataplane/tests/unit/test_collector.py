@@ -11,11 +11,11 @@ import pytest
 from walplane.runtime import keep_what_is_there
 
 
-class _Node:
+class _Linked:
     """May be part of a cycle."""
 
     def __init__(self) -> None:
-        self.other: _Node | None = None
+        self.other: _Linked | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +25,12 @@ def thawed() -> Iterator[None]:
 
 
 def test_what_is_there_is_passed_over_and_what_comes_is_not() -> None:
-    kept = _Node()
+    kept = _Linked()
     kept.other = kept
     keep_what_is_there()
     assert gc.get_freeze_count() > 10_000
     assert not any(each is kept for each in gc.get_objects())
-    later = _Node()
+    later = _Linked()
     later.other = later
     gone = weakref.ref(later)
     del later
@@ -39,7 +39,7 @@ def test_what_is_there_is_passed_over_and_what_comes_is_not() -> None:
 
 
 def test_garbage_is_collected_first() -> None:
-    garbage = _Node()
+    garbage = _Linked()
     garbage.other = garbage
     gone = weakref.ref(garbage)
     del garbage
