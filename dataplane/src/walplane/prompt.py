@@ -117,13 +117,10 @@ class PromptTask(PromptFuture[_T]):
         self._requests = max(self._requests - 1, 0)
         return self._requests
 
-    def _heard(self, _awaited: object) -> None:
+    def _step(self, _heard: object = None) -> None:
         if self._go_on_later:
             self.get_loop().call_soon(self._step)
-        else:
-            self._step()
-
-    def _step(self) -> None:
+            return
         self._awaited = None
         try:
             awaited = self._run()
@@ -164,7 +161,7 @@ class PromptTask(PromptFuture[_T]):
             return
         awaited._asyncio_future_blocking = False  # the contract between futures and tasks
         self._awaited = awaited
-        when_done(awaited, self._heard)
+        when_done(awaited, self._step)
         if self._cancel_next:
             self._cancel_next = False  # first: this may go on with the coroutine at once
             self._cancel_next = not awaited.cancel() or self._cancel_next

@@ -76,7 +76,7 @@ async def plant(backend: MemoryBackend) -> None:
         sealed.envelope.term, sealed.envelope.first_tick = 1, tick
         sealed.envelope.watermark = 99
         content = log_pb2.FrameContent(term=1, open_number=0, number=number)
-        await writer.append(codec.encode_frame(content, [sealed]))
+        await writer.append(codec.encode_frame(content.SerializeToString(), [sealed]))
     await session.close()
 
 

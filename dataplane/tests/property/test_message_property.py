@@ -50,7 +50,9 @@ def test_what_was_appended_is_what_is_read(
     codec.check_entry(entry)
     entry.envelope.first_tick = first_tick
     content = log_pb2.FrameContent(term=1)
-    (stored,) = codec.decode_frame(codec.encode_frame(content, [entry]), "here").entries
+    (stored,) = codec.decode_frame(
+        codec.encode_frame(content.SerializeToString(), [entry]), "here"
+    ).entries
     read = list(Batch(stored, MessageID("memory", (1,)), 1))
     assert [message.payload for message in read] == payloads
     ticks = [message.time_tick for message in read]

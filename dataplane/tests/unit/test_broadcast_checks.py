@@ -25,7 +25,7 @@ def log(pchannel: str, *entries: tuple[MessageType, int, str]) -> LogView:
         envelope.broadcast.vchannels.extend([V0, V1])
         entry = codec.seal_entry(envelope, codec.encode_body(b"", [b""]))
         content = log_pb2.FrameContent(term=1, number=number)
-        records.append(Record((number,), codec.encode_frame(content, [entry])))
+        records.append(Record((number,), codec.encode_frame(content.SerializeToString(), [entry])))
     return LogView.of(pchannel, "sim", records)
 
 

@@ -21,4 +21,4 @@ async def test_an_append_request_is_a_serialised_message(request_id: int, sizes:
     expected = streaming_pb2.ProduceRequest()
     expected.append.request_id = request_id
     batch.fill(expected.append.entry)
-    assert append_request(request_id, batch) == expected.SerializeToString()
+    assert streaming_pb2.ProduceRequest.FromString(append_request(request_id, batch)) == expected

@@ -40,7 +40,7 @@ def entry(
 
 def frame(term: int, number: int, *entries: log_pb2.Entry, open_number: int = 0) -> bytes:
     content = log_pb2.FrameContent(term=term, open_number=open_number, number=number)
-    return codec.encode_frame(content, entries)
+    return codec.encode_frame(content.SerializeToString(), entries)
 
 
 def view(frames: Iterable[bytes]) -> LogView:
@@ -171,7 +171,7 @@ def meta(tick: int, begin: int, known: list[int]) -> list[Record]:
         records.append(log_pb2.MetaRecord(snapshot_part=part))
     records.append(log_pb2.MetaRecord(snapshot_end=log_pb2.MetaSnapshotEnd(snapshot_id=1, parts=2)))
     content = log_pb2.FrameContent(term=1, meta=records)
-    return [Record((1,), codec.encode_frame(content))]
+    return [Record((1,), codec.encode_frame(content.SerializeToString()))]
 
 
 @pytest.mark.parametrize(

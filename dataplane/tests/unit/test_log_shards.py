@@ -69,7 +69,7 @@ def found(entries: Iterable[log_pb2.Entry]) -> list[str]:
     records = []
     for number, entry in enumerate([barrier(), *entries]):
         content = log_pb2.FrameContent(term=1, number=number)
-        records.append(Record((number,), codec.encode_frame(content, [entry])))
+        records.append(Record((number,), codec.encode_frame(content.SerializeToString(), [entry])))
     return check_shards("c_0", LogView.of("c_0", "sim", records).in_tick_order())
 
 

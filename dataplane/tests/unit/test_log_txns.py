@@ -40,7 +40,9 @@ def view(*entries: log_pb2.Entry, acked: int | None = None) -> LogView:
     for number, entry in enumerate(entries):
         content = log_pb2.FrameContent(term=1, number=number)
         content.acked = number if acked is None else acked
-        records.append(Record((number + 1,), codec.encode_frame(content, [entry])))
+        records.append(
+            Record((number + 1,), codec.encode_frame(content.SerializeToString(), [entry]))
+        )
     return LogView.of("c_0", "sim", records)
 
 

@@ -19,6 +19,7 @@ from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
+from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.meter import Durations, LogMeter
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.scan.request import ScanBatch, ScanRequest, StartKind
@@ -53,14 +54,14 @@ class FakeLog:
     def has_vchannel(self, name: str) -> bool:
         return name == VCHANNEL
 
-    def start_append(self, entry: log_pb2.Entry) -> asyncio.Task[AppendResult]:
-        return asyncio.create_task(self._append(entry))
+    def start_append(self, op: AppendOp) -> asyncio.Future[AppendResult]:
+        return asyncio.create_task(self._append(op.take_body()))
 
-    async def _append(self, entry: log_pb2.Entry) -> AppendResult:
-        self.started.append(entry.body)
+    async def _append(self, body: bytes) -> AppendResult:
+        self.started.append(body)
         number = len(self.started)
         await self.release.wait()
-        self.finished.append(entry.body)
+        self.finished.append(body)
         return AppendResult(MessageID("memory", (number,)), number * 10, 1, None, 7, 2)
 
     def live_position(self) -> LivePosition:
@@ -95,9 +96,11 @@ class PromptLog(FakeLog):
 
     def __init__(self) -> None:
         super().__init__()
+        self.ops: list[AppendOp] = []
         self.appends: list[PromptFuture[AppendResult]] = []
 
-    def start_append(self, entry: log_pb2.Entry) -> PromptFuture[AppendResult]:  # type: ignore[override]
+    def start_append(self, op: AppendOp) -> PromptFuture[AppendResult]:
+        self.ops.append(op)
         self.appends.append(PromptFuture())
         return self.appends[-1]
 
@@ -200,6 +203,28 @@ async def test_the_last_answer_due_leaves_in_its_own_step_with_those_before_it(
     assert [set(client.answers), len(client.produced)] == [{0, 1}, 1]
     client.half_close()
     await stream
+
+
+async def test_who_was_answered_before_the_append_was_over_is_not_answered_again(
+    client: Client,
+) -> None:
+    log, budget = PromptLog(), ByteBudget(1 << 20)
+    client.append(0, b"0")
+    config = NodeConfig(drain_timeout_s=2)
+    stream = ProduceStream(Edge(cast(WAL, log)), budget, config, client.write_produced)
+    running = asyncio.create_task(stream.run(client.produce_requests()))
+    await turns()
+    result = AppendResult(MessageID("memory", (1,)), 10, 1, None, 7, 2)
+    answer, log.ops[0].answer = log.ops[0].answer, None
+    assert answer is not None
+    answer(result)
+    assert client.answers[0].result.first_tick == 10
+    assert budget.used
+    log.appends[0].set_result(result)
+    assert not budget.used
+    client.half_close()
+    await running
+    assert len(client.produced) == 1
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -42,7 +42,7 @@ def view(*entries: log_pb2.Entry) -> LogView:
     """A record an entry, numbered from one on."""
     contents = [log_pb2.FrameContent(term=1, number=number) for number in range(len(entries))]
     records = [
-        Record((number + 1,), codec.encode_frame(content, [entry]))
+        Record((number + 1,), codec.encode_frame(content.SerializeToString(), [entry]))
         for number, (content, entry) in enumerate(zip(contents, entries, strict=True))
     ]
     return LogView.of(CH, "sim", records)
@@ -166,7 +166,7 @@ def test_a_cut_above_what_is_saved_is_found(
     records.append(log_pb2.MetaRecord(snapshot_end=log_pb2.MetaSnapshotEnd(snapshot_id=1)))
     meta, data = Topic(meta_topic(CH)), Topic(CH)
     content = log_pb2.FrameContent(term=1, meta=records)
-    meta.records.append(codec.encode_frame(content, []))
+    meta.records.append(codec.encode_frame(content.SerializeToString(), []))
     meta.show(FIRST + 1)
     disk.topics = {meta.name: meta, CH: data}
     cuts = Cuts(disk, None)

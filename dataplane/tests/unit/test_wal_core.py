@@ -10,6 +10,7 @@ import pytest
 from walplane.backends.interface import Start, StartAt
 from walplane.message import codec
 from walplane.message.ids import MessageID, ResumeToken
+from walplane.prompt import PromptTask
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, no_faults
@@ -80,6 +81,34 @@ async def test_the_answer_leaves_before_the_entry_is_taken_in_and_nothing_comes_
     await append
     await asyncio.sleep(0)
     assert order == ["answered", "taken in", "next turn"]
+
+
+async def test_who_asked_is_answered_once_before_the_chain_lets_go(world: World) -> None:
+    wal = await world.open(1)
+    await wal.append(entry(b"w", number=0))
+    order: list[tuple[object, ...]] = []
+
+    def start(body: bytes, number: int, name: str) -> PromptTask[AppendResult]:
+        op = append_op(entry(body, number=number))
+        op.answer = lambda result: order.append((name, result))
+        append = wal.start_append(op)
+        append.listen(lambda done: order.append((name, "over", op.answer is None)))
+        return append
+
+    first = start(b"x", 1, "first")
+    repeat = start(b"x", 1, "repeat")
+    gap = start(b"y", 7, "gap")
+    result = await first
+    assert await repeat == result
+    with pytest.raises(WalError) as refused:
+        await gap
+    assert refused.value.code is ErrorCode.INVALID_REQUEST_SEQ
+    assert [item for item in order if item[0] == "gap"] == [("gap", "over", False)]
+    assert [item for item in order if item[0] != "gap"] == [
+        ("first", result),
+        ("first", "over", True),
+        ("repeat", "over", False),
+    ]
 
 
 async def test_a_repeated_batch_gets_the_first_result_also_under_a_new_owner(world: World) -> None:

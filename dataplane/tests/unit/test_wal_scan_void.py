@@ -29,7 +29,7 @@ class Records:
         item = entry(payload)
         item.envelope.first_tick, item.envelope.term = tick, term
         content = log_pb2.FrameContent(term=term, number=number)
-        return Record((place,), codec.encode_frame(content, [item]))
+        return Record((place,), codec.encode_frame(content.SerializeToString(), [item]))
 
     def live_position(self) -> LivePosition:
         return LivePosition(500, (len(self._records) - 1,), None)

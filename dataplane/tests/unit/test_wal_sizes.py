@@ -73,9 +73,9 @@ def test_stamps_and_lengths_fit_the_room_left_for_them() -> None:
     furthest = MessageID("woodpecker", (largest,) * 4, (1 << 32) - 1, (1 << 32) - 1)
     envelope.last_confirmed.CopyFrom(furthest.to_proto())
     content = log_pb2.FrameContent(term=largest, open_number=largest, number=largest, acked=largest)
-    frame = codec.encode_frame(content, [made])
+    frame = codec.encode_frame(content.SerializeToString(), [made])
     assert len(frame) <= before + codec.ENTRY_ROOM_BYTES + codec.FRAME_ROOM_BYTES
-    alone = len(codec.encode_frame(content, []))
+    alone = len(codec.encode_frame(content.SerializeToString(), []))
     assert alone <= codec.FRAME_ROOM_BYTES
 
 

@@ -127,7 +127,7 @@ class Appends:
     async def _one(self, message: MutableMessage, seconds: float) -> AppendResult:
         vchannel, count = message.vchannel, len(message.payloads)
         parcel = self._kinds.parcel(message)
-        if self._turns.free(vchannel) and self._offer_at_once(vchannel, parcel):
+        if vchannel not in self._turns.last and self._offer_at_once(vchannel, parcel):
             written = await self._answer(vchannel, parcel, seconds)
         else:
             written = await self._in_turn(vchannel, parcel, seconds)

@@ -31,6 +31,7 @@ class Kind:
 
     Attributes:
         envelope: template of the entry's envelope: no producer, count of no meaning.
+        encoded: `envelope`, serialised.
         header: typed header of the message type, serialised.
         merges: whether messages of equal kinds may share an entry.
         keyed: whether a key of the caller's, and no number, tells a repeat.
@@ -39,7 +40,7 @@ class Kind:
         key: equal for equal kinds.
     """
 
-    __slots__ = ("envelope", "header", "key", "keyed", "merges", "overhead", "txn_id")
+    __slots__ = ("encoded", "envelope", "header", "key", "keyed", "merges", "overhead", "txn_id")
 
     def __init__(self, envelope: log_pb2.Envelope, header: bytes, *, merges: bool) -> None:
         """Takes `envelope` over."""
@@ -49,9 +50,9 @@ class Kind:
         self.merges = merges
         self.keyed = IDEMPOTENCY_KEY in envelope.properties
         self.txn_id = envelope.txn.txn_id
-        self.key = envelope.SerializeToString(deterministic=True) if merges else b""
-        size = len(self.key) if merges else envelope.ByteSize()
-        self.overhead = size + len(header) + _ENTRY_OVERHEAD_BYTES
+        self.encoded = envelope.SerializeToString(deterministic=True)
+        self.key = self.encoded if merges else b""
+        self.overhead = len(self.encoded) + len(header) + _ENTRY_OVERHEAD_BYTES
 
     def joins(self, other: Kind) -> bool:
         """Whether messages of this kind may share an entry with some of `other`."""
@@ -134,7 +135,7 @@ class SendBatch:
     __slots__ = (
         "_body",
         "_crc",
-        "_envelope",
+        "_kind",
         "_parcels",
         "count",
         "epoch",
@@ -156,7 +157,7 @@ class SendBatch:
         if len(parcels) > 1:
             payloads = [payload for parcel in parcels for payload in parcel.payloads]
         self._parcels = parcels
-        self._envelope = kind.envelope
+        self._kind = kind
         self._body = encode_body(kind.header, payloads)
         self._crc = crc32c(self._body)
         self.size = kind.overhead - len(kind.header) + len(self._body)
@@ -171,7 +172,10 @@ class SendBatch:
 
     def fill(self, entry: log_pb2.Entry) -> None:
         """Writes the batch into an empty entry."""
-        entry.envelope.CopyFrom(self._numbered_envelope())
+        entry.envelope.CopyFrom(self._kind.envelope)
+        entry.envelope.count = self.count
+        if not self.keyed:
+            self._write_number(entry.envelope.producer)
         entry.body = self._body
         entry.body_crc32c = self._crc
 
@@ -181,9 +185,13 @@ class SendBatch:
         Args:
             trace_parent: context to send instead of that of the messages.
         """
-        envelope = self._numbered_envelope()
+        own = log_pb2.Envelope(count=self.count)
+        if not self.keyed:
+            self._write_number(own.producer)
         if trace_parent:
-            envelope.trace_parent = trace_parent
+            own.trace_parent = trace_parent
+        # serialised messages one after the other are one message that has the fields of both
+        envelope = self._kind.encoded + own.SerializeToString()
         return encode_entry(envelope, self._body, self._crc)
 
     @property
@@ -194,14 +202,18 @@ class SendBatch:
     @property
     def trace_parent(self) -> str:
         """Context of its messages; empty when they are not traced."""
-        return self._envelope.trace_parent
+        return self._kind.envelope.trace_parent
 
     def trace_attributes(self) -> Attributes:
         """What a span says of it."""
-        return attributes_of(self._envelope, MessageType(self._envelope.type).name)
+        envelope = self._kind.envelope
+        return attributes_of(envelope, MessageType(envelope.type).name)
 
     def resolve(self, written: Written) -> None:
         """Tells every caller where its messages are."""
+        if len(self._parcels) == 1:
+            self._parcels[0].settle(written)
+            return
         message_id, first_tick, confirmed = written
         backend, record, entry_index, offset = message_id
         for parcel in self._parcels:
@@ -213,14 +225,6 @@ class SendBatch:
         """Tells every caller why there is no result."""
         for parcel in self._parcels:
             parcel.fail(error)
-
-    def _numbered_envelope(self) -> log_pb2.Envelope:
-        envelope = log_pb2.Envelope()
-        envelope.CopyFrom(self._envelope)
-        envelope.count = self.count
-        if not self.keyed:
-            self._write_number(envelope.producer)
-        return envelope
 
     def _write_number(self, producer: log_pb2.ProducerBatch) -> None:
         producer.number = self.number

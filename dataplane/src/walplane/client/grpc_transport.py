@@ -7,8 +7,8 @@ Layer: client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
 import grpc
 from opentelemetry.trace import Span, SpanKind
@@ -95,7 +95,6 @@ class GrpcTransport:
         subject = _subject(assignment)
         call: _ProduceCall = self.channel(assignment.address).stream_stream(
             _PRODUCE,
-            request_serializer=_serialised,
             response_deserializer=streaming_pb2.ProduceResponse.FromString,
         )()
         stream = _GrpcProduce(call, subject, self._tracing)
@@ -160,20 +159,16 @@ class _GrpcProduce:
 
     async def open(self, assignment: Assignment) -> None:
         opening = streaming_pb2.OpenProduce(pchannel=assignment.pchannel, term=assignment.term)
-        await self._write(streaming_pb2.ProduceRequest(open=opening))
+        request = streaming_pb2.ProduceRequest(open=opening).SerializeToString()
+        await _step(self._call, self._call.write(request), self._subject)
         response = await _read(self._call, self._subject)
         self.max_entry_bytes = response.opened.max_entry_bytes
         self.settled_tick = response.settled_tick
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
-        span = None
-        if self._tracing.on and batch.trace_parent:
-            span = self._tracing.after(
-                *(batch.trace_parent, "wal.dist_append", batch.trace_attributes(), SpanKind.CLIENT)
-            )
-        if span is not None:
-            self._spans[request_id] = span
-        await self._write(append_request(request_id, batch, parent_of(span)))
+        context = self._trace(request_id, batch) if self._tracing.on else ""
+        request = append_request(request_id, batch, context)
+        await _step(self._call, self._call.write(request), self._subject)
 
     async def receive(self) -> Sequence[Answer]:
         while not (response := await _read(self._call, self._subject)).appends:
@@ -192,8 +187,13 @@ class _GrpcProduce:
             end(span, _ended(self._subject))
         self._spans.clear()
 
-    def _write(self, request: streaming_pb2.ProduceRequest | bytes) -> Coroutine[Any, Any, None]:
-        return _step(self._call, self._call.write(request), self._subject)
+    def _trace(self, request_id: int, batch: SendBatch) -> str:
+        """Begins the span of an append that is traced; the context to send with it."""
+        parent, attributes = batch.trace_parent, batch.trace_attributes()
+        span = self._tracing.after(parent, "wal.dist_append", attributes, SpanKind.CLIENT)
+        if span is not None:
+            self._spans[request_id] = span
+        return parent_of(span)
 
 
 class _GrpcConsume:
@@ -253,12 +253,8 @@ def append_request(request_id: int, batch: SendBatch, trace_parent: str = "") ->
     return b"".join((_APPEND_TAG, varint(size), head, *entry))
 
 
-def _serialised(request: streaming_pb2.ProduceRequest | bytes) -> bytes:
-    return request if isinstance(request, bytes) else request.SerializeToString()
-
-
 def _outcome(append: streaming_pb2.AppendResponse) -> Written | WalError:
-    if append.WhichOneof("outcome") != "result":
+    if not append.HasField("result"):
         return WalError.from_proto(append.error)
     result = append.result
     confirmed = None
@@ -273,7 +269,7 @@ async def _read(call: grpc.aio.StreamStreamCall[Any, _Response], subject: str) -
     if response is grpc.aio.EOF:
         check_cancelled()
         raise _ended(subject)
-    return cast(_Response, response)
+    return response  # type: ignore[return-value]  # it is not the end
 
 
 async def _step(

@@ -8,15 +8,15 @@ from types import TracebackType
 
 
 class Turns:
-    """One line per VChannel; a call that stands in several goes when it is first in all."""
+    """One line per VChannel; a call that stands in several goes when it is first in all.
+
+    Attributes:
+        last: by VChannel, when the last in its line is over; no entry where nobody stands.
+    """
 
     def __init__(self) -> None:
         """Nobody stands in line."""
         self.last: dict[str, asyncio.Future[None]] = {}
-
-    def free(self, vchannel: str) -> bool:
-        """Whether nobody stands in line for `vchannel`."""
-        return vchannel not in self.last
 
     def take(self, vchannels: Iterable[str]) -> Turn:
         """A place behind every call that stands in line for one of `vchannels` now."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import google_crc32c
 from google.protobuf.message import DecodeError
 
-from walplane.message.head import PAYLOADS_TAG, read_head
+from walplane.message.head import HEADER_TAG, PAYLOADS_TAG, SIZES_TAG, read_head
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
@@ -28,6 +28,7 @@ FRAME_ROOM_BYTES = 64
 
 _SMALL = tuple(bytes((number,)) for number in range(0x80))
 
+_FRAME_HEAD = struct.Struct("<BQBQBQBQ")  # the first fields of `FrameContent`, each behind its tag
 # Tags of `FrameContent.entries`, `Frame.crc32c` and `Frame.content` (field << 3 | wire type).
 _ENTRY_TAG, _CRC_TAG, _CONTENT_TAG = b"\x2a", b"\x0d", b"\x12"
 # Tags of `Entry.envelope`, `Entry.body` and `Entry.body_crc32c`.
@@ -52,11 +53,15 @@ def crc32c(data: bytes) -> int:
 
 def encode_body(header: bytes, payloads: Sequence[bytes]) -> bytes:
     """The body of an entry: its typed header and the payloads of its messages, in order."""
+    if len(payloads) == 1 and payloads[0]:  # a protobuf message of its own costs the most
+        size = varint(len(payloads[0]))
+        head = b"".join((HEADER_TAG, varint(len(header)), header)) if header else b""
+        return b"".join((head, SIZES_TAG, _SMALL[len(size)], size, PAYLOADS_TAG, size, *payloads))
     head = log_pb2.EntryBody(header=header, sizes=list(map(len, payloads))).SerializeToString()
-    size = sum(map(len, payloads))
-    if not size:
+    total = sum(map(len, payloads))
+    if not total:
         return head
-    return b"".join((head, PAYLOADS_TAG, varint(size), *payloads))
+    return b"".join((head, PAYLOADS_TAG, varint(total), *payloads))
 
 
 def decode_body(body: bytes) -> tuple[bytes, list[bytes]]:
@@ -131,8 +136,13 @@ def check_stored_entry(entry: log_pb2.Entry, where: object) -> bytes:
     return body
 
 
+def frame_head(term: int, open_number: int, number: int, acked: int) -> bytes:
+    """The fields of a serialised `FrameContent` that tell where its frame belongs."""
+    return _FRAME_HEAD.pack(0x09, term, 0x11, open_number, 0x19, number, 0x21, acked)
+
+
 def encode_frame(
-    content: log_pb2.FrameContent,
+    content: bytes,
     entries: Sequence[log_pb2.Entry] = (),
     bodies: Sequence[bytes] | None = None,
 ) -> bytes:
@@ -140,10 +150,15 @@ def encode_frame(
 
     The bytes are those of a serialised `Frame`; large bodies are copied twice instead of the five
     times that nested protobuf messages cost.
+
+    Args:
+        content: a serialised `FrameContent`.
+        entries: which follow those of `content`.
+        bodies: of the entries, from a caller who has them: protobuf copies them for each who asks.
     """
-    parts = [content.SerializeToString()]
+    parts = [content]
     for entry, body in zip(entries, bodies or [each.body for each in entries], strict=True):
-        data = encode_entry(entry.envelope, body, entry.body_crc32c)
+        data = encode_entry(entry.envelope.SerializeToString(), body, entry.body_crc32c)
         parts += (_ENTRY_TAG, varint(sum(map(len, data))), *data)
     crc = 0
     for part in parts:
@@ -152,13 +167,18 @@ def encode_frame(
     return b"".join((_CRC_TAG, struct.pack("<I", crc), _CONTENT_TAG, size, *parts))
 
 
-def encode_entry(envelope: log_pb2.Envelope, body: bytes, body_crc32c: int) -> tuple[bytes, ...]:
+def encode_entry(envelope: bytes, body: bytes, body_crc32c: int) -> tuple[bytes, ...]:
     """The bytes of a serialised `Entry` in pieces, of which `body` is one.
 
     Protobuf serialises into a buffer that it doubles as it grows, and copies that once more.
+
+    Args:
+        envelope: serialised.
+        body: of the entry.
+        body_crc32c: its checksum.
     """
-    head = envelope.SerializeToString()
-    start = b"".join((_ENVELOPE_TAG, varint(len(head)), head, _BODY_TAG, varint(len(body))))
+    size = varint(len(envelope))
+    start = b"".join((_ENVELOPE_TAG, size, envelope, _BODY_TAG, varint(len(body))))
     return start, body, _BODY_CRC_TAG + struct.pack("<I", body_crc32c)
 
 

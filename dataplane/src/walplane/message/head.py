@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError
 
 from walplane.rpc.v1 import log_pb2
 
-PAYLOADS_TAG = b"\x1a"  # field << 3 | length-delimited
-_PAYLOADS = PAYLOADS_TAG[0]
-_HEAD_TAGS = (0x0A, 0x12)  # of header and sizes
+# Tags of the fields of `EntryBody` (field << 3 | length-delimited).
+HEADER_TAG, SIZES_TAG, PAYLOADS_TAG = b"\x0a", b"\x12", b"\x1a"
+_HEADER, _SIZES, _PAYLOADS = HEADER_TAG[0], SIZES_TAG[0], PAYLOADS_TAG[0]
 
 
 class Head(NamedTuple):
@@ -39,20 +39,25 @@ def read_head(body: bytes) -> Head:
     Raises:
         ValueError: `body` is no entry's body.
     """
-    end, size = 0, len(body)
-    for tag in _HEAD_TAGS:
+    end = start = 0
+    size = len(body)
+    for tag in (_HEADER, _SIZES):
         if end < size and body[end] == tag:
             start, length = _length(body, end + 1)
             end = start + length
     if end > size:
         raise ValueError("it is cut short")
-    start = end
+    sizes, start = start, end
     if end < size:
         if body[end] != _PAYLOADS:
             raise ValueError("a field that is unknown, or not in its place")
         start, length = _length(body, end + 1)
         if start + length != size:
             raise ValueError("its payloads are cut short, or something follows them")
+    if sizes < end and body[0] == _SIZES:  # no header, as most; is there one message in it?
+        after, lone = _length(body, sizes)
+        if after == end:
+            return Head(b"", (lone,), start)
     try:
         parsed = log_pb2.EntryBody.FromString(body[:end])
     except DecodeError as error:

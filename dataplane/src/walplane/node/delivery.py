@@ -47,7 +47,7 @@ def response(pieces: Sequence[bytes], rest: streaming_pb2.ConsumeResponse) -> by
 
 def _delivered(log_entry: LogEntry, body: bytes) -> tuple[bytes, ...]:
     stored = log_entry.entry
-    entry = encode_entry(stored.envelope, body, stored.body_crc32c)
+    entry = encode_entry(stored.envelope.SerializeToString(), body, stored.body_crc32c)
     entry_size = sum(map(len, entry))
     start = _ENTRY_TAG + varint(entry_size)
     place = log_entry.message_id.to_proto().SerializeToString()

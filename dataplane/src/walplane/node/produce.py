@@ -20,6 +20,7 @@ from walplane.prompt import PromptTask, when_done
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
+from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ class ProduceStream:
         for budget in self._budgets:
             if not budget.try_acquire(size):  # first: a coroutine for each append costs more
                 await budget.acquire(size)  # cancelled, it takes nothing, and the stream is over
+        op.answer = partial(self._answer, request.request_id)
         try:
             append = self._edge.start_append(op)
         except WalError as error:
@@ -109,18 +111,23 @@ class ProduceStream:
             self._refuse(request.request_id, error)
             return
         self._in_flight += 1
-        when_done(append, partial(self._done, request.request_id, size))
+        when_done(append, partial(self._done, request.request_id, op))
 
-    def _done(self, request_id: int, size: int, append: asyncio.Future[AppendResult]) -> None:
+    def _answer(self, request_id: int, result: AppendResult) -> None:
         self._in_flight -= 1
+        result.write_to(self._ready.appends.add(request_id=request_id).result)
+        self._answered()
+
+    def _done(self, request_id: int, op: AppendOp, append: asyncio.Future[AppendResult]) -> None:
+        self._release(op.stored)
+        if op.answer is None:
+            return
         error = _error_of(append)
-        if error is not None:
-            self._refuse(request_id, error)
+        if error is None:
+            self._answer(request_id, append.result())
         else:
-            answer = self._ready.appends.add(request_id=request_id)
-            append.result().write_to(answer.result)
-            self._answered()
-        self._release(size)
+            self._in_flight -= 1
+            self._refuse(request_id, error)
 
     def _refuse(self, request_id: int, error: WalError) -> None:
         self._edge.wal.meter.refused[error.code] += 1

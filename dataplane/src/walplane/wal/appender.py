@@ -212,17 +212,23 @@ def settle(
 ) -> None:
     """Acknowledges entries that are durable as `items`; cannot fail (the chain's law).
 
-    The answer is on its way before the WAL takes the entry in: the caller's processor works on it
-    meanwhile, and nobody can ask in between, since it is one step of the loop.
+    The answer is on its way before the chain lets go and the WAL takes the entry in: the caller's
+    processor works on it meanwhile, and nobody can ask in between, since it is one step of the
+    loop. No link can change it: that is the chain's law too.
     """
     for pending, item in zip(entries, items, strict=True):
-        if pending.op.spans is not None:
-            pending.op.spans.written(item)
-        if not pending.result.done():
-            pending.result.set_result(item.result())
+        op, done = pending
+        if op.spans is not None:
+            op.spans.written(item)
+        if not done.done():
+            result = item.result()
+            answer, op.answer = op.answer, None
+            if answer is not None:
+                answer(result)
+            done.set_result(result)
         on_written(item)
-        if pending.op.ticks is not None:
-            acks.confirm(pending.op.ticks, item)
+        if op.ticks is not None:
+            acks.confirm(op.ticks, item)
 
 
 def refuse(pending: Pending, error: WalError) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from walplane.backends.interface import TopicWriter
-from walplane.message.codec import encode_frame
+from walplane.message.codec import encode_frame, frame_head
 from walplane.message.ids import RecordID
 from walplane.prompt import when_done
 from walplane.rpc.errors import ErrorCode, WalError
@@ -153,7 +153,7 @@ class FrameSender:
         self,
         *,
         entries: Sequence[log_pb2.Entry] = (),
-        meta: Iterable[log_pb2.MetaRecord] = (),
+        meta: Sequence[log_pb2.MetaRecord] = (),
     ) -> SentFrame:
         """Hands one frame over, in the order of the calls.
 
@@ -170,7 +170,7 @@ class FrameSender:
         *,
         entries: Sequence[log_pb2.Entry] = (),
         bodies: Sequence[bytes] | None = None,
-        meta: Iterable[log_pb2.MetaRecord] = (),
+        meta: Sequence[log_pb2.MetaRecord] = (),
     ) -> int:
         """As `send`, for one who wants to be told at once; the number of the frame.
 
@@ -180,13 +180,9 @@ class FrameSender:
         if self._failure is not None:
             asyncio.get_running_loop().call_soon(tell, None, self._failure)
             return number
-        content = log_pb2.FrameContent(
-            term=self._key.term,
-            open_number=self._key.open_number,
-            number=number,
-            acked=self._acked,
-            meta=meta,
-        )
+        content = frame_head(*self._key, number, self._acked)
+        if meta:
+            content += log_pb2.FrameContent(meta=meta).SerializeToString()
         self._number += 1
         written = self._writer.append(encode_frame(content, entries, bodies))
         self._in_flight.append(_InFlight(written, number, tell))

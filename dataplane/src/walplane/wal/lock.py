@@ -37,9 +37,12 @@ class RWLock:
 
     def try_acquire(self, *, exclusive: bool) -> bool:
         """Takes it if it is free for this and nobody is ahead; never waits."""
-        if self._line or self._unclaimed or not self._free(exclusive):
+        if self._line or self._unclaimed or self._exclusive or (exclusive and self._shared):
             return False
-        self._take(exclusive)
+        if exclusive:
+            self._exclusive = True
+        else:
+            self._shared += 1
         return True
 
     async def acquire(self, *, exclusive: bool) -> None:
@@ -64,24 +67,18 @@ class RWLock:
         if self._line:
             self._grant()
 
-    def _free(self, exclusive: bool) -> bool:
-        return not self._exclusive and not (exclusive and self._shared)
-
-    def _take(self, exclusive: bool) -> None:
-        if exclusive:
-            self._exclusive = True
-        else:
-            self._shared += 1
-
     def _grant(self) -> None:
         while self._line:
-            waiter = self._line[0]
-            if not waiter.granted.cancelled():
-                if not self._free(waiter.exclusive):
+            exclusive, granted = self._line[0]
+            if not granted.cancelled():
+                if self._exclusive or (exclusive and self._shared):
                     return
-                self._take(waiter.exclusive)
+                if exclusive:
+                    self._exclusive = True
+                else:
+                    self._shared += 1
                 self._unclaimed += 1
-                waiter.granted.set_result(None)
+                granted.set_result(None)
             self._line.popleft()
 
     def _claim(self) -> None:

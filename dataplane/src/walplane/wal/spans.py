@@ -28,7 +28,7 @@ class AppendSpans:
     @classmethod
     def start(cls, tracing: Tracing, envelope: log_pb2.Envelope) -> AppendSpans | None:
         """None when the entry is not traced."""
-        if not tracing.on or not envelope.trace_parent:
+        if not envelope.trace_parent:
             return None
         attributes = attributes_of(envelope, type_name(envelope.type))
         span = tracing.after(envelope.trace_parent, "wal.append", attributes)

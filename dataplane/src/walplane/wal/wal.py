@@ -187,7 +187,8 @@ class WAL:
             raise self._too_large(op)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
-        op.spans = AppendSpans.start(self._deps.tracing, op.envelope)
+        if self._deps.tracing.on:
+            op.spans = AppendSpans.start(self._deps.tracing, op.envelope)
         append = self._running.keep(PromptTask(self._chain(op)))
         if op.spans is not None:
             append.add_done_callback(op.spans.ended)

@@ -45,7 +45,9 @@ class LockInterceptor:
         try:
             if whole or not vchannel:
                 return await forward(op)
-            lock = self._lock_of(vchannel)
+            lock = self._vchannels.get(vchannel)
+            if lock is None:
+                lock = self._vchannels[vchannel] = RWLock()
             if not lock.try_acquire(exclusive=alone):
                 await self._wait(lock, alone, op)
             try:
@@ -56,12 +58,6 @@ class LockInterceptor:
                     self._vchannels.pop(vchannel, None)  # those that nobody uses do not pile up
         finally:
             self._pchannel.release(exclusive=whole)
-
-    def _lock_of(self, vchannel: str) -> RWLock:
-        lock = self._vchannels.get(vchannel)
-        if lock is None:
-            lock = self._vchannels[vchannel] = RWLock()
-        return lock
 
     async def _wait(self, lock: RWLock, exclusive: bool, op: AppendOp) -> None:
         self._meter.wait_begins(op, self._monotonic())

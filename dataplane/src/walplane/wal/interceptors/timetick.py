@@ -61,33 +61,30 @@ class TimeTickInterceptor:
         """
         if op.part:
             return self._write_part(op, forward)
-        return self._write(op, forward)
+        if self._waiting or not self._take(op):
+            return self._write_in_turn(op, forward)
+        # Nothing runs between the allocation and the next link: the log keeps tick order.
+        return forward(op)
 
     async def _write_part(self, op: AppendOp, forward: Forward) -> AppendResult:
         envelope = op.envelope
         if envelope.type in _ENDS:
             await self._sessions.begin_end(envelope, expired=op.own)
             try:
-                return await self._write(op, forward)
+                return await self._write_in_turn(op, forward)
             finally:
                 self._sessions.end_over(envelope)
         self._sessions.enter(envelope)
         try:
-            return await self._write(op, forward)
+            return await self._write_in_turn(op, forward)
         finally:
             self._sessions.leave(envelope)
-
-    def _write(self, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
-        if self._waiting or not self._take_checked(op):
-            return self._write_in_turn(op, forward)
-        # Nothing runs between the allocation and the next link: the log keeps tick order.
-        return forward(op)
 
     async def _write_in_turn(self, op: AppendOp, forward: Forward) -> AppendResult:
         self._waiting += 1  # who comes from now on waits behind
         try:
             async with self._turn:
-                if not self._take_checked(op):
+                if not self._take(op):
                     await self._wait_for_ticks(op)
         finally:
             self._waiting -= 1
@@ -96,28 +93,27 @@ class TimeTickInterceptor:
     async def _wait_for_ticks(self, op: AppendOp) -> None:
         self._meter.wait_begins(op, self._monotonic())
         try:
-            while not self._take_checked(op):
+            while not self._take(op):
                 # With one more for what may have to precede it.
                 needed = op.count + 1
                 await self._reserve.ready(needed, self._acks().last_allocated)
         finally:
             self._meter.wait_over(op)
 
-    def _take_checked(self, op: AppendOp) -> bool:
-        op.check_before()
-        return self._take(op)
-
     def _take(self, op: AppendOp) -> bool:
         """Asks the links behind and gives `op` its ticks, in one step; False while there are none.
 
         Raises:
-            WalError: they refuse it.
+            WalError: they refuse it, or the batch before it was refused.
         """
-        needed = self._leads(op) + op.count
-        first = self._reserve.take(needed, self._acks().last_allocated)
-        if first is not None:
-            give_ticks(op, first, needed, self._acks())
-        return first is not None
+        if op.before is not None:
+            op.check_before(op.before)
+        needed, acks = self._leads(op) + op.count, self._acks()
+        first = self._reserve.take(needed, acks.last_allocated)
+        if first is None:
+            return False
+        give_ticks(op, first, needed, acks)
+        return True
 
 
 def give_ticks(op: AppendOp, first: int, ticks: int, acks: AckManager) -> TickRange:
