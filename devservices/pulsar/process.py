@@ -178,12 +178,20 @@ def _admin(layout: Layout) -> str:
 
 
 def _healthy(layout: Layout) -> bool:
+    """Whether it can be used: it calls itself healthy before it has made its first namespace."""
+    return _answer(layout, "brokers/health") == b"ok" and b'"public/default"' in _answer(
+        layout, "namespaces/public"
+    )
+
+
+def _answer(layout: Layout, path: str) -> bytes:
+    """What the admin service says; nothing when it does not, or refuses."""
     try:
-        health = f"{_admin(layout)}/admin/v2/brokers/health"
-        with urllib.request.urlopen(health, timeout=10) as answer:  # noqa: S310 - loopback
-            return bool(answer.read() == b"ok")
+        url = f"{_admin(layout)}/admin/v2/{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
+            return bytes(answer.read())
     except (urllib.error.URLError, OSError):
-        return False
+        return b""
 
 
 def _pick(wanted: int | None, kept: int | None, default: int) -> int:

@@ -34,6 +34,9 @@ class Records:
     def live_position(self) -> LivePosition:
         return LivePosition(500, (len(self._records) - 1,), None)
 
+    def watermark(self) -> int:
+        return 500
+
     def last_appended(self) -> int:
         return 500
 

@@ -25,6 +25,7 @@ from walplane.message.registry import MessageType
 from walplane.message.txn import is_part
 from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.message.view import Batch, ImmutableMessage
+from walplane.prompt import PromptTask
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.tracing import Attributes, Tracing, end
 from walplane.wal.ports import LogEntry
@@ -154,21 +155,27 @@ class Reader:
 
     async def _next(self) -> Delivery | None:
         """The next piece, from whoever owns the PChannel; None when the reader was closed."""
+        if self._patience_s is None:
+            return await self._piece()
         try:
             async with asyncio.timeout(self._patience_s):
-                while not self._closed.done():
-                    try:
-                        if self._owner is None:
-                            self._owner = await self._connect()
-                        return await self._owner.receive(self._closed)
-                    except WalError as error:
-                        await self._recover(error)
+                return await self._piece()
         except TimeoutError:
             raise WalError(
                 ErrorCode.INNER,
                 f"nobody answered a read of {self._name} for {self._patience_s:g} s: "
                 f"{self._trouble}",
             ) from None
+
+    async def _piece(self) -> Delivery | None:
+        """As `_next`, however long it takes."""
+        while not self._closed.done():
+            try:
+                if self._owner is None:
+                    self._owner = await self._connect()
+                return await self._owner.receive()
+            except WalError as error:
+                await self._recover(error)
         return None
 
     @property
@@ -190,7 +197,7 @@ class Reader:
         self._ungranted = 0
         self._txns.clear()  # whatever is still needed comes again
         moved = asyncio.create_task(self._discovery.moved(assignment))
-        return _Owner(stream, moved)
+        return _Owner(stream, moved, self._closed)
 
     async def _recover(self, error: WalError) -> None:
         """Prepares the next attempt, or raises `error` when there is no point in one."""
@@ -306,25 +313,36 @@ class Reader:
 class _Owner:
     """A stream from one owner, and the watch for the next one."""
 
-    def __init__(self, stream: ConsumeStream, moved: asyncio.Task[None]) -> None:
+    def __init__(
+        self, stream: ConsumeStream, moved: asyncio.Task[None], closed: asyncio.Future[None]
+    ) -> None:
         self.stream = stream
         self._moved = moved
+        self._closed = closed
+        self._news: asyncio.Future[None] | None = None  # for the `receive` under way
+        for over in (moved, closed):
+            over.add_done_callback(self._tell)
 
-    async def receive(self, closed: asyncio.Future[None]) -> Delivery | None:
-        """The next piece; None when `closed` comes first.
+    async def receive(self) -> Delivery | None:
+        """The next piece; None when the reader is closed first.
 
         A task of its own for each: whoever is cancelled ends, whatever the stream makes of it.
         """
-        receiving = asyncio.ensure_future(self.stream.receive())
+        receiving = PromptTask(self.stream.receive())
         try:
-            signals: set[asyncio.Future[Any]] = {receiving, self._moved, closed}
-            await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                await asyncio.sleep(0)  # a log in this process may have any number of them ready
+            elif not (self._moved.done() or self._closed.done()):
+                self._news = asyncio.get_running_loop().create_future()
+                receiving.listen(self._tell)
+                await self._news
             if receiving.done():
                 return receiving.result()
-            if closed.done():
+            if self._closed.done():
                 return None
             raise WalError(ErrorCode.CHANNEL_FENCED, "the channel has moved to another owner")
         finally:
+            self._news = None
             if not receiving.done():
                 receiving.cancel()
                 await asyncio.gather(receiving, return_exceptions=True)
@@ -333,8 +351,14 @@ class _Owner:
 
     async def close(self) -> None:
         """Releases both."""
+        for over in (self._moved, self._closed):
+            over.remove_done_callback(self._tell)
         self._moved.cancel()
         await self.stream.close()
+
+    def _tell(self, _over: asyncio.Future[Any]) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
 
 def start_position(start: str | ResumeToken | MessageID, *, after: bool = False) -> ScanStart:

@@ -271,6 +271,10 @@ class WAL:
         acks, served = self._acks, self._served_open
         return LivePosition(acks.watermark, self._last_record, acks.last_confirmed, served)
 
+    def watermark(self) -> int:
+        """Every tick up to here is settled."""
+        return self._acks.watermark
+
     def settled_tick(self) -> int:
         """Up to here everything written is settled; idle ticks do not count."""
         return min(self.buffer.last_tick, self._acks.watermark)

@@ -58,6 +58,10 @@ class LiveLog(Protocol):
         """How far the log is settled now."""
         ...
 
+    def watermark(self) -> int:
+        """That of `live_position`, asked for by each reader whenever it moved."""
+        ...
+
     def spans(self, tick: int) -> bool:
         """Whether some transaction may begin at or below `tick` and end above it."""
         ...
@@ -137,8 +141,9 @@ class WALScanner:
         """
         while self._place is not None:
             self._check()
-            await self.close()
-            watermark = self._log.live_position().watermark
+            if self._catch_up is not None:
+                await self.close()
+            watermark = self._log.watermark()
             news = watermark > self.tick or self._at_end(watermark)
             if news or self._log.buffer.more_at(self._place):
                 return
@@ -159,7 +164,8 @@ class WALScanner:
             self._placed = True  # what is read from here on is read once
         if self._place is None and self._catch_up is not None:
             return await self._read_backend(self._catch_up)
-        await self.close()  # of no use any more, and nothing taken from it waits here
+        if self._catch_up is not None:
+            await self.close()  # of no use any more, and nothing taken from it waits here
         return await self._read_memory()
 
     def _place_in_memory(self) -> int | None:

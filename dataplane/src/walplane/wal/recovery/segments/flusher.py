@@ -72,7 +72,8 @@ class _Quiet:
 
     def __init__(self, log: FlushedLog) -> None:
         self.pchannel, self.buffer, self.moved = log.pchannel, log.buffer, log.written
-        self.live_position, self.spans = log.live_position, log.spans
+        self.live_position, self.watermark = log.live_position, log.watermark
+        self.spans = log.spans
         self.last_appended, self.open_scanner = log.last_appended, log.open_scanner
         self.backend_name = log.backend_name
         self.meter = Meters().of(log.pchannel)
