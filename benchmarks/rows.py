@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import growth, peers, reading, recovery
-from benchmarks.model import VALUE, Pair, Row, Sample, Setting, Target
+from benchmarks.model import VALUE, Measure, Pair, Row, Sample, Setting, Target
 from benchmarks.sides import Start, unused, walplane
 from benchmarks.system import broker, fresh_directory, load, standalone
 
@@ -47,18 +47,38 @@ def _embedded(name: str, mode: str, disk_mode: str, size: int) -> Start:
     @contextmanager
     def start(setting: Setting) -> Iterator[Pair]:
         with standalone(setting, name, None) as node:
-
-            def reference(seconds: float) -> Sample:
-                data = fresh_directory(setting.data / unused(f"{disk_mode}-"))
-                try:
-                    arguments = [disk_mode, "--data", str(data), "--size", str(size)]
-                    return load("disk", *arguments, seconds=seconds)
-                finally:
-                    fresh_directory(data)
-
+            reference = _on_disk("disk", disk_mode, setting, "--size", str(size), "--data")
             yield Pair(walplane(node, mode, size), reference)
 
     return start
+
+
+def _in_process(mode: str, disk_mode: str, size: int) -> Start:
+    """The same with coordinator, node and client in one process, new in each round."""
+
+    @contextmanager
+    def start(setting: Setting) -> Iterator[Pair]:
+        sized = ("--size", str(size))
+        own = (*sized, "--collection", "benchmark", "--embedded")
+        yield Pair(
+            _on_disk("walplane_client", mode, setting, *own),
+            _on_disk("disk", disk_mode, setting, *sized, "--data"),
+        )
+
+    return start
+
+
+def _on_disk(program: str, mode: str, setting: Setting, *arguments: str) -> Measure:
+    """A load in one process; `arguments` end with the option that takes its new directory."""
+
+    def measure(seconds: float) -> Sample:
+        data = fresh_directory(setting.data / unused(f"{mode}-"))
+        try:
+            return load(program, mode, *arguments, str(data), seconds=seconds)
+        finally:
+            fresh_directory(data)
+
+    return measure
 
 
 def _pulsar_append(name: str, size: int, text: str, target: Target) -> Row:
@@ -122,6 +142,15 @@ ROWS = (
         higher_is_better=False,
         targets={"p50": Target(None, 3, 2)},
         start=_embedded("sync-embedded-1KiB", _SYNC, "rocksdb-put", 1024),
+    ),
+    Row(
+        name="sync-embedded-in-process-1KiB",
+        what="the same with `open_embedded`: client, node and log in one process.",
+        reference="RocksDB's own put of the same bytes, synced, in process.",
+        unit="ms",
+        higher_is_better=False,
+        targets={"p50": Target(None, 3, 2)},
+        start=_in_process(_SYNC, "rocksdb-put", 1024),
     ),
     *reading.ROWS,
     *peers.ROWS,

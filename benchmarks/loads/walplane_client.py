@@ -1,18 +1,24 @@
-"""Our side: one StreamingClient on one collection, in a process of its own."""
+"""Our side: one StreamingClient on one collection, in a process of its own.
+
+With `--embedded DIR` coordinator, node and log are in that process too.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvloop
 
 from benchmarks.loads.common import WARM_UP_S, appends, cpu_s, latency, payloads, rate, report
 from walplane.client import CollectionInfo, StreamingClient
+from walplane.embedded import open_embedded
 from walplane.message.builder import MutableMessage, insert
 from walplane.runtime import keep_large_buffers
 
@@ -95,8 +101,14 @@ class Appender:
         )
 
 
+def _client(options: argparse.Namespace) -> AbstractAsyncContextManager[StreamingClient]:
+    if options.embedded:
+        return open_embedded(options.embedded, pchannels=1)
+    return StreamingClient.connect(options.address)
+
+
 async def _run(options: argparse.Namespace) -> dict[str, float]:
-    async with StreamingClient.connect(options.address) as wal:
+    async with _client(options) as wal:
         collection = await wal.create_collection(options.collection, options.shards)
         appender = Appender(wal, collection, options.size)
         if options.mode in ("sync", "concurrent"):
@@ -118,13 +130,15 @@ def main() -> None:
     """Runs one load."""
     parser = argparse.ArgumentParser()
     parser.add_argument("mode", choices=("flood", "singles", "concurrent", "sync"))
-    parser.add_argument("--address", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--address")
+    where.add_argument("--embedded", metavar="DIR")
     parser.add_argument("--collection", required=True, help="made by this program")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--shards", type=int, default=1)
-    parser.add_argument("--node", type=int, required=True, help="pid of the process at ADDRESS")
+    parser.add_argument("--node", type=int, default=os.getpid(), help="process of the node")
     keep_large_buffers()  # as the walplane command does
     report(uvloop.run(_run(parser.parse_args())))
 

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from walplane.cli.wiring import StandaloneOptions, run_standalone
 from walplane.client import StreamingClient
+from walplane.embedded import ClusterOptions
 from walplane.message.builder import insert
 from walplane.testkit.command import start, walplane
 from walplane.testkit.standalone import StandaloneProcess
@@ -130,14 +131,14 @@ async def test_a_pulsar_that_is_not_there(tmp_path: Path) -> None:
 @pytest.fixture
 def options(tmp_path: Path) -> Iterator[StandaloneOptions]:
     """Of a cluster in this process, whose collector sees everything again afterwards."""
-    yield StandaloneOptions(
-        data=tmp_path,
+    cluster = ClusterOptions(
         listen="127.0.0.1:0",
         advertise="127.0.0.1:0",
         pchannels=1,
         prefix="wal",
         backend=f"rocksdb:{tmp_path / 'log'}",
     )
+    yield StandaloneOptions(tmp_path, cluster)
     gc.unfreeze()
 
 

@@ -20,7 +20,6 @@ from walplane.backends.interface import Backend
 from walplane.cli.metrics import serving_metrics
 from walplane.cli.options import RETENTION_S
 from walplane.cli.pods import Pod, backend_when_there, unless, within
-from walplane.cli.segment_wiring import segments_in
 from walplane.lease import contract
 from walplane.lease.authority import LeaseAuthority
 from walplane.lease.contract import PChannelLease
@@ -36,6 +35,7 @@ from walplane.node.memory import memory_share
 from walplane.node.metrics import NodeCollector
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.node.reporting import node_report
+from walplane.node.segment_store import segments_in
 from walplane.node.server import RpcServer, start_server
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode

@@ -80,8 +80,8 @@ def standalone(
     async def main() -> None:
         began = time.monotonic()
         wiring = needs("standalone", "walplane.cli.wiring")
-        options = wiring.StandaloneOptions(
-            data=data,
+        embedded = needs("standalone", "walplane.embedded")
+        cluster = embedded.ClusterOptions(
             listen=listen,
             advertise=advertise or _reachable(listen),
             pchannels=pchannels,
@@ -89,8 +89,8 @@ def standalone(
             backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
             segment_store=segment_store,
             retention_s=retention_seconds,
-            metrics=metrics,
         )
+        options = wiring.StandaloneOptions(data, cluster, metrics)
         ready = functools.partial(_ready, began)
         await wiring.run_standalone(options, _stop_on_signals(), ready)
 

@@ -89,6 +89,11 @@ class StreamingClient:
         )
         self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 
+    @property
+    def address(self) -> str:
+        """host:port that it was told to connect to."""
+        return self._address
+
     @classmethod
     def connect(
         cls,

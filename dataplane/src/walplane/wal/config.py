@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Pos
 
 from walplane.wal.shard.config import ShardConfig
 
+RETENTION_S = 259_200.0
+
 
 class WALConfig(BaseModel):
     """Limits and intervals of one PChannel's WAL; bytes and seconds."""
@@ -38,7 +40,7 @@ class WALConfig(BaseModel):
     checkpoint_s: PositiveFloat = 10.0
     checkpoint_bytes: PositiveInt = 64 << 20
     """A checkpoint is written after this long or this much, whichever comes first."""
-    retention_s: NonNegativeFloat = 259_200.0
+    retention_s: NonNegativeFloat = RETENTION_S
     """How long what is stored as segments stays in the log as well, for readers; three days."""
     close_timeout_s: PositiveFloat = 10.0
     producer_results: PositiveInt = 256

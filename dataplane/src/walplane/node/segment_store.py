@@ -1,4 +1,4 @@
-"""The segment store of a process, from what its command was told. Layer: cli."""
+"""The segment store of a process, by what it was told. Layer: node."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""The log inside a program that wants no server beside it. Layer: embedded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from walplane.client import StreamingClient
+from walplane.client.config import ClientConfig
+from walplane.embedded.cluster import ClusterOptions, drain, start_cluster
+from walplane.embedded.directory import only_process
+
+
+@asynccontextmanager
+async def open_embedded(
+    data: Path | str,
+    *,
+    pchannels: int | None = None,
+    listen: str = "127.0.0.1:0",
+    backend: str = "rocksdb",
+    segment_store: str = "",
+    prefix: str = "wal",
+    config: ClientConfig | None = None,
+) -> AsyncIterator[StreamingClient]:
+    """A cluster on the running event loop, for as long as the block lasts, and its client.
+
+    What the client appends and reads goes to the log without gRPC between. Others may come too,
+    the `walplane` command for one: at the client's `address`. The same directory can be served by
+    `walplane standalone` at another time. When the block ends, what is in flight is answered and
+    the logs are closed with a checkpoint; a program that is killed loses nothing that was
+    acknowledged. Cancelling the block closes everything as well.
+
+    Args:
+        data: directory of the cluster; made if missing.
+        pchannels: how many; may only grow. 16 for a new cluster if not given.
+        listen: host:port; port 0 takes a free one.
+        backend: `rocksdb`, below `data`, or the URL of another one.
+        segment_store: URL or directory where segments go; empty = nowhere.
+        prefix: of the PChannels' names; a log is found by it again.
+        config: limits of the client.
+
+    Raises:
+        WalError: RESOURCE_ACQUIRED while another process has the directory; INVALID_ARGUMENT for
+            what cannot be; UNRECOVERABLE for damage.
+    """
+    path = Path(data)
+    options = ClusterOptions(
+        listen=listen,
+        advertise=listen,
+        pchannels=pchannels,
+        prefix=prefix,
+        backend=f"rocksdb:{path / 'log'}" if backend == "rocksdb" else backend,
+        segment_store=segment_store,
+    )
+    with only_process(path):
+        async with AsyncExitStack() as taken:
+            cluster = await start_cluster(options, taken)
+            await cluster.served()
+            await cluster.say_serving()
+            local = {cluster.node.node_id: cluster.node}
+            async with StreamingClient.connect(
+                cluster.address, config=config, local_nodes=local
+            ) as client:
+                yield client
+            await drain(taken)

@@ -1,0 +1,123 @@
+"""A cluster inside a program: no server beside it, no gRPC on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from walplane.client import StreamingClient
+from walplane.embedded import open_embedded
+from walplane.message.builder import insert
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.command import walplane
+
+
+async def payloads(wal: StreamingClient, vchannel: str) -> list[bytes]:
+    read = wal.read(vchannel, start="earliest", follow=False)
+    return [message.payload async for message in read if message.type.name == "INSERT"]
+
+
+async def test_what_was_appended_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    async with open_embedded(tmp_path, pchannels=2) as wal:
+        collection = await wal.create_collection("c", shards=2)
+        for vchannel in collection.vchannels:
+            await wal.append(insert(vchannel, vchannel.encode()))
+    async with open_embedded(tmp_path) as wal:
+        assert len(wal.topology().assignments) == 2
+        for vchannel in (await wal.describe_collection("c")).vchannels:
+            await wal.append(insert(vchannel, b"again"))
+            assert await payloads(wal, vchannel) == [vchannel.encode(), b"again"]
+
+
+async def test_appends_and_reads_go_straight_to_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_embedded(tmp_path, pchannels=1) as wal:
+        vchannel = (await wal.create_collection("c")).vchannels[0]
+
+        def none(*_: object) -> None:
+            raise AssertionError("it went over gRPC")
+
+        for name in ("open_produce", "open_consume"):
+            monkeypatch.setattr(f"walplane.client.grpc_transport.GrpcTransport.{name}", none)
+        await wal.append(insert(vchannel, b"a"))
+        assert await payloads(wal, vchannel) == [b"a"]
+
+
+async def test_others_can_come_too_and_the_directory_has_one_owner(tmp_path: Path) -> None:
+    async with open_embedded(tmp_path, pchannels=1) as wal:
+        await wal.create_collection("c")
+        ran = await walplane("-a", wal.address, "append", "--collection", "c", stdin=b"theirs\n")
+        assert ran.code == 0, ran.err
+        assert await payloads(wal, (await wal.describe_collection("c")).vchannels[0]) == [b"theirs"]
+        with pytest.raises(WalError) as held:
+            async with open_embedded(tmp_path):
+                pass
+        assert held.value.code is ErrorCode.RESOURCE_ACQUIRED
+        assert f"in use by process {os.getpid()}" in held.value.message
+        ran = await walplane("standalone", "--data", str(tmp_path), "--listen", "127.0.0.1:0")
+        assert (ran.code, ran.err.count("\n")) == (1, 1)
+
+
+async def test_a_body_that_raises_or_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(LookupError):
+        async with open_embedded(tmp_path, pchannels=1) as wal:
+            await wal.create_collection("c")
+            raise LookupError
+
+    opened = asyncio.Event()
+
+    async def stay() -> None:
+        async with open_embedded(tmp_path):
+            opened.set()
+            await asyncio.Event().wait()
+
+    staying = asyncio.create_task(stay())
+    async with asyncio.timeout(30):
+        await opened.wait()
+        staying.cancel()
+        await asyncio.wait([staying])
+    assert staying.cancelled()
+    async with open_embedded(tmp_path) as wal:
+        assert [each.name for each in await wal.list_collections()] == ["c"]
+
+
+PROGRAM = """
+import asyncio, json, sys
+from walplane.embedded import open_embedded
+from walplane.message.builder import insert
+
+async def main():
+    async with open_embedded(sys.argv[1], pchannels=1) as wal:
+        vchannel = (await wal.create_collection("c")).vchannels[0]
+        print(json.dumps(vchannel), flush=True)
+        for number in range(1_000_000):
+            await wal.append(insert(vchannel, b"%d" % number))
+            print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_program_that_is_killed_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        vchannel = json.loads(await process.stdout.readline())
+        for number in range(500):
+            assert int(await process.stdout.readline()) == number
+        process.send_signal(signal.SIGKILL)
+        told = 499 + len((await process.stdout.read()).splitlines())
+        await process.wait()
+    async with open_embedded(tmp_path) as wal:
+        there = [int(payload) for payload in await payloads(wal, vchannel)]
+    assert there == list(range(len(there)))
+    assert told < len(there) <= told + 2
