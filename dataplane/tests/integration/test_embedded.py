@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from walplane.client import StreamingClient
-from walplane.embedded import open_embedded
+from walplane.embedded import open_embedded, open_embedded_sync
 from walplane.message.builder import insert
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.command import walplane
@@ -48,6 +48,19 @@ async def test_appends_and_reads_go_straight_to_the_log(
             monkeypatch.setattr(f"walplane.client.grpc_transport.GrpcTransport.{name}", none)
         await wal.append(insert(vchannel, b"a"))
         assert await payloads(wal, vchannel) == [b"a"]
+
+
+def test_a_blocking_program_opens_it_too(tmp_path: Path) -> None:
+    for times in (1, 2):
+        with open_embedded_sync(tmp_path, pchannels=1) as wal:
+            if times == 1:
+                wal.create_collection("c")
+            vchannel = wal.describe_collection("c").vchannels[0]
+            wal.append(insert(vchannel, b"%d" % times))
+            rows = [each.payload for each in wal.read(vchannel) if each.type.name == "INSERT"]
+            assert rows == [b"1", b"2"][:times]
+            with pytest.raises(WalError, match="in use"), open_embedded_sync(tmp_path):
+                pass
 
 
 async def test_others_can_come_too_and_the_directory_has_one_owner(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -38,14 +40,14 @@ class SyncStreamingClient:
     ```
     """
 
-    def __init__(self, address: str, timeout: float, config: ClientConfig | None) -> None:
-        """Use `connect`."""
-        self._address = address
-        self._timeout = timeout
-        self._config = config
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[StreamingClient]]) -> None:
+        """Use `connect`; `opening` is called, entered and left on the client's own loop."""
+        self._opening = opening
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="walplane-client", daemon=True)
         self._client: StreamingClient | None = None
+        self._closing = asyncio.Event()
+        self._held: asyncio.Task[None] | None = None
 
     @classmethod
     def connect(
@@ -56,7 +58,7 @@ class SyncStreamingClient:
         config: ClientConfig | None = None,
     ) -> SyncStreamingClient:
         """As `StreamingClient.connect`."""
-        return cls(address, timeout, config)
+        return cls(partial(StreamingClient.connect, address, timeout=timeout, config=config))
 
     def __enter__(self) -> SyncStreamingClient:
         """Connects."""
@@ -82,7 +84,7 @@ class SyncStreamingClient:
         client, self._client = self._client, None
         if client is not None:
             try:
-                self._wait(client.close())
+                self._wait(self._leave())
             finally:
                 self._stop()
 
@@ -178,8 +180,29 @@ class SyncStreamingClient:
         return self._client
 
     async def _open(self) -> StreamingClient:
-        client = StreamingClient.connect(self._address, timeout=self._timeout, config=self._config)
-        return await client.__aenter__()
+        opened: asyncio.Future[StreamingClient] = self._loop.create_future()
+        self._held = asyncio.create_task(self._hold(opened), name="sync-client")
+        first: set[asyncio.Future[Any]] = {opened, self._held}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._held.cancel()
+            await asyncio.wait({self._held})
+            raise
+        if not opened.done():
+            self._held.result()  # why it could not be opened
+        return opened.result()
+
+    async def _hold(self, opened: asyncio.Future[StreamingClient]) -> None:
+        """Enters and leaves in one task, as what is entered may rely on."""
+        async with self._opening() as client:
+            opened.set_result(client)
+            await self._closing.wait()
+
+    async def _leave(self) -> None:
+        self._closing.set()
+        if self._held is not None:
+            await self._held
 
     async def _begin(self, vchannel: str, keepalive: float, timeout_s: float | None) -> Txn:
         return self._connected.txn(vchannel, keepalive=keepalive, timeout=timeout_s)

@@ -5,6 +5,6 @@ What belongs here: what is put together the same way for a program (`open_embedd
 """
 
 from walplane.embedded.cluster import ClusterOptions
-from walplane.embedded.program import open_embedded
+from walplane.embedded.program import open_embedded, open_embedded_sync
 
-__all__ = ["ClusterOptions", "open_embedded"]
+__all__ = ["ClusterOptions", "open_embedded", "open_embedded_sync"]

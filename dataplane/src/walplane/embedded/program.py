@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec
 
-from walplane.client import StreamingClient
+from walplane.client import StreamingClient, SyncStreamingClient
 from walplane.client.config import ClientConfig
 from walplane.embedded.cluster import ClusterOptions, drain, start_cluster
 from walplane.embedded.directory import only_process
+
+_Options = ParamSpec("_Options")
 
 
 @asynccontextmanager
@@ -64,3 +68,20 @@ async def open_embedded(
             ) as client:
                 yield client
             await drain(taken)
+
+
+def _blocking(
+    opening: Callable[_Options, AbstractAsyncContextManager[StreamingClient]],
+) -> Callable[_Options, SyncStreamingClient]:
+    def opened(*args: _Options.args, **kwargs: _Options.kwargs) -> SyncStreamingClient:
+        """As `open_embedded`, for blocking code; the cluster runs on a thread of its own."""
+        return SyncStreamingClient(partial(opening, *args, **kwargs))
+
+    return opened
+
+
+open_embedded_sync = _blocking(open_embedded)
+"""As `open_embedded`, for a program without an event loop: `with open_embedded_sync(data) as wal`.
+
+The cluster runs on a thread of its own, so a program that blocks delays no tick.
+"""
