@@ -230,6 +230,7 @@ class Reader:
         """The new messages of a delivery; the position moves with each batch."""
         self._delay = 0.0
         for item in delivery.entries:
+            envelope = item.entry.envelope  # kept: protobuf makes one anew for each who asks, else
             batch = self._batch_of(item)
             if batch is not None:
                 token = item.token()
@@ -237,7 +238,7 @@ class Reader:
                 if token.time_tick > self._tick:
                     token = token.at(self._tick)
                 self._token = token.reaching(self._place)
-                self._trace_parent = item.entry.envelope.trace_parent
+                self._trace_parent = envelope.trace_parent
                 yield batch
         position, until = delivery.position, self._only.until_tick
         if position is not None and position.time_tick >= self._tick and not until:

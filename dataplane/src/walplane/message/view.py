@@ -88,6 +88,7 @@ class Batch:
 
     Attributes:
         entry: the entry as it lies in the log.
+        envelope: that of `entry`; protobuf makes one anew for each who asks, unless it is kept.
         message_id: position of the entry's message 0.
         open_number: number of the writer's open.
         first: index of the first message of the batch.
@@ -102,10 +103,11 @@ class Batch:
     ) -> None:
         """A view over `entry` from message `first` on; decodes nothing."""
         self.entry = entry
+        self.envelope = entry.envelope
         self.message_id = message_id
         self.open_number = open_number
         self.first = first
-        self.last = entry.envelope.count
+        self.last = self.envelope.count
         self._content: tuple[bytes, list[bytes]] | None = None
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class Batch:
     def up_to(self, tick: int) -> Batch:
         """The part of this batch at or below `tick`."""
         cut = Batch(self.entry, self.message_id, self.open_number, self.first)
-        cut.last = max(min(self.last, tick + 1 - self.entry.envelope.first_tick), self.first)
+        cut.last = max(min(self.last, tick + 1 - self.envelope.first_tick), self.first)
         return cut
 
     def tick_of(self, message_index: int) -> int:
@@ -139,24 +141,19 @@ class Batch:
         return ResumeToken(self.last_confirmed, tick, term, self.open_number, pchannel)
 
     @property
-    def envelope(self) -> log_pb2.Envelope:
-        """The entry's envelope."""
-        return self.entry.envelope
-
-    @property
     def term(self) -> int:
         """Term of the writer."""
-        return self.entry.envelope.term
+        return self.envelope.term
 
     @property
     def first_tick(self) -> int:
         """Tick of the entry's message 0."""
-        return self.entry.envelope.first_tick
+        return self.envelope.first_tick
 
     @property
     def last_tick(self) -> int:
         """Tick of the last message."""
-        return self.entry.envelope.first_tick + self.last - 1
+        return self.envelope.first_tick + self.last - 1
 
     @property
     def type(self) -> MessageType:
@@ -166,12 +163,12 @@ class Batch:
     @property
     def spec(self) -> MessageSpec:
         """The registry's row of the type."""
-        return spec_of(self.entry.envelope.type)
+        return spec_of(self.envelope.type)
 
     @cached_property
     def last_confirmed(self) -> MessageID | None:
         """Reading from there yields every message above the batch's ticks."""
-        envelope = self.entry.envelope
+        envelope = self.envelope
         if not envelope.HasField("last_confirmed"):
             return None
         return MessageID.from_proto(envelope.last_confirmed)
@@ -184,7 +181,7 @@ class Batch:
 
     def _decode(self) -> tuple[bytes, list[bytes]]:
         decoded = codec.decode_body(codec.check_stored_entry(self.entry, self.message_id))
-        count = self.entry.envelope.count
+        count = self.envelope.count
         if len(decoded[1]) != count:  # fewer or more would be given wrong ticks, silently
             raise WalError(
                 ErrorCode.UNRECOVERABLE,

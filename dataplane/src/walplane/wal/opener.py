@@ -216,19 +216,20 @@ class _Replay:
     async def _take(self, record_id: RecordID, content: log_pb2.FrameContent) -> bool:
         key = OpenKey(content.term, content.open_number)
         for index, entry in enumerate(content.entries):
-            if entry.envelope.type == MessageType.RECOVERY_BARRIER and self._is_ours(entry):
+            envelope = entry.envelope  # kept: protobuf makes one anew for each who asks, else
+            if envelope.type == MessageType.RECOVERY_BARRIER and self._is_ours(entry):
                 return True
             message_id = MessageID(self._backend, record_id, index)
-            log_entry = LogEntry(entry, message_id, content.open_number)
+            log_entry = LogEntry(entry, message_id, key.open_number)
             if log_entry.last_tick >= self._tick:
                 raise WalError(
                     ErrorCode.UNRECOVERABLE,
                     f"{self._opening.pchannel} holds tick {log_entry.last_tick} at {message_id}, "
                     f"not below the fresh tick {self._tick}: check the timestamp oracle",
                 )
-            confirmed = log_entry.result().last_confirmed
-            if confirmed is not None:
-                self._last_confirmed = max(self._last_confirmed or confirmed, confirmed)
+            confirmed, before = log_entry.result().last_confirmed, self._last_confirmed
+            if confirmed is not None and (before is None or confirmed > before):
+                self._last_confirmed = confirmed
             self._entries += 1
             if not self._entries % _TURN_ENTRIES:
                 await asyncio.sleep(0)

@@ -92,8 +92,9 @@ class RecoveryState:
         self.txns.observe(log_entry)
         self.shards.observe(log_entry)  # knows by itself what each VChannel holds already
         if log_entry.last_tick > self.checkpoint_tick:
-            if not txn_of(log_entry.entry.envelope):
-                self.windows_of(log_entry.entry.envelope).observe(log_entry)
+            envelope = log_entry.entry.envelope
+            if not txn_of(envelope):
+                self.windows_of(envelope).observe(log_entry)
                 self.keyed.observe(log_entry)
 
     def windows_of(self, envelope: log_pb2.Envelope) -> ProducerWindows:

@@ -97,7 +97,9 @@ class ProducerWindows:
         envelope = log_entry.entry.envelope
         if envelope.type == MessageType.RECOVERY_BARRIER:
             return  # whoever wrote it does not observe it, and must forget what the next one does
-        self._kept.tick = max(self._kept.tick, log_entry.last_tick)
+        kept, tick = self._kept, log_entry.last_tick
+        if tick > kept.tick:
+            kept.tick = tick
         if envelope.HasField("producer"):
             self._record(log_entry, envelope)
         self._forget()
@@ -178,22 +180,23 @@ class ProducerWindows:
         ]
 
     def _record(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
-        window = self._touch(log_entry, envelope)
-        number = envelope.producer.number
+        producer = envelope.producer
+        name, number = producer.name, producer.number
+        key = (name or producer.producer_id, envelope.vchannel)
+        window = self._touch(key, number, log_entry.last_tick)
         if window is None or number < window.expected:
             return
-        crc = log_entry.entry.body_crc32c
-        kept = KeptResult(crc, log_entry.result(), number_after(envelope))
+        due = number + (envelope.count if name else 1)
+        kept = KeptResult(log_entry.entry.body_crc32c, log_entry.result(), due)
         self._kept.add(window, number, kept, self._limits.results)
 
-    def _touch(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> Window | None:
+    def _touch(self, key: ProducerKey, number: int, tick: int) -> Window | None:
         """The window of an entry, now the latest heard of, unless the entry was seen before."""
-        key, tick = producer_key_of(envelope), log_entry.last_tick
         window = self._windows.get(key)
         if window is None:
             if tick <= self.forgotten_tick:
                 return None  # it was forgotten, and is seen again
-            window = self._make(key, envelope.producer.number)
+            window = self._make(key, number)
         elif tick <= window.last_tick:
             return window
         else:

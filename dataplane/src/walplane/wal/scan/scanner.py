@@ -308,7 +308,8 @@ class _CatchUp:
                 watermark = 0
                 for index, entry in enumerate(content.entries):
                     message_id = MessageID(backend, record.record_id, index)
-                    watermark = entry.envelope.watermark
+                    envelope = entry.envelope  # kept: it would be made anew for each who asks
+                    watermark = envelope.watermark
                     self._add(LogEntry(entry, message_id, content.open_number))
                 released += self.reorder.release(watermark)
         if self._read_to >= live.record:
