@@ -26,10 +26,9 @@ class ByteBudget:
 
     def try_acquire(self, size: int) -> bool:
         """Takes `size` bytes if nobody waits and they fit; never waits."""
-        used = self._used
-        if self._waiters or (used and used + size > self._limit):
+        if self._waiters or not self._fits(size):
             return False
-        self._used = used + size
+        self._used += size
         return True
 
     async def acquire(self, size: int) -> None:
@@ -57,12 +56,12 @@ class ByteBudget:
         self._waiters = deque(item for item in self._waiters if item[0] is not waiter)
         self._wake()
 
+    def _fits(self, size: int) -> bool:
+        return self._used == 0 or self._used + size <= self._limit
+
     def _wake(self) -> None:
-        while self._waiters:
-            waiter, size = self._waiters[0]
-            if self._used and self._used + size > self._limit:
-                return
-            self._waiters.popleft()
+        while self._waiters and self._fits(self._waiters[0][1]):
+            waiter, size = self._waiters.popleft()
             if not waiter.done():
                 self._used += size
                 waiter.set_result(None)
