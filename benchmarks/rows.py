@@ -81,6 +81,18 @@ def _on_disk(program: str, mode: str, setting: Setting, *arguments: str) -> Meas
     return measure
 
 
+def _sync_embedded(name: str, what: str, start: Start) -> Row:
+    return Row(
+        name=name,
+        what=what,
+        reference="RocksDB's own put of the same bytes, synced, in process.",
+        unit="ms",
+        higher_is_better=False,
+        targets={"p50": Target(None, 3, 2)},
+        start=start,
+    )
+
+
 def _pulsar_append(name: str, size: int, text: str, target: Target) -> Row:
     return Row(
         name=name,
@@ -134,23 +146,15 @@ ROWS = (
         targets={VALUE: Target(0.4, 0.5, 0.8)},
         start=_embedded("append-embedded-1KiB", _FLOOD, "fdatasync", 1024),
     ),
-    Row(
-        name="sync-embedded-1KiB",
-        what="time of one durable append of 1 KiB on the embedded backend, one after the other.",
-        reference="RocksDB's own put of the same bytes, synced, in process.",
-        unit="ms",
-        higher_is_better=False,
-        targets={"p50": Target(None, 3, 2)},
-        start=_embedded("sync-embedded-1KiB", _SYNC, "rocksdb-put", 1024),
+    _sync_embedded(
+        "sync-embedded-1KiB",
+        "time of one durable append of 1 KiB on the embedded backend, one after the other.",
+        _embedded("sync-embedded-1KiB", _SYNC, "rocksdb-put", 1024),
     ),
-    Row(
-        name="sync-embedded-in-process-1KiB",
-        what="the same with `open_embedded`: client, node and log in one process.",
-        reference="RocksDB's own put of the same bytes, synced, in process.",
-        unit="ms",
-        higher_is_better=False,
-        targets={"p50": Target(None, 3, 2)},
-        start=_in_process(_SYNC, "rocksdb-put", 1024),
+    _sync_embedded(
+        "sync-embedded-in-process-1KiB",
+        "the same with `open_embedded`: client, node and log in one process.",
+        _in_process(_SYNC, "rocksdb-put", 1024),
     ),
     *reading.ROWS,
     *peers.ROWS,

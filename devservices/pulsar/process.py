@@ -179,9 +179,9 @@ def _admin(layout: Layout) -> str:
 
 def _healthy(layout: Layout) -> bool:
     """Whether it can be used: it calls itself healthy before it has made its first namespace."""
-    return _answer(layout, "brokers/health") == b"ok" and b'"public/default"' in _answer(
-        layout, "namespaces/public"
-    )
+    if _answer(layout, "brokers/health") != b"ok":
+        return False
+    return b'"public/default"' in _answer(layout, "namespaces/public")
 
 
 def _answer(layout: Layout, path: str) -> bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from walplane.cli.options import RETENTION_S
 from walplane.testkit.kube_objects import ClusterObjects, walcluster
+from walplane.wal.config import RETENTION_S
 from walplane_operator.api import names
 from walplane_operator.api.conditions import Condition, merge
 from walplane_operator.api.leases import PChannelLease, Session

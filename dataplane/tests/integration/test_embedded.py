@@ -50,6 +50,31 @@ async def test_appends_and_reads_go_straight_to_the_log(
         assert await payloads(wal, vchannel) == [b"a"]
 
 
+async def test_a_read_that_never_waits_lets_others_run(tmp_path: Path) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with open_embedded(tmp_path, pchannels=1) as wal:
+        vchannel = (await wal.create_collection("c")).vchannels[0]
+        read = wal.read(vchannel, start="earliest", follow=False)
+        (token,) = [message.resume_token async for message in read]
+        for _ in range(8):
+            await wal.append(insert(vchannel, b"x" * 1_000_000))  # two to a slice of memory
+        async with wal.reader(vchannel, start=token) as reader, asyncio.timeout(20):
+            batches = reader.batches()
+            await anext(batches)
+            counting = asyncio.create_task(count())
+            for _ in range(7):
+                await anext(batches)
+        counting.cancel()
+    assert turns, "it kept the loop for itself"
+
+
 def test_a_blocking_program_opens_it_too(tmp_path: Path) -> None:
     for times in (1, 2):
         with open_embedded_sync(tmp_path, pchannels=1) as wal:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from devservices.pulsar import URL_VARIABLE, PrerequisiteMissingError, PulsarErr
 from devservices.pulsar.__main__ import main
 from devservices.pulsar.engines import JavaEngine, Layout, choose
 from devservices.pulsar.locks import is_shared, share
+from devservices.pulsar.process import _healthy
 
 
 def test_missing_prerequisites_are_named(
@@ -67,3 +70,35 @@ def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / "state.json").write_text(json.dumps(state))
         with pytest.raises(PulsarError, match=f"port {port} is taken"):
             PulsarProcess(tmp_path).start()
+
+
+@pytest.mark.parametrize(
+    ("health", "namespaces", "usable"),
+    [
+        (b"ok", b'["public/default"]', True),
+        (b"ok", b"[]", False),
+        (b"ok", None, False),
+        (b"no", b'["public/default"]', False),
+    ],
+)
+def test_a_broker_is_there_once_its_first_namespace_is(
+    tmp_path: Path, health: bytes, namespaces: bytes | None, usable: bool
+) -> None:
+    answers = {"/admin/v2/brokers/health": health, "/admin/v2/namespaces/public": namespaces}
+
+    class Admin(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers[self.path]
+            self.send_response(404 if answer is None else 200)
+            self.end_headers()
+            self.wfile.write(answer or b"")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test's output is its own."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Admin) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert _healthy(Layout(tmp_path, 1, server.server_port, 2)) is usable
+        finally:
+            server.shutdown()

@@ -215,9 +215,10 @@ async def test_who_was_answered_before_the_append_was_over_is_not_answered_again
     running = asyncio.create_task(stream.run(client.produce_requests()))
     await turns()
     result = AppendResult(MessageID("memory", (1,)), 10, 1, None, 7, 2)
-    answer, log.ops[0].answer = log.ops[0].answer, None
+    durable, answer = PromptFuture[AppendResult](), log.ops[0].answer
     assert answer is not None
-    answer(result)
+    durable.set_result(result)
+    answer(durable)
     assert client.answers[0].result.first_tick == 10
     assert budget.used
     log.appends[0].set_result(result)

@@ -90,9 +90,9 @@ async def test_who_asked_is_answered_once_before_the_chain_lets_go(world: World)
 
     def start(body: bytes, number: int, name: str) -> PromptTask[AppendResult]:
         op = append_op(entry(body, number=number))
-        op.answer = lambda result: order.append((name, result))
+        op.answer = lambda written: order.append((name, written.result()))
         append = wal.start_append(op)
-        append.listen(lambda done: order.append((name, "over", op.answer is None)))
+        append.listen(lambda _: order.append((name, "over")))
         return append
 
     first = start(b"x", 1, "first")
@@ -103,12 +103,29 @@ async def test_who_asked_is_answered_once_before_the_chain_lets_go(world: World)
     with pytest.raises(WalError) as refused:
         await gap
     assert refused.value.code is ErrorCode.INVALID_REQUEST_SEQ
-    assert [item for item in order if item[0] == "gap"] == [("gap", "over", False)]
+    assert [item for item in order if item[0] == "gap"] == [("gap", "over")]
     assert [item for item in order if item[0] != "gap"] == [
         ("first", result),
-        ("first", "over", True),
-        ("repeat", "over", False),
+        ("first", "over"),
+        ("repeat", "over"),
     ]
+
+
+async def test_an_answer_that_fails_keeps_nobody_behind_it_from_theirs(world: World) -> None:
+    wal = await world.open(1)
+    failures: list[str] = []
+    handler = asyncio.get_running_loop().set_exception_handler
+    handler(lambda _, context: failures.append(str(context["exception"])))
+
+    def broken(_written: object) -> None:
+        raise LookupError("no way to the client")
+
+    ops = [append_op(entry(b"%d" % number, number=number)) for number in range(3)]
+    ops[0].answer = broken
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*map(wal.start_append, ops))
+    assert [result.first_tick for result in results] == sorted(r.first_tick for r in results)
+    assert failures == ["no way to the client"]
 
 
 async def test_a_repeated_batch_gets_the_first_result_also_under_a_new_owner(world: World) -> None:

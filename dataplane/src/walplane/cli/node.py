@@ -8,7 +8,6 @@ import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
-    RETENTION_S,
     DebugOption,
     MetricsOption,
     RetentionOption,
@@ -33,6 +32,7 @@ from walplane.cli.pods import (
 )
 from walplane.cli.run import needs, run
 from walplane.runtime import Runtime
+from walplane.wal.config import RETENTION_S
 
 EXAMPLES = examples(
     "walplane node --backend pulsar://pulsar:6650 --coord demo-coord:7650 --listen 0.0.0.0:7651"

@@ -18,7 +18,6 @@ import structlog
 from walplane.backends.claims import ClaimedBackend, claimed
 from walplane.backends.interface import Backend
 from walplane.cli.metrics import serving_metrics
-from walplane.cli.options import RETENTION_S
 from walplane.cli.pods import Pod, backend_when_there, unless, within
 from walplane.lease import contract
 from walplane.lease.authority import LeaseAuthority
@@ -41,7 +40,7 @@ from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode
 from walplane.rpc.errors import WalError
 from walplane.runtime import Runtime, keep_what_is_there
-from walplane.wal.config import WALConfig
+from walplane.wal.config import RETENTION_S, WALConfig
 
 _log = structlog.get_logger(__name__)
 

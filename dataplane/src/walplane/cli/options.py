@@ -82,7 +82,6 @@ SegmentStoreOption = Annotated[
         "nodes share. Without one, data stays in the log, which then only grows.",
     ),
 ]
-RETENTION_S = 259_200.0
 RetentionOption = Annotated[
     float,
     typer.Option(

@@ -14,7 +14,6 @@ import typer
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
-    RETENTION_S,
     DebugOption,
     MetricsOption,
     RetentionOption,
@@ -24,6 +23,7 @@ from walplane.cli.options import (
     settings_of,
 )
 from walplane.cli.run import needs, run
+from walplane.wal.config import RETENTION_S
 
 EXAMPLES = examples(
     "walplane standalone --data ./data",

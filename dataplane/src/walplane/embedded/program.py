@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec
 
@@ -73,8 +73,8 @@ async def open_embedded(
 def _blocking(
     opening: Callable[_Options, AbstractAsyncContextManager[StreamingClient]],
 ) -> Callable[_Options, SyncStreamingClient]:
+    @wraps(opening)
     def opened(*args: _Options.args, **kwargs: _Options.kwargs) -> SyncStreamingClient:
-        """As `open_embedded`, for blocking code; the cluster runs on a thread of its own."""
         return SyncStreamingClient(partial(opening, *args, **kwargs))
 
     return opened

@@ -316,13 +316,7 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
     if spec.is_broadcast != envelope.HasField("broadcast"):
         way = "ask the coordinator for it" if spec.is_broadcast else "append it to one VChannel"
         raise _invalid(f"{name} goes to {spec.dispatch.value}: {way}")
-    if spec.dispatch is Dispatch.PCHANNELS:
-        if envelope.vchannel or not envelope.is_pchannel_level:
-            raise _invalid(f"{name} is for whole PChannels: name no VChannel")
-    elif envelope.is_pchannel_level:
-        raise _invalid(f"{name} is not for whole PChannels: name the VChannel only")
-    elif not envelope.vchannel:
-        raise _invalid(f"{name} names no VChannel: set the VChannel it is for")
+    _check_target(spec, envelope)
     if envelope.segment_id:
         raise _invalid(f"{name} names a segment: which one it is in, the log's owner decides")
     if len(envelope.trace_parent) > _MAX_TRACE_PARENT:
@@ -332,6 +326,16 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
     if envelope.producer.name:
         _check_named(spec, envelope)
     return spec
+
+
+def _check_target(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
+    if spec.dispatch is Dispatch.PCHANNELS:
+        if envelope.vchannel or not envelope.is_pchannel_level:
+            raise _invalid(f"{spec.name} is for whole PChannels: name no VChannel")
+    elif envelope.is_pchannel_level:
+        raise _invalid(f"{spec.name} is not for whole PChannels: name the VChannel only")
+    elif not envelope.vchannel:
+        raise _invalid(f"{spec.name} names no VChannel: set the VChannel it is for")
 
 
 def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:

@@ -103,7 +103,7 @@ class ProduceStream:
         for budget in self._budgets:
             if not budget.try_acquire(size):  # first: a coroutine for each append costs more
                 await budget.acquire(size)  # cancelled, it takes nothing, and the stream is over
-        op.answer = partial(self._answer, request.request_id)
+        op.answer = partial(self._durable, request.request_id, op)
         try:
             append = self._edge.start_append(op)
         except WalError as error:
@@ -118,9 +118,15 @@ class ProduceStream:
         result.write_to(self._ready.appends.add(request_id=request_id).result)
         self._answered()
 
+    def _durable(self, request_id: int, op: AppendOp, entry: asyncio.Future[AppendResult]) -> None:
+        """Answers before the chain lets go; a failure is told when the append is over."""
+        if not entry.cancelled() and entry.exception() is None:
+            op.answer = None
+            self._answer(request_id, entry.result())
+
     def _done(self, request_id: int, op: AppendOp, append: asyncio.Future[AppendResult]) -> None:
         self._release(op.stored)
-        if op.answer is None:
+        if op.answer is None:  # it was answered
             return
         error = _error_of(append)
         if error is None:

@@ -112,6 +112,8 @@ class Appender:
     def submit(self, op: AppendOp) -> PromptFuture[AppendResult]:
         """Queues an entry behind all before it."""
         result: PromptFuture[AppendResult] = PromptFuture()
+        if op.answer is not None:
+            result.listen(op.answer)  # first: the chain listens once this returns
         self.requeue(Pending(op, result))
         return result
 
@@ -217,18 +219,13 @@ def settle(
     loop. No link can change it: that is the chain's law too.
     """
     for pending, item in zip(entries, items, strict=True):
-        op, done = pending
-        if op.spans is not None:
-            op.spans.written(item)
-        if not done.done():
-            result = item.result()
-            answer, op.answer = op.answer, None
-            if answer is not None:
-                answer(result)
-            done.set_result(result)
+        if pending.op.spans is not None:
+            pending.op.spans.written(item)
+        if not pending.result.done():
+            pending.result.set_result(item.result())
         on_written(item)
-        if op.ticks is not None:
-            acks.confirm(op.ticks, item)
+        if pending.op.ticks is not None:
+            acks.confirm(pending.op.ticks, item)
 
 
 def refuse(pending: Pending, error: WalError) -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Pos
 from walplane.wal.shard.config import ShardConfig
 
 RETENTION_S = 259_200.0
+"""How long what is stored as segments stays in the log as well, unless it is said: three days."""
 
 
 class WALConfig(BaseModel):

@@ -37,12 +37,9 @@ class RWLock:
 
     def try_acquire(self, *, exclusive: bool) -> bool:
         """Takes it if it is free for this and nobody is ahead; never waits."""
-        if self._line or self._unclaimed or self._exclusive or (exclusive and self._shared):
+        if self._line or self._unclaimed or not self._free(exclusive):
             return False
-        if exclusive:
-            self._exclusive = True
-        else:
-            self._shared += 1
+        self._take(exclusive)
         return True
 
     async def acquire(self, *, exclusive: bool) -> None:
@@ -67,18 +64,24 @@ class RWLock:
         if self._line:
             self._grant()
 
+    def _free(self, exclusive: bool) -> bool:
+        return not self._exclusive and not (exclusive and self._shared)
+
+    def _take(self, exclusive: bool) -> None:
+        if exclusive:
+            self._exclusive = True
+        else:
+            self._shared += 1
+
     def _grant(self) -> None:
         while self._line:
-            exclusive, granted = self._line[0]
-            if not granted.cancelled():
-                if self._exclusive or (exclusive and self._shared):
+            waiter = self._line[0]
+            if not waiter.granted.cancelled():
+                if not self._free(waiter.exclusive):
                     return
-                if exclusive:
-                    self._exclusive = True
-                else:
-                    self._shared += 1
+                self._take(waiter.exclusive)
                 self._unclaimed += 1
-                granted.set_result(None)
+                waiter.granted.set_result(None)
             self._line.popleft()
 
     def _claim(self) -> None:

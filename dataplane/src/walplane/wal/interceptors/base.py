@@ -43,9 +43,8 @@ class AppendOp:
         since: when it came, in monotonic seconds.
         spans: when it is traced.
         deadline: until when it may wait for a lock, in the loop's time; None = as long as it takes.
-        answer: told the result when the entry is durable, before anything else learns of it, and
-            gone then. Still there when the append is over, it was told nothing: that was refused,
-            or a repeat, and its outcome is the append's.
+        answer: told what became of the entry before the chain learns of it; never of one that was
+            not queued: what was refused before, or a repeat.
     """
 
     entry: log_pb2.Entry
@@ -65,20 +64,21 @@ class AppendOp:
     since: float = 0.0
     spans: AppendSpans | None = None
     deadline: float | None = None
-    answer: Callable[[AppendResult], object] | None = None
+    answer: Callable[[asyncio.Future[AppendResult]], object] | None = None
 
     def take_body(self) -> bytes:
         """The body of the entry, which is kept no longer."""
         body, self.body = self.body, None
         return self.entry.body if body is None else body
 
-    def check_before(self, before: asyncio.Future[AppendResult]) -> None:
+    def check_before(self) -> None:
         """Makes sure that the batch before was not refused while both waited.
 
         Raises:
             WalError: INVALID_REQUEST_SEQ; the log must not hold batch n + 1 without n.
         """
-        if before.done() and before.exception() is not None:
+        before = self.before
+        if before is not None and before.done() and before.exception() is not None:
             raise WalError(
                 ErrorCode.INVALID_REQUEST_SEQ,
                 f"the batch before this one for {self.vchannel} was refused: send that again first",

@@ -106,8 +106,7 @@ class TimeTickInterceptor:
         Raises:
             WalError: they refuse it, or the batch before it was refused.
         """
-        if op.before is not None:
-            op.check_before(op.before)
+        op.check_before()
         needed, acks = self._leads(op) + op.count, self._acks()
         first = self._reserve.take(needed, acks.last_allocated)
         if first is None:

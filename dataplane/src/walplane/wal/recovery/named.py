@@ -14,7 +14,7 @@ from typing import NamedTuple
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import LogEntry
-from walplane.wal.recovery.windows import ProducerKey, ProducerWindows, producer_key_of, title
+from walplane.wal.recovery.windows import ProducerKey, ProducerWindows, title
 
 
 class Standing(NamedTuple):
@@ -69,7 +69,7 @@ class NamedProducers(ProducerWindows):
         if not producer.opener:
             super()._record(log_entry, envelope)
             return
-        window = self._touch(producer_key_of(envelope), producer.number, log_entry.last_tick)
+        window = self._touch(log_entry, envelope)
         if window is not None and log_entry.first_tick > window.epoch:
             window.epoch, window.opener = log_entry.first_tick, producer.opener
 

@@ -104,8 +104,7 @@ class KeptResults:
         """Forgets the oldest until the rest is within bounds, or nothing is left."""
         while self._kept:
             (window, _), kept = next(iter(self._kept.items()))
-            fits = self.used <= self._max_bytes
-            if fits and kept.result.first_tick + self._age >= self.tick:
+            if not self.full and kept.result.first_tick + self._age >= self.tick:
                 return
             self._drop_oldest(window)
 

@@ -180,23 +180,22 @@ class ProducerWindows:
         ]
 
     def _record(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
-        producer = envelope.producer
-        name, number = producer.name, producer.number
-        key = (name or producer.producer_id, envelope.vchannel)
-        window = self._touch(key, number, log_entry.last_tick)
+        window = self._touch(log_entry, envelope)
+        number = envelope.producer.number
         if window is None or number < window.expected:
             return
-        due = number + (envelope.count if name else 1)
-        kept = KeptResult(log_entry.entry.body_crc32c, log_entry.result(), due)
+        crc = log_entry.entry.body_crc32c
+        kept = KeptResult(crc, log_entry.result(), number_after(envelope))
         self._kept.add(window, number, kept, self._limits.results)
 
-    def _touch(self, key: ProducerKey, number: int, tick: int) -> Window | None:
+    def _touch(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> Window | None:
         """The window of an entry, now the latest heard of, unless the entry was seen before."""
+        key, tick = producer_key_of(envelope), log_entry.last_tick
         window = self._windows.get(key)
         if window is None:
             if tick <= self.forgotten_tick:
                 return None  # it was forgotten, and is seen again
-            window = self._make(key, number)
+            window = self._make(key, envelope.producer.number)
         elif tick <= window.last_tick:
             return window
         else:
