@@ -136,7 +136,8 @@ class Program:
         try:
             self.more(1)
         except TimeoutError:
-            raise TimeoutError(f"{module} did not start: {self._pod('cat', log)}") from None
+            told = self._pod("sh", "-c", f"cat {log} {self._directory}/state.json")
+            raise TimeoutError(f"{module} did not start: {told}") from None
 
     def state(self) -> dict[str, Any]:
         """What it tells of itself."""

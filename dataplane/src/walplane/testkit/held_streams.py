@@ -41,7 +41,7 @@ class HeldStreams:
     """The streams, and what came back on them.
 
     Attributes:
-        acknowledged: payloads, by VChannel.
+        acknowledged: payloads, by VChannel of those whose stream began.
         last_sent: monotonic seconds of when the latest append that was acknowledged had been sent.
         ends: why each stream ended, by VChannel.
     """
@@ -69,6 +69,8 @@ class HeldStreams:
         async with asyncio.TaskGroup() as tasks:
             for vchannel, owner in held.items():
                 tasks.create_task(self._hold(vchannel, owner))
+        if not self.acknowledged:
+            raise LookupError(f"{self._pod} acknowledged nothing: {'; '.join(self.ends.values())}")
 
     async def missing(self) -> list[str]:
         """What was acknowledged and is not read exactly once."""
@@ -108,6 +110,9 @@ class HeldStreams:
                 self.ends[vchannel] = "the node ended the stream"
             finally:
                 call.cancel()
+        if not self.acknowledged[vchannel]:
+            # Moved away by plan before the first append came: there was nothing to cling to.
+            del self.acknowledged[vchannel]
 
     async def _append(self, call: _Call, vchannel: str, owner: Assignment) -> str:
         """Appends one after the other; returns why no more."""
