@@ -46,7 +46,8 @@ def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Pack
     """
     open_runs: dict[str, _Run] = {}
     runs: list[_Run] = []
-    places: list[tuple[int, int]] = []
+    numbers: list[int] = []  # per message: of its run
+    offsets: list[int] = []  # and where it begins in that; pairs would be more for the collector
     counts: list[int] = []
     for message in messages:
         payloads = message.payloads
@@ -60,14 +61,15 @@ def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Pack
         ):
             run = open_runs[message.vchannel] = _Run(message, len(runs), run)
             runs.append(run)
-        places.append((run.number, len(run.payloads)))
+        numbers.append(run.number)
+        offsets.append(len(run.payloads))
         counts.append(len(payloads))
         run.payloads.extend(payloads)
         run.size += size
     starts = [0]
     for run in runs:
         starts.append(starts[-1] + len(run.payloads))
-    slots = [starts[number] + offset for number, offset in places]
+    slots = [starts[number] + offset for number, offset in zip(numbers, offsets, strict=True)]
     return Packed([(run.vchannel, run.parcel()) for run in runs], slots, counts)
 
 
@@ -103,7 +105,7 @@ class _Run:
         return (
             self.kind.merges
             and first.type is message.type
-            and not message.header.ByteSize()
+            and message.header_is_empty
             and first.partition_id == message.partition_id
             and first.collection_id == message.collection_id
             and first.schema_version == message.schema_version
@@ -142,7 +144,7 @@ class Kinds:
             or message.trace_parent
             or message.broadcast is not None
             or message.is_pchannel_level
-            or message.header.ByteSize()
+            or not message.header_is_empty
         ):
             return _kind_of(message)
         key = (
@@ -164,5 +166,5 @@ class Kinds:
 
 def _kind_of(message: MutableMessage) -> Kind:
     plain = message.type in _MERGED and message.broadcast is None
-    merges = plain and IDEMPOTENCY_KEY not in message.properties and not message.header.ByteSize()
-    return Kind(message.envelope(), message.header.SerializeToString(), merges=merges)
+    merges = plain and IDEMPOTENCY_KEY not in message.properties and message.header_is_empty
+    return Kind(message.envelope(), message.encoded_header(), merges=merges)

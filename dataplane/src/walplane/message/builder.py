@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from google.protobuf.message import Message
 
@@ -27,6 +28,8 @@ from walplane.rpc.v1 import headers_pb2, log_pb2
 VERSION = 1
 """Payload format version of the entries made here."""
 
+_NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(slots=True)  # a frozen one takes three times as long to make
 class MutableMessage:
@@ -35,7 +38,8 @@ class MutableMessage:
     Attributes:
         type: what it is.
         vchannel: where it goes.
-        header: the type's header.
+        header: the type's header; None = nothing is set in it, which is cheaper to make, to compare
+            and to collect than a message of protobuf.
         payloads: one a message; at least one, each may be empty.
         payload_format: how a reader decodes them.
         collection_id: the collection; 0 when the type has none.
@@ -49,16 +53,26 @@ class MutableMessage:
 
     type: MessageType
     vchannel: str
-    header: Message
+    header: Message | None = None
     payloads: Sequence[bytes] = (b"",)
     payload_format: log_pb2.PayloadFormat = log_pb2.PAYLOAD_FORMAT_RAW
     collection_id: int = 0
     partition_id: int = 0
     schema_version: int = 0
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=lambda: _NO_PROPERTIES)
     trace_parent: str = ""
     broadcast: log_pb2.BroadcastHeader | None = None
     is_pchannel_level: bool = False
+
+    @property
+    def header_is_empty(self) -> bool:
+        """Whether nothing is set in the header."""
+        return self.header is None or not self.header.ByteSize()
+
+    def encoded_header(self) -> bytes:
+        """The header, serialised."""
+        # Deterministic: a restarted producer's repeat must have the checksum of the first try.
+        return b"" if self.header is None else self.header.SerializeToString(deterministic=True)
 
     def with_key(self, idempotency_key: str) -> MutableMessage:
         """The same message under a key of the caller's.
@@ -93,7 +107,7 @@ class MutableMessage:
         spec = check_client_entry(envelope)
         if not spec.replicable:
             envelope.properties[UNREPLICABLE] = "1"
-        if not isinstance(self.header, spec.header):
+        if self.header is not None and not isinstance(self.header, spec.header):
             raise _invalid(
                 f"{self.type.name} takes a {spec.header.__name__}, "
                 f"not a {type(self.header).__name__}",
@@ -106,9 +120,7 @@ class MutableMessage:
         Raises:
             WalError: INVALID_ARGUMENT for what no client may append.
         """
-        # Deterministic: a restarted producer's repeat must have the checksum of the first try.
-        header = self.header.SerializeToString(deterministic=True)
-        body = codec.encode_body(header, self.payloads)
+        body = codec.encode_body(self.encoded_header(), self.payloads)
         return codec.seal_entry(self.envelope(), body)
 
 
@@ -139,7 +151,8 @@ class BroadcastMutableMessage:
             raise _invalid(
                 f"a {spec.type.name} for {list(self.vchannels)}: name each target channel once"
             )
-        keys = spec.resource_keys(self.message.header)
+        said = self.message.header
+        keys = spec.resource_keys(spec.header() if said is None else said)
         header = log_pb2.BroadcastHeader(
             broadcast_id=broadcast_id,
             vchannels=self.vchannels,
@@ -188,13 +201,13 @@ def insert(
     return MutableMessage(
         MessageType.INSERT,
         vchannel,
-        headers_pb2.InsertHeader(rows=rows),
+        headers_pb2.InsertHeader(rows=rows) if rows else None,
         payloads,
         payload_format,
         collection_id,
         partition_id,
         schema_version,
-        properties or {},
+        properties or _NO_PROPERTIES,
     )
 
 
@@ -215,20 +228,19 @@ def delete(
     return MutableMessage(
         MessageType.DELETE,
         vchannel,
-        headers_pb2.DeleteHeader(rows=rows),
+        headers_pb2.DeleteHeader(rows=rows) if rows else None,
         payloads,
         payload_format,
         collection_id,
         partition_id,
         schema_version,
-        properties or {},
+        properties or _NO_PROPERTIES,
     )
 
 
 def manual_flush(vchannel: str, collection_id: int = 0) -> MutableMessage:
     """Seals whatever grows on one VChannel."""
-    header = headers_pb2.ManualFlushHeader()
-    return MutableMessage(MessageType.MANUAL_FLUSH, vchannel, header, collection_id=collection_id)
+    return MutableMessage(MessageType.MANUAL_FLUSH, vchannel, collection_id=collection_id)
 
 
 def broadcast(
