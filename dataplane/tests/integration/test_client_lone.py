@@ -53,6 +53,17 @@ async def test_behind_many_those_of_one_turn_share_an_entry(
     assert sent[2:] == [1, 1, 9]
 
 
+async def test_enough_for_an_entry_leaves_while_the_others_of_the_turn_are_made(
+    wal: StreamingClient, vchannel: str, sent: list[int]
+) -> None:
+    await burst(wal, vchannel, 10)
+    appends = [asyncio.create_task(wal.append(insert(vchannel, b"%d" % n))) for n in range(100)]
+    await asyncio.sleep(0)  # one step of each
+    assert sent == [10, 64]
+    await asyncio.gather(*appends)
+    assert sent == [10, 64, 36]
+
+
 async def test_who_was_answered_sends_the_next_before_another_answer_is_waited_for(
     wal: StreamingClient, vchannel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ def parcel(payload: bytes, *, keyed: bool = False) -> Parcel:
     message = insert(VCHANNEL, payload)
     if keyed:
         message = message.with_key(payload.decode())
-    kind = Kind(message.envelope(), message.header.SerializeToString(), merges=False)
+    kind = Kind(message.envelope(), message.encoded_header(), merges=False)
     return Parcel(kind, [payload], len(payload))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
 from walplane.message import codec
@@ -47,6 +50,19 @@ def refusal(message: MutableMessage | BroadcastMutableMessage) -> str:
 
 def flush_all() -> BroadcastMutableMessage:
     return broadcast(MessageType.FLUSH_ALL, headers_pb2.FlushAllHeader(), ["by-dev_0", "by-dev_1"])
+
+
+@pytest.mark.parametrize("build", [insert, delete])
+def test_a_header_that_says_nothing_is_none_and_is_read_as_an_empty_one(
+    build: Callable[..., MutableMessage],
+) -> None:
+    plain = build(VCHANNEL, b"one")
+    assert plain.header is None
+    header = build(VCHANNEL, b"one", rows=1).header
+    assert header is not None
+    header.Clear()
+    assert plain.to_entry() == replace(plain, header=header).to_entry()
+    assert Batch(written(plain), POSITION, open_number=1).header == header
 
 
 def test_an_insert_as_it_is_sent() -> None:

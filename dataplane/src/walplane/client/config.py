@@ -26,6 +26,9 @@ class ClientConfig(BaseModel):
     """Unanswered entries per VChannel; far below the node's window of kept results."""
     eager_batches: PositiveInt = 4
     """While fewer are unanswered, whatever waits leaves at once; above, only full entries do."""
+    eager_messages: PositiveInt = 64
+    """So many leave while the program still makes others in the same turn of the loop: the node
+    begins with them, and neither waits for the other to be done with all."""
     in_flight_bytes: PositiveInt = 16 << 20
     """Bytes of unanswered entries per VChannel."""
     pending_bytes: PositiveInt = 128 << 20

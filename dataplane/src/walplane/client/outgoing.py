@@ -21,7 +21,7 @@ payload, whoever sent it."""
 
 _KEPT_KINDS = 1024
 
-_KindKey = tuple[str, MessageType, type[Message], int, int, int, int]
+_KindKey = tuple[str, MessageType, type[Message] | type[None], int, int, int, int]
 
 
 class Packed(NamedTuple):

@@ -81,6 +81,11 @@ class Pipeline:
         """Whether every append is settled."""
         return not self._waiting and not self._unsettled
 
+    @property
+    def eager(self) -> bool:
+        """Whether enough waits for an entry of its own, and may leave."""
+        return self._waiting_messages >= self._config.eager_messages and self._may_send()
+
     def offer(self, parcel: Parcel) -> None:
         """Takes messages to append behind all before them."""
         self._waiting.append(parcel)

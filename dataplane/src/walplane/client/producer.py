@@ -106,6 +106,8 @@ class ChannelProducer:
         self._pipelines[pipeline.vchannel] = pipeline
         pipeline.offer(parcel)
         self._enqueue(pipeline)
+        if pipeline.eager:
+            self._wake(at_once=True)
         self._start()
 
     def forget(self, lane: str) -> None:
@@ -277,8 +279,8 @@ class ChannelProducer:
             self._wake(at_once=pipeline.lone)
 
     def _wake(self, *, at_once: bool) -> None:
-        """Ends the rest of `_send`; messages that come in one turn otherwise share an entry."""
-        rest, self._rest = self._rest, None
+        """Ends the rest of `_send`, or lets more messages of this turn share an entry."""
+        rest = self._rest
         if rest is not None and not rest.done():
             if at_once:
                 rest.set_result(None)
