@@ -29,7 +29,6 @@ def nats_server(data: Path, log: Path) -> Iterator[Peer]:
         PeerError: it did not get ready.
     """
     program, port = _program(), free_port()
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     data.mkdir(parents=True)
     configuration = data / "nats.conf"
     configuration.write_text(
@@ -38,14 +37,26 @@ def nats_server(data: Path, log: Path) -> Iterator[Peer]:
     )
     try:
         with running([program, "-c", str(configuration)], log, lambda: answers(port)):
-            yield Peer(port, version.stdout.strip().rpartition(" ")[2])
+            yield Peer(port, _version(program))
     finally:
         shutil.rmtree(data, ignore_errors=True)
 
 
 def _program() -> str:
-    found = os.environ.get(VARIABLE) or shutil.which("nats-server")
-    return found or str(_built())
+    if chosen := os.environ.get(VARIABLE):
+        return chosen
+    found = shutil.which("nats-server")
+    return found if found and _syncs(_version(found)) else str(_built())
+
+
+def _version(program: str) -> str:
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return told.stdout.strip().rpartition(" ")[2].removeprefix("v")
+
+
+def _syncs(version: str) -> bool:
+    """Whether it knows `sync_interval`; Debian 12 has one that does not."""
+    return tuple(map(int, version.split(".")[:2])) >= (2, 10)
 
 
 def _built() -> Path:
@@ -57,8 +68,8 @@ def _built() -> Path:
         go = shutil.which("go")
         if not go:
             raise PrerequisiteMissingError(
-                f"no nats-server on the PATH: install one, set {VARIABLE} to one, or install Go "
-                "(apt-get install golang), with which it is built"
+                f"no nats-server of 2.10 or newer on the PATH: install one, set {VARIABLE} to "
+                "one, or install Go (apt-get install golang), with which it is built"
             )
         _install(go, program.parent)
     return program

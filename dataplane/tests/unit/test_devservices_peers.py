@@ -87,6 +87,22 @@ def test_a_missing_server_is_named_with_the_way_to_get_it(
         pass
 
 
+def test_a_nats_server_that_cannot_sync_every_write_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "nats-server"
+    old.write_text("#!/bin/sh\necho nats-server: v2.9.10\n")
+    old.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("WALPLANE_NATS_SERVER", raising=False)
+    monkeypatch.setattr("devservices.peers.nats.HOME", tmp_path)
+    with (
+        pytest.raises(PrerequisiteMissingError, match=r"no nats-server of 2\.10 or newer"),
+        nats_server(tmp_path / "nats", tmp_path / "log"),
+    ):
+        pass
+
+
 def test_milvus_is_told_its_pulsar() -> None:
     assert _on_pulsar("pulsar://127.0.0.1:7777", "public/some-name") == {
         "mq.type": "pulsar",
