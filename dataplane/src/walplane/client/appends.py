@@ -7,9 +7,10 @@ outcome, within the caller's time. Bytes of what is not answered are bounded. La
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 from walplane.channel import InvalidChannelName, pchannel_of
 from walplane.client.batcher import MESSAGE_OVERHEAD_BYTES, Parcel
@@ -117,21 +118,32 @@ class Appends:
         self._discovery.known(pchannel)
         return pchannel
 
-    async def one(self, message: MutableMessage, seconds: float) -> AppendResult:
+    def one(self, message: MutableMessage, seconds: float) -> Coroutine[Any, Any, AppendResult]:
         """See `StreamingClient.append`."""
         if self._tracing.on:
-            with autocommit(self._tracing, [message]) as traced:
-                return await self._one(traced[0], seconds)
-        return await self._one(message, seconds)
+            return self._one_traced(message, seconds)
+        return self._one(message, seconds)
+
+    async def _one_traced(self, message: MutableMessage, seconds: float) -> AppendResult:
+        with autocommit(self._tracing, [message]) as traced:
+            return await self._one(traced[0], seconds)
 
     async def _one(self, message: MutableMessage, seconds: float) -> AppendResult:
         vchannel, count = message.vchannel, len(message.payloads)
         parcel = self._kinds.parcel(message)
-        if vchannel not in self._turns.last and self._offer_at_once(vchannel, parcel):
-            written = await self._answer(vchannel, parcel, seconds)
-        else:
-            written = await self._in_turn(vchannel, parcel, seconds)
-        return written.result(0, count)
+        if vchannel in self._turns.last or not self._offer_at_once(vchannel, parcel):
+            return (await self._in_turn(vchannel, parcel, seconds)).result(0, count)
+        # without the two tasks' worth of `asyncio.wait` and `asyncio.timeout`
+        timer = asyncio.get_running_loop().call_later(
+            seconds, self._expire, vchannel, parcel, seconds
+        )
+        try:
+            return (await parcel.done).result(0, count)
+        except asyncio.CancelledError:
+            parcel.given_up = parcel.given_up or _GONE
+            raise
+        finally:
+            timer.cancel()
 
     async def many(self, messages: Sequence[MutableMessage], seconds: float) -> AppendResults:
         """See `StreamingClient.append_many`."""
@@ -305,19 +317,6 @@ class Appends:
         parcel.budget = self._pending
         producer.offer(lane or vchannel, parcel)
         return True
-
-    async def _answer(self, vchannel: str, parcel: Parcel, seconds: float) -> Written:
-        """Waits for one parcel; without the two tasks' worth of `asyncio.wait` and `timeout`."""
-        timer = asyncio.get_running_loop().call_later(
-            seconds, self._expire, vchannel, parcel, seconds
-        )
-        try:
-            return await parcel.done
-        except asyncio.CancelledError:
-            parcel.given_up = parcel.given_up or _GONE
-            raise
-        finally:
-            timer.cancel()
 
     def _expire(self, vchannel: str, parcel: Parcel, seconds: float) -> None:
         if not parcel.done.done():

@@ -33,12 +33,12 @@ class NamedPipeline(Pipeline):
         self._room = len(name.encode()) + _IDENTITY_BYTES
         self._failure: WalError | None = None
 
-    def offer(self, parcel: Parcel) -> None:
-        """Takes messages to append behind all before them, unless one of those was refused."""
+    def offer(self, parcel: Parcel) -> bool:
+        """As `Pipeline.offer`, unless a message before was refused: then these are too."""
         if self._failure is not None:
             parcel.fail(self._failure)
-        else:
-            super().offer(parcel)
+            return False
+        return super().offer(parcel)
 
     def next_batch(self, max_entry_bytes: int, settled_tick: int = 0) -> SendBatch | None:
         """As `Pipeline.next_batch`; the name needs its room."""

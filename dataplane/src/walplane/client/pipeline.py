@@ -81,16 +81,16 @@ class Pipeline:
         """Whether every append is settled."""
         return not self._waiting and not self._unsettled
 
-    @property
-    def eager(self) -> bool:
-        """Whether enough waits for an entry of its own, and may leave."""
-        return self._waiting_messages >= self._config.eager_messages and self._may_send()
+    def offer(self, parcel: Parcel) -> bool:
+        """Takes messages to append behind all before them.
 
-    def offer(self, parcel: Parcel) -> None:
-        """Takes messages to append behind all before them."""
+        Returns:
+            Whether enough wait now for an entry to leave at once.
+        """
         self._waiting.append(parcel)
         self._waiting_bytes += parcel.size
         self._waiting_messages += len(parcel.payloads)
+        return self._waiting_messages >= self._config.eager_messages and self._may_send()
 
     def next_batch(self, max_entry_bytes: int, settled_tick: int = 0) -> SendBatch | None:
         """The batch to send now; None when there is none, or the window is full.

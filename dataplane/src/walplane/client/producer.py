@@ -104,9 +104,9 @@ class ChannelProducer:
     def offer_to(self, pipeline: Pipeline, parcel: Parcel) -> None:
         """Appends `parcel` behind all that `pipeline` has, which is one of these from now on."""
         self._pipelines[pipeline.vchannel] = pipeline
-        pipeline.offer(parcel)
+        enough = pipeline.offer(parcel)
         self._enqueue(pipeline)
-        if pipeline.eager:
+        if enough:
             self._wake(at_once=True)
         self._start()
 
