@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -46,17 +47,21 @@ def _program() -> str:
     if chosen := os.environ.get(VARIABLE):
         return chosen
     found = shutil.which("nats-server")
-    return found if found and _syncs(_version(found)) else str(_built())
+    return found if found and _syncs(found) else str(_built())
 
 
 def _version(program: str) -> str:
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    return told.stdout.strip().rpartition(" ")[2].removeprefix("v")
+    return told.stdout.strip().rpartition(" ")[2]
 
 
-def _syncs(version: str) -> bool:
-    """Whether it knows `sync_interval`; Debian 12 has one that does not."""
-    return tuple(map(int, version.split(".")[:2])) >= (2, 10)
+def _syncs(program: str) -> bool:
+    """Whether it runs and knows `sync_interval`; that of Debian 12 does not."""
+    try:
+        numbers = re.findall(r"\d+", _version(program))
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return tuple(map(int, numbers[:2])) >= (2, 10)
 
 
 def _built() -> Path:

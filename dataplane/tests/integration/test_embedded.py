@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
+import time
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,6 +129,45 @@ async def test_a_body_that_raises_or_is_cancelled_leaves_nothing_behind(tmp_path
     assert staying.cancelled()
     async with open_embedded(tmp_path) as wal:
         assert [each.name for each in await wal.list_collections()] == ["c"]
+
+
+@pytest.mark.pulsar
+async def test_the_block_ends_with_the_reason_when_another_takes_the_backend_over(
+    tmp_path: Path, pulsar_url: str
+) -> None:
+    prefix = f"taken-{secrets.token_hex(4)}"
+    opening = partial(open_embedded, pchannels=1, backend=pulsar_url, prefix=prefix)
+    with pytest.raises(WalError) as ended:
+        async with asyncio.timeout(60), opening(tmp_path / "one") as first:
+            await first.create_collection("c")
+            async with opening(tmp_path / "two") as second:
+                assert [each.name for each in await second.list_collections()] == ["c"]
+                with suppress(WalError):
+                    await first.create_collection("d")
+                await asyncio.Event().wait()
+    assert ended.value.code is ErrorCode.UNMATCHED_CHANNEL_TERM
+
+
+@pytest.mark.pulsar
+def test_a_blocking_program_hears_why_at_its_next_call_and_at_the_end(
+    tmp_path: Path, pulsar_url: str
+) -> None:
+    prefix = f"taken-{secrets.token_hex(4)}"
+    opening = partial(open_embedded_sync, pchannels=1, backend=pulsar_url, prefix=prefix)
+    told: set[ErrorCode] = set()
+    with pytest.raises(WalError) as ended, opening(tmp_path / "one") as first:
+        with opening(tmp_path / "two") as second:
+            deadline = time.monotonic() + 60
+            while ErrorCode.UNMATCHED_CHANNEL_TERM not in told and time.monotonic() < deadline:
+                try:
+                    first.create_collection(secrets.token_hex(4))
+                except WalError as error:
+                    told.add(error.code)
+                except CancelledError:  # its call was under way
+                    pass
+            second.create_collection("theirs")
+    assert ErrorCode.UNMATCHED_CHANNEL_TERM in told
+    assert ended.value.code is ErrorCode.UNMATCHED_CHANNEL_TERM
 
 
 PROGRAM = """

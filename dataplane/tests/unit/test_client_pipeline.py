@@ -367,3 +367,34 @@ async def test_closing_fails_everything_unanswered() -> None:
     assert sent.done.exception() is closed
     assert waiting.done.exception() is closed
     assert pipe.idle
+
+
+async def test_an_entry_shall_leave_once_enough_wait_and_the_window_has_room() -> None:
+    pipe = pipeline(eager_messages=2, eager_batches=2)
+    assert [pipe.offer(parcel(b"%d" % n)) for n in range(3)] == [False, True, True]
+    assert pipe.next_batch(1000)
+    assert pipe.next_batch(1000)
+    assert [pipe.offer(parcel(b"full")) for _ in range(2)] == [False, False]
+
+
+async def test_behind_a_batch_that_waits_for_the_others_nothing_is_woken() -> None:
+    pipe = pipeline(eager_messages=1)
+    assert [pipe.offer(parcel(b"%d" % n)) for n in range(2)] == [True, True]
+    first, second = pipe.next_batch(1000), pipe.next_batch(1000)
+    assert first is not None
+    assert second is not None
+    busy = WalError(ErrorCode.RESOURCE_ACQUIRED, "later")
+    assert pipe.settle(first, busy).next is Next.GO_ON
+    assert not pipe.offer(parcel(b"third"))
+
+
+async def test_who_backs_off_is_not_woken_by_what_waits() -> None:
+    pipe = pipeline(eager_messages=1)
+    pipe.offer(parcel(b"first"))
+    batch = pipe.next_batch(1000)
+    assert batch is not None
+    busy = WalError(ErrorCode.RESOURCE_ACQUIRED, "later")
+    assert pipe.settle(batch, busy).next is Next.BACK_OFF
+    assert not pipe.offer(parcel(b"second"))
+    pipe.resume()
+    assert pipe.offer(parcel(b"third"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -63,6 +65,12 @@ def test_a_header_that_says_nothing_is_none_and_is_read_as_an_empty_one(
     header.Clear()
     assert plain.to_entry() == replace(plain, header=header).to_entry()
     assert Batch(written(plain), POSITION, open_number=1).header == header
+
+
+def test_a_message_can_go_to_another_process_and_be_copied() -> None:
+    for message in (insert(VCHANNEL, b"one"), insert(VCHANNEL, b"one", rows=2).with_key("k")):
+        assert pickle.loads(pickle.dumps(message)) == message  # noqa: S301 - our own
+        assert copy.deepcopy(message) == message
 
 
 def test_an_insert_as_it_is_sent() -> None:

@@ -111,7 +111,7 @@ class _Run:
             and first.schema_version == message.schema_version
             and first.payload_format == message.payload_format
             and first.trace_parent == message.trace_parent
-            and first.properties == message.properties
+            and (first.properties is message.properties or first.properties == message.properties)
             and message.broadcast is None
         )
 

@@ -90,7 +90,8 @@ class Pipeline:
         self._waiting.append(parcel)
         self._waiting_bytes += parcel.size
         self._waiting_messages += len(parcel.payloads)
-        return self._waiting_messages >= self._config.eager_messages and self._may_send()
+        enough = self._waiting_messages >= self._config.eager_messages
+        return enough and not self._holds_back() and self._may_send()
 
     def next_batch(self, max_entry_bytes: int, settled_tick: int = 0) -> SendBatch | None:
         """The batch to send now; None when there is none, or the window is full.
@@ -101,8 +102,7 @@ class Pipeline:
             max_entry_bytes: what the owner takes.
             settled_tick: what the owner gets from now on lies above it; 0 = not known.
         """
-        stalled = self._unsettled and self._unsettled[0].outcome is not None
-        if self._paused or stalled:  # stalled: what is awaited is answered first
+        if self._holds_back():
             return None
         batch = self._to_send.popleft() if self._to_send else self._new_batch(max_entry_bytes)
         if batch is not None:
@@ -174,6 +174,10 @@ class Pipeline:
                 return batch
             batch.fail(too_large(self.vchannel, batch.size, max_entry_bytes))
         return None
+
+    def _holds_back(self) -> bool:
+        """Whether it backs off, or a refused batch waits until what is awaited is answered."""
+        return self._paused or bool(self._unsettled and self._unsettled[0].outcome is not None)
 
     def _may_send(self) -> bool:
         unsettled, config = len(self._unsettled), self._config

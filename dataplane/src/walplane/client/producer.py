@@ -58,6 +58,7 @@ class ChannelProducer:
         self._delays: dict[str, float] = {}
         self._work = asyncio.Event()
         self._rest: PromptFuture[None] | None = None  # of `_send`, while it has nothing to do
+        self._due: PromptFuture[None] | None = None  # the rest that ends with this turn
         self._awaited: dict[int, tuple[Pipeline, SendBatch]] = {}
         self._request_id = 0
         self._settled = 0
@@ -106,8 +107,8 @@ class ChannelProducer:
         self._pipelines[pipeline.vchannel] = pipeline
         enough = pipeline.offer(parcel)
         self._enqueue(pipeline)
-        if enough:
-            self._wake(at_once=True)
+        if enough and self._due is not None:
+            _end(self._due)
         self._start()
 
     def forget(self, lane: str) -> None:
@@ -280,11 +281,12 @@ class ChannelProducer:
 
     def _wake(self, *, at_once: bool) -> None:
         """Ends the rest of `_send`, or lets more messages of this turn share an entry."""
-        rest = self._rest
+        rest, self._rest = self._rest, None
         if rest is not None and not rest.done():
             if at_once:
                 rest.set_result(None)
             else:
+                self._due = rest
                 asyncio.get_running_loop().call_soon(_end, rest)
 
 

@@ -177,6 +177,8 @@ class SyncStreamingClient:
     def _connected(self) -> StreamingClient:
         if self._client is None:
             raise RuntimeError("use the client as a context manager: it is not connected")
+        if self._held is not None and self._held.done():
+            self._held.result()  # what ended it in the middle
         return self._client
 
     async def _open(self) -> StreamingClient:

@@ -10,8 +10,10 @@ from typing import ParamSpec
 
 from walplane.client import StreamingClient, SyncStreamingClient
 from walplane.client.config import ClientConfig
-from walplane.embedded.cluster import ClusterOptions, drain, start_cluster
+from walplane.embedded.cluster import Cluster, ClusterOptions, drain, start_cluster
 from walplane.embedded.directory import only_process
+from walplane.embedded.until import Until
+from walplane.rpc.errors import WalError
 
 _Options = ParamSpec("_Options")
 
@@ -33,7 +35,8 @@ async def open_embedded(
     the `walplane` command for one: at the client's `address`. The same directory can be served by
     `walplane standalone` at another time. When the block ends, what is in flight is answered and
     the logs are closed with a checkpoint; a program that is killed loses nothing that was
-    acknowledged. Cancelling the block closes everything as well.
+    acknowledged. Cancelling the block closes everything as well. What ends the coordinator, such as
+    another one on the same backend, cancels the block, which raises why.
 
     Args:
         data: directory of the cluster; made if missing.
@@ -46,7 +49,7 @@ async def open_embedded(
 
     Raises:
         WalError: RESOURCE_ACQUIRED while another process has the directory; INVALID_ARGUMENT for
-            what cannot be; UNRECOVERABLE for damage.
+            what cannot be; UNRECOVERABLE for damage; what ended the coordinator.
     """
     path = Path(data)
     options = ClusterOptions(
@@ -57,17 +60,35 @@ async def open_embedded(
         backend=f"rocksdb:{path / 'log'}" if backend == "rocksdb" else backend,
         segment_store=segment_store,
     )
-    with only_process(path):
-        async with AsyncExitStack() as taken:
-            cluster = await start_cluster(options, taken)
-            await cluster.served()
-            await cluster.say_serving()
-            local = {cluster.node.node_id: cluster.node}
-            async with StreamingClient.connect(
-                cluster.address, config=config, local_nodes=local
-            ) as client:
-                yield client
-            await drain(taken)
+    async with _running(path, options) as cluster:
+        local = {cluster.node.node_id: cluster.node}
+        async with (
+            Until(cluster.coord.stopped),
+            StreamingClient.connect(cluster.address, config=config, local_nodes=local) as client,
+        ):
+            yield client
+
+
+@asynccontextmanager
+async def _running(path: Path, options: ClusterOptions) -> AsyncIterator[Cluster]:
+    """A cluster that serves, drained behind the block; what the block raises goes first."""
+    failure: BaseException | None = None
+    try:
+        with only_process(path):
+            async with AsyncExitStack() as taken:
+                cluster = await start_cluster(options, taken)
+                await cluster.served()
+                await cluster.say_serving()
+                try:
+                    yield cluster
+                except BaseException as error:
+                    failure = error
+                    raise
+                await drain(taken)
+    except WalError as error:
+        if failure is None or failure is error:
+            raise
+        raise failure from error  # closing after a failure fails too: the first one tells why
 
 
 def _blocking(

@@ -8,7 +8,8 @@ type is checked here, before anything is sent. Layer: message.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import MappingProxyType
 
 from google.protobuf.message import Message
@@ -29,6 +30,7 @@ VERSION = 1
 """Payload format version of the entries made here."""
 
 _NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
+"""Those of every message that has none; nobody can add to them."""
 
 
 @dataclass(slots=True)  # a frozen one takes three times as long to make
@@ -63,6 +65,11 @@ class MutableMessage:
     trace_parent: str = ""
     broadcast: log_pb2.BroadcastHeader | None = None
     is_pchannel_level: bool = False
+
+    def __reduce__(self) -> tuple[partial[MutableMessage], tuple[()]]:
+        """Pickled with properties of its own: the view of none, which all share, cannot be."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return partial(MutableMessage, **{**values, "properties": dict(self.properties)}), ()
 
     @property
     def header_is_empty(self) -> bool:

@@ -25,7 +25,7 @@ from walplane.client import StreamingClient
 from walplane.client.discovery import Assignment
 from walplane.message.builder import insert
 from walplane.message.registry import MessageType
-from walplane.rpc.errors import WalError
+from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
 from walplane.testkit.state_file import write_state
 
@@ -34,6 +34,8 @@ _CONNECT_S = 20.0
 _STEP_S = 0.2
 _PAUSE_S = 0.01
 
+_ENDED = WalError(ErrorCode.ON_SHUTDOWN, "the node ended the stream")
+
 _Call = grpc.aio.StreamStreamCall[streaming_pb2.ProduceRequest, streaming_pb2.ProduceResponse]
 
 
@@ -41,7 +43,7 @@ class HeldStreams:
     """The streams, and what came back on them.
 
     Attributes:
-        acknowledged: payloads, by VChannel of those whose stream began.
+        acknowledged: payloads, by VChannel; without those that were moved before they began.
         last_sent: monotonic seconds of when the latest append that was acknowledged had been sent.
         ends: why each stream ended, by VChannel.
     """
@@ -103,18 +105,19 @@ class HeldStreams:
         async with grpc.aio.insecure_channel(owner.address) as channel:
             call = streaming_pb2_grpc.StreamingNodeStub(channel).Produce()
             try:
-                self.ends[vchannel] = await self._append(call, vchannel, owner)
+                end = await self._append(call, vchannel, owner)
             except grpc.aio.AioRpcError as error:
-                self.ends[vchannel] = str(WalError.from_rpc(error, owner.address))
+                end = WalError.from_rpc(error, owner.address)
             except asyncio.InvalidStateError:
-                self.ends[vchannel] = "the node ended the stream"
+                end = _ENDED
             finally:
                 call.cancel()
-        if not self.acknowledged[vchannel]:
+        self.ends[vchannel] = str(end)
+        if not self.acknowledged[vchannel] and end.action is Action.REDISCOVER:
             # Moved away by plan before the first append came: there was nothing to cling to.
             del self.acknowledged[vchannel]
 
-    async def _append(self, call: _Call, vchannel: str, owner: Assignment) -> str:
+    async def _append(self, call: _Call, vchannel: str, owner: Assignment) -> WalError:
         """Appends one after the other; returns why no more."""
         opening = streaming_pb2.OpenProduce(pchannel=owner.pchannel, term=owner.term)
         await call.write(streaming_pb2.ProduceRequest(open=opening))
@@ -128,10 +131,10 @@ class HeldStreams:
             await call.write(streaming_pb2.ProduceRequest(append=append))
             response = await call.read()
             if not isinstance(response, streaming_pb2.ProduceResponse):
-                return "the node ended the stream"
+                return _ENDED
             for answer in response.appends:
                 if answer.WhichOneof("outcome") != "result":
-                    return str(WalError.from_proto(answer.error))
+                    return WalError.from_proto(answer.error)
                 self.acknowledged[vchannel].append(payload)
                 self.last_sent = max(self.last_sent, sent)
             await asyncio.sleep(_PAUSE_S)
