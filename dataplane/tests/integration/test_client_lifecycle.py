@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
+from walplane.backends.interface import Backend
 from walplane.client import (
     StreamingClient,
     SyncStreamingClient,
 )
 from walplane.message.builder import insert
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.cluster import MiniCluster
+from walplane.testkit.cluster import HandCoord, MiniCluster
 from walplane.testkit.reading import payloads, tailing
 from walplane.testkit.standalone import free_port
 from walplane.testkit.waiting import until
@@ -100,6 +101,28 @@ async def test_collections_and_their_errors(wal: StreamingClient) -> None:
     assert await wal.list_collections() == []
     with pytest.raises(WalError, match="there is no collection 'events'"):
         await wal.describe_collection("events")
+
+
+async def test_a_closed_client_says_so_of_the_catalog_too(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(HandCoord, "DropCollection", never)
+    async with MiniCluster(backend) as cluster:
+        async with StreamingClient.connect(cluster.address) as wal:
+            dropping = asyncio.create_task(wal.drop_collection("events"))
+            await asked.wait()
+        with pytest.raises(WalError, match=r"closed before walplane at .* answered") as caught:
+            await dropping
+        assert caught.value.code is ErrorCode.OUTCOME_UNKNOWN
+        with pytest.raises(WalError, match="is closed") as caught:
+            await wal.list_collections()
+        assert caught.value.code is ErrorCode.ON_SHUTDOWN
 
 
 async def test_status_of_every_node(cluster: MiniCluster, wal: StreamingClient) -> None:

@@ -6,6 +6,7 @@ since the caller must be the one to repeat it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +14,8 @@ from typing import TypeVar
 import grpc
 
 from walplane.client.config import ClientConfig
-from walplane.rpc.errors import WalError
+from walplane.rpc.channel import ended_from_afar
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
 
 _Response = TypeVar("_Response")
@@ -92,3 +94,11 @@ class CatalogClient:
             return await call
         except grpc.aio.AioRpcError as error:
             raise WalError.from_rpc(error, f"walplane at {self._address}") from error
+        except asyncio.CancelledError as error:
+            if not ended_from_afar():
+                raise
+            raise WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"the client was closed before walplane at {self._address} answered: a change may "
+                "or may not be made",
+            ) from error

@@ -365,11 +365,11 @@ class StreamingClient:
         Raises:
             WalError: INVALID_ARGUMENT for a bad name or number, or one that exists.
         """
-        return await self._catalog.create(name, shards)
+        return await self._collections.create(name, shards)
 
     async def drop_collection(self, name: str) -> int:
         """Drops a collection; returns its id."""
-        return await self._catalog.drop(name)
+        return await self._collections.drop(name)
 
     async def flush_collection(self, name: str) -> dict[str, AppendResult]:
         """Seals the growing segments of a collection; by VChannel, the flush's place in its log.
@@ -380,14 +380,14 @@ class StreamingClient:
         Raises:
             WalError: INVALID_ARGUMENT when there is none of that name; else as `append`.
         """
-        info = await self._catalog.describe(name)
+        info = await self._collections.describe(name)
         flushes = (manual_flush(each, info.collection_id) for each in info.vchannels)
         results = await asyncio.gather(*(self.append(each) for each in flushes))
         return dict(zip(info.vchannels, results, strict=True))
 
     async def list_collections(self) -> list[CollectionInfo]:
         """All collections."""
-        return await self._catalog.list_all()
+        return await self._collections.list_all()
 
     async def describe_collection(self, name: str) -> CollectionInfo:
         """One collection.
@@ -395,7 +395,7 @@ class StreamingClient:
         Raises:
             WalError: INVALID_ARGUMENT when there is none of that name.
         """
-        return await self._catalog.describe(name)
+        return await self._collections.describe(name)
 
     def topology(self) -> Topology:
         """Who serves which PChannel, as far as this client knows now."""
@@ -414,6 +414,11 @@ class StreamingClient:
     ) -> Assignment:
         """Waits until `pchannel` is served; see `Discovery.wait_for_assignment`."""
         return await self._discovery.wait_for_assignment(pchannel, timeout)
+
+    @property
+    def _collections(self) -> CatalogClient:
+        self._appends.check_open()
+        return self._catalog
 
     def _transport(self, assignment: Assignment) -> Transport:
         return self._local.get(assignment.node_id, self._grpc)
