@@ -148,13 +148,18 @@ async def test_the_block_ends_with_the_reason_when_another_takes_the_backend_ove
 
 
 @pytest.mark.pulsar
-def test_a_blocking_program_hears_why_at_its_next_call_and_at_the_end(
+def test_a_blocking_program_hears_why_at_its_next_call_and_at_every_end(
     tmp_path: Path, pulsar_url: str
 ) -> None:
     prefix = f"taken-{secrets.token_hex(4)}"
     opening = partial(open_embedded_sync, pchannels=1, backend=pulsar_url, prefix=prefix)
     told: set[ErrorCode] = set()
     with pytest.raises(WalError) as ended, opening(tmp_path / "one") as first:
+        vchannel = first.create_collection("c").vchannels[0]
+        first.append(insert(vchannel, b"a"))
+        rows = first.read(vchannel, follow=True)
+        while next(rows).payload != b"a":
+            pass
         with opening(tmp_path / "two") as second:
             deadline = time.monotonic() + 60
             while ErrorCode.UNMATCHED_CHANNEL_TERM not in told and time.monotonic() < deadline:
@@ -163,6 +168,8 @@ def test_a_blocking_program_hears_why_at_its_next_call_and_at_the_end(
                 except WalError as error:
                     told.add(error.code)
             second.create_collection("theirs")
+            with pytest.raises(WalError, match="under term 2 by another owner"):
+                next(rows)
     assert ErrorCode.UNMATCHED_CHANNEL_TERM in told
     assert ended.value.code is ErrorCode.UNMATCHED_CHANNEL_TERM
 

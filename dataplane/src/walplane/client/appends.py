@@ -100,6 +100,11 @@ class Appends:
         )
         await asyncio.gather(*(producer.close(error) for producer in self._producers.values()))
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more."""
+        return self._closed
+
     def check_open(self) -> None:
         """Raises ON_SHUTDOWN once it is closed."""
         if self._closed:

@@ -149,6 +149,11 @@ class StreamingClient:
         """Closes the client."""
         await self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or is being closed."""
+        return self._appends.closed
+
     async def close(self) -> None:
         """Ends readers, fails appends without an answer, closes every stream. Idempotent.
 

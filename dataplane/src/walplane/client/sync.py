@@ -134,6 +134,7 @@ class SyncStreamingClient:
         try:
             while (batch := self._wait(_next(batches))) is not None:
                 yield batch
+            self._wait(self._tell())
         finally:
             self._wait(_close(batches))
 
@@ -205,6 +206,12 @@ class SyncStreamingClient:
         self._closing.set()
         if self._held is not None:
             await self._held
+
+    async def _tell(self) -> None:
+        """Raises what ends the client, if a read came to its end for that."""
+        ends = self._client is not None and self._client.closed and not self._closing.is_set()
+        if ends and self._held is not None:
+            await asyncio.shield(self._held)
 
     async def _begin(self, vchannel: str, keepalive: float, timeout_s: float | None) -> Txn:
         return self._connected.txn(vchannel, keepalive=keepalive, timeout=timeout_s)
