@@ -189,6 +189,11 @@ class WALScanner:
             self._place = None
             return None
         entries, self._place = found
+        if entries and entries[0].last_tick <= self.tick:
+            # The backend showed them before this log knew that they are written.
+            entries = [item for item in entries if item.last_tick > self.tick]
+            if not entries and self._log.buffer.more_at(self._place):
+                return None
         live = self._log.live_position()
         # What lies behind this slice of the buffer is not delivered yet.
         watermark = entries[-1].last_tick if entries else live.watermark
