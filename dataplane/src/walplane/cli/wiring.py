@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from walplane.backends.interface import Backend
 from walplane.cli import failpoints
 from walplane.cli.metrics import serving_metrics
 from walplane.coord.metrics import CoordCollector
-from walplane.embedded.cluster import Cluster, ClusterOptions, drain, start_cluster
+from walplane.embedded.cluster import Cluster, ClusterOptions, drained, start_cluster
 from walplane.embedded.directory import only_process
 from walplane.node.metrics import NodeCollector
-from walplane.rpc.errors import WalError
 from walplane.runtime import keep_what_is_there
 
 
@@ -52,26 +50,15 @@ async def run_standalone(
     Raises:
         WalError: it cannot start, can go on no more, or took too long to drain.
     """
-    failure: WalError | None = None
     with only_process(options.data):
-        try:
-            async with AsyncExitStack() as taken:
-                cluster = await start_cluster(options.cluster, taken, _with_failpoint)
-                collectors = [
-                    NodeCollector(cluster.node, cluster.runtime),
-                    CoordCollector(lambda: cluster.coord),
-                ]
-                await taken.enter_async_context(serving_metrics(options.metrics, collectors))
-                try:
-                    await _serve(cluster, stop, on_ready)
-                except WalError as error:
-                    failure = error
-                    raise
-                await drain(taken)
-        except WalError as error:
-            if failure is None or failure is error:
-                raise
-            raise failure from error  # closing after a failure fails too: the first one tells why
+        async with drained() as taken:
+            cluster = await start_cluster(options.cluster, taken, _with_failpoint)
+            collectors = [
+                NodeCollector(cluster.node, cluster.runtime),
+                CoordCollector(lambda: cluster.coord),
+            ]
+            await taken.enter_async_context(serving_metrics(options.metrics, collectors))
+            await _serve(cluster, stop, on_ready)
 
 
 def _with_failpoint(backend: Backend) -> Backend:

@@ -8,8 +8,8 @@ flight and leaves checkpoints.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,12 +175,31 @@ async def start_cluster(
     return Cluster(coord, node, server, own, runtime)
 
 
-async def drain(taken: AsyncExitStack) -> None:
-    """Closes everything in good order, within a bound.
+@asynccontextmanager
+async def drained() -> AsyncIterator[AsyncExitStack]:
+    """What a cluster takes, closed in good order behind the block.
 
     Raises:
-        WalError: INNER when that took too long.
+        WalError: INNER when that took too long. After a block that failed, its own error: closing
+            fails then too, and the first one tells why.
     """
+    failure: BaseException | None = None
+    try:
+        async with AsyncExitStack() as taken:
+            try:
+                yield taken
+            except BaseException as error:
+                failure = error
+                raise
+            await _drain(taken)
+    except WalError as error:
+        if failure is None or failure is error:
+            raise
+        raise failure from error
+
+
+async def _drain(taken: AsyncExitStack) -> None:
+    """Closes everything in good order, within a bound."""
     _log.info("draining")
     try:
         async with asyncio.timeout(DRAIN_TIMEOUT_S):

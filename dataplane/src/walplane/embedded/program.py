@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec
 
 from walplane.client import StreamingClient, SyncStreamingClient
 from walplane.client.config import ClientConfig
-from walplane.embedded.cluster import Cluster, ClusterOptions, drain, start_cluster
+from walplane.embedded.cluster import ClusterOptions, drained, start_cluster
 from walplane.embedded.directory import only_process
 from walplane.embedded.until import Until
-from walplane.rpc.errors import WalError
 
 _Options = ParamSpec("_Options")
 
@@ -60,35 +59,19 @@ async def open_embedded(
         backend=f"rocksdb:{path / 'log'}" if backend == "rocksdb" else backend,
         segment_store=segment_store,
     )
-    async with _running(path, options) as cluster:
-        local = {cluster.node.node_id: cluster.node}
-        async with (
-            Until(cluster.coord.stopped),
-            StreamingClient.connect(cluster.address, config=config, local_nodes=local) as client,
-        ):
-            yield client
-
-
-@asynccontextmanager
-async def _running(path: Path, options: ClusterOptions) -> AsyncIterator[Cluster]:
-    """A cluster that serves, drained behind the block; what the block raises goes first."""
-    failure: BaseException | None = None
-    try:
-        with only_process(path):
-            async with AsyncExitStack() as taken:
-                cluster = await start_cluster(options, taken)
-                await cluster.served()
-                await cluster.say_serving()
-                try:
-                    yield cluster
-                except BaseException as error:
-                    failure = error
-                    raise
-                await drain(taken)
-    except WalError as error:
-        if failure is None or failure is error:
-            raise
-        raise failure from error  # closing after a failure fails too: the first one tells why
+    with only_process(path):
+        async with drained() as taken:
+            cluster = await start_cluster(options, taken)
+            await cluster.served()
+            await cluster.say_serving()
+            local = {cluster.node.node_id: cluster.node}
+            async with (
+                Until(cluster.coord.stopped),
+                StreamingClient.connect(
+                    cluster.address, config=config, local_nodes=local
+                ) as client,
+            ):
+                yield client
 
 
 def _blocking(
