@@ -8,7 +8,6 @@ or below that changes nothing when it is observed again. Layer: wal.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from walplane.channel import InvalidChannelName, VChannelName, is_cchannel
 from walplane.message.registry import MessageType, Scope
 from walplane.message.txn import exclusive_scope, txn_of
 from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.wal.latest import Latest
 from walplane.wal.ports import LogEntry
 from walplane.wal.shard.seal import Seal, header_of, seal_of
 from walplane.wal.shard.segments import Segment, VChannelMeta
@@ -50,7 +50,7 @@ class ShardTable:
 
     Attributes:
         vchannels: NORMAL ones by name, in the order of their creation.
-        dropped: the latest DROPPED ones by name, in the order of their ends.
+        dropped: the latest DROPPED ones by name.
         bodies: of open transactions, by transaction id.
         forgotten_tick: what was created up to here and is not known any more was dropped.
     """
@@ -60,11 +60,11 @@ class ShardTable:
     def __init__(self, kept: int) -> None:
         """Empty; keeps the `kept` latest flushed segments, and as many dropped VChannels."""
         self.vchannels: dict[str, VChannelMeta] = {}
-        self.dropped: OrderedDict[str, VChannelMeta] = OrderedDict()
+        self.dropped: dict[str, VChannelMeta] = {}
         self.bodies: dict[int, Bodies] = {}
         self.forgotten_tick = 0
-        self._flushed: OrderedDict[int, VChannelMeta] = OrderedDict()
-        self._kept = kept
+        self._flushed: Latest[tuple[VChannelMeta, Segment]] = Latest(kept)
+        self._ends: Latest[VChannelMeta] = Latest(kept)
 
     def __contains__(self, vchannel: str) -> bool:
         """Whether `vchannel` is there: created and not dropped."""
@@ -119,20 +119,16 @@ class ShardTable:
 
     def load(self, parts: Iterable[bytes]) -> None:
         """Takes over what `save` made."""
-        metas = [VChannelMeta.decode(part) for part in parts]
-        for meta in sorted(metas, key=lambda meta: (meta.dropped_tick, meta.created_tick)):
+        for meta in map(VChannelMeta.decode, parts):
             if not meta.vchannel:
-                self.forgotten_tick = meta.created_tick
+                self.forgotten_tick = max(self.forgotten_tick, meta.created_tick)
+                continue
+            for segment in [each for each in meta.segments.values() if not each.growing]:
+                self._keep_flushed(meta, segment)
+            if meta.normal:
+                self.vchannels[meta.vchannel] = meta
             else:
-                (self.vchannels if meta.normal else self.dropped)[meta.vchannel] = meta
-        flushed = [
-            (segment.flushed_tick, segment.segment_id, meta)
-            for meta in metas
-            for segment in meta.segments.values()
-            if not segment.growing
-        ]
-        for _, segment_id, meta in sorted(flushed, key=lambda item: item[:2]):
-            self._flushed[segment_id] = meta
+                self._keep_dropped(meta)
 
     # --- data ------------------------------------------------------------------------------------
 
@@ -220,20 +216,14 @@ class ShardTable:
         return [] if meta is None else [meta]
 
     def _seal(self, metas: Iterable[VChannelMeta], seal: Seal, tick: int) -> None:
-        sealed: list[tuple[int, VChannelMeta]] = []
         for meta in metas:
             for segment in meta.growing():
                 if segment.segment_id > tick:
                     continue  # replayed: it was created since
                 if seal.covers(meta.vchannel, segment.partition_id, segment.segment_id):
                     segment.flushed_tick = tick
-                    sealed.append((segment.segment_id, meta))
                     meta.encoded = None
-        self._flushed.update(sorted(sealed, key=lambda each: each[0]))
-        while len(self._flushed) > self._kept:
-            oldest, owner = self._flushed.popitem(last=False)
-            owner.segments.pop(oldest, None)
-            owner.encoded = None
+                    self._keep_flushed(meta, segment)
 
     def _change(self, meta: VChannelMeta, entry: log_pb2.Entry, tick: int) -> None:
         header = header_of(entry)
@@ -247,15 +237,24 @@ class ShardTable:
                 meta.partitions.discard(header.partition_id)
         else:
             meta.dropped_tick = tick
-            self.dropped[meta.vchannel] = self.vchannels.pop(meta.vchannel)
-            while len(self.dropped) > self._kept:
-                self._forget(self.dropped.popitem(last=False)[1])
+            self._keep_dropped(self.vchannels.pop(meta.vchannel))
         meta.tick, meta.encoded = tick, None
 
-    def _forget(self, meta: VChannelMeta) -> None:
-        self.forgotten_tick = max(self.forgotten_tick, meta.created_tick)
-        for segment_id in meta.segments:
-            self._flushed.pop(segment_id, None)
+    def _keep_flushed(self, meta: VChannelMeta, segment: Segment) -> None:
+        oldest = self._flushed.add((segment.flushed_tick, segment.segment_id), (meta, segment))
+        if oldest is not None:
+            owner, forgotten = oldest
+            owner.segments.pop(forgotten.segment_id, None)
+            owner.encoded = None
+
+    def _keep_dropped(self, meta: VChannelMeta) -> None:
+        self.dropped[meta.vchannel] = meta
+        oldest = self._ends.add((meta.dropped_tick, meta.created_tick), meta)
+        if oldest is not None:
+            del self.dropped[oldest.vchannel]
+            self.forgotten_tick = max(self.forgotten_tick, oldest.created_tick)
+            for segment in oldest.segments.values():
+                self._flushed.remove((segment.flushed_tick, segment.segment_id))
 
     def _end_bodies(self, envelope: log_pb2.Envelope) -> None:
         """An exclusive message ends the open transactions on its VChannel or PChannel."""

@@ -8,7 +8,6 @@ with the checkpoint. Observing an entry twice changes nothing. Layer: wal.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType, Scope
 from walplane.message.txn import exclusive_scope, is_part
 from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.wal.latest import Latest
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.results import KeptResults, result_from_proto
 from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
@@ -61,7 +61,7 @@ class EndedTxn(NamedTuple):
 
 
 class TxnTable:
-    """Open transactions in the order of their Begins, ended ones in the order of their ends.
+    """Open transactions in the order of their Begins, and the latest that ended.
 
     Attributes:
         open: by transaction id.
@@ -74,9 +74,9 @@ class TxnTable:
         """Empty; remembers `results` ends; `limits` bound the batches of all that are open."""
         self.open: dict[int, OpenTxn] = {}
         self.forgotten_tick = 0
-        self._ended: OrderedDict[int, EndedTxn] = OrderedDict()
+        self._ended: dict[int, EndedTxn] = {}
+        self._ends: Latest[int] = Latest(results)
         self._ending: list[tuple[int, MessageID]] = []  # (tick of the end, Begin)
-        self._results = results
         self._limits = limits._replace(producers=_PRODUCERS)
         self._kept = KeptResults(limits.max_bytes, limits.age_ms)
 
@@ -106,10 +106,10 @@ class TxnTable:
         """Whether some transaction may begin at or below `tick` and end above it."""
         if tick < self.forgotten_tick:
             return True
-        if next(iter(self.open), tick + 1) <= tick:
+        if min(self.open, default=tick + 1) <= tick:
             return True
-        for txn_id, ended in reversed(self._ended.items()):
-            if ended.tick <= tick:
+        for (end_tick, _), txn_id in reversed(self._ends):
+            if end_tick <= tick:
                 return False
             if txn_id <= tick:
                 return True
@@ -147,7 +147,7 @@ class TxnTable:
             self.forgotten_tick = saved.forgotten_tick
             for proto in saved.txns:
                 result = result_from_proto(proto.result) if proto.HasField("result") else None
-                self._ended[proto.txn_id] = EndedTxn(proto.end, proto.time_tick, result)
+                self._remember(proto.txn_id, EndedTxn(proto.end, proto.time_tick, result))
 
     def _observe_part(self, log_entry: LogEntry, envelope: log_pb2.Envelope) -> None:
         if envelope.type == MessageType.BEGIN_TXN:
@@ -192,10 +192,14 @@ class TxnTable:
         if len(self._ending) > _ENDING:  # a replay asks for no floor
             self._forget_ended(log_entry.entry.envelope.watermark)
         result = None if end == log_pb2.TXN_END_FORCED else log_entry.result()
-        self._ended[txn.txn_id] = EndedTxn(end, log_entry.last_tick, result)
-        while len(self._ended) > self._results:
-            _, oldest = self._ended.popitem(last=False)
-            self.forgotten_tick = max(self.forgotten_tick, oldest.tick)
+        self._remember(txn.txn_id, EndedTxn(end, log_entry.last_tick, result))
+
+    def _remember(self, txn_id: int, ended: EndedTxn) -> None:
+        known = txn_id in self._ended
+        self._ended[txn_id] = ended
+        oldest = None if known else self._ends.add((ended.tick, txn_id), txn_id)
+        if oldest is not None:
+            self.forgotten_tick = max(self.forgotten_tick, self._ended.pop(oldest).tick)
 
 
 def _kind_of_rollback(log_entry: LogEntry) -> log_pb2.TxnEnd:
