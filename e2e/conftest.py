@@ -33,7 +33,7 @@ def pytest_runtest_makereport(
     report = yield
     demo = getattr(item, "funcargs", {}).get("demo")
     if report.failed and demo is not None:
-        report.sections.append(("logs of the pods", demo.logs()))
+        report.sections += demo.story()
     return report
 
 

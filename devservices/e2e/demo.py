@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from devservices.e2e.story import complaints, moves
 from devservices.kind.kubectl import Kubectl, KubectlError, Object
 from walplane_operator.api.names import LABEL_CLUSTER
 
 READY_S = 90
-_LOG_LINES = 300
+_LOGS = ("--prefix", "--tail=1000", "--max-log-requests=50")
 
 
 class Demo:
@@ -57,13 +59,16 @@ class Demo:
         uid: str = self.show()["metadata"]["uid"]
         return uid
 
-    def logs(self) -> str:
-        """The last lines of each of its pods; why not, when the API server does not say."""
-        chosen = ("-l", f"{LABEL_CLUSTER}={self.name}", "--prefix", f"--tail={_LOG_LINES}")
-        try:
-            return self.kubectl("logs", *chosen, "--max-log-requests=50")
-        except KubectlError as error:
-            return str(error)
+    def story(self) -> list[tuple[str, str]]:
+        """What a failure is told with, the most telling first; (title, text) each."""
+        operators = ("-l", "app.kubernetes.io/name=walplane-operator", *_LOGS)
+        own = ("-l", f"{LABEL_CLUSTER}={self.name}", *_LOGS)
+        walplane = self.kubectl.at("walplane")
+        return [
+            ("terms of the PChannels", _told(lambda: moves(self.kubectl.items("pchannels")))),
+            ("complaints of the operator", _told(lambda: complaints(walplane("logs", *operators)))),
+            ("complaints of the pods", _told(lambda: complaints(self.kubectl("logs", *own)))),
+        ]
 
     def patch(self, change: str) -> None:
         """`kubectl patch --type=merge`."""
@@ -121,3 +126,11 @@ class Demo:
     def all_assigned(self) -> bool:
         """Whether every PChannel says Assigned."""
         return all(each.get("state") == "Assigned" for each in self.channels().values())
+
+
+def _told(text: Callable[[], str]) -> str:
+    """`text()`; why not, when the API server does not say."""
+    try:
+        return text()
+    except KubectlError as error:
+        return str(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from walplane.lease.store import ApiError, Event
 from walplane.lease.watch import LeaseWatch
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
-from walplane.testkit.kube_api import KubeApi
+from walplane.testkit.kube_api import KubeApi, write_kubeconfig
 from walplane.testkit.waiting import until
 from walplane.wal.ports import StaleTerm
 
@@ -300,3 +302,33 @@ async def test_the_authority_reads_the_lease_itself(api: KubeApi, store: KubeLea
         with pytest.raises(WalError) as caught:
             await authority.current_term(pchannel)
         assert caught.value.code is ErrorCode.INNER, "malformed or missing: no answer"
+
+
+async def test_a_connection_that_nobody_takes_is_given_up_before_the_call_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API server that has just died takes up whole calls, and then a session is late."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        host, port = deaf.getsockname()
+        config = write_kubeconfig(tmp_path / "kubeconfig", f"http://{host}:{port}")
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        with _queue_filled(host, port):
+            async with KubeLeases.connect("test", 60.0) as store:
+                with pytest.raises(ApiError, match="did not answer in time"):
+                    async with asyncio.timeout(10):
+                        await store.get("a")
+
+
+@contextmanager
+def _queue_filled(host: str, port: int) -> Iterator[None]:
+    """Fills a listener's queue: SYNs to it are dropped from then on."""
+    with ExitStack() as stack:
+        while True:
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect((host, port))
+            except TimeoutError:
+                break
+        yield

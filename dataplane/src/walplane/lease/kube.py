@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kubernetes.aio import client
 
 CALL_TIMEOUT_S = 5.0
+_CONNECT_S = 1.5  # one lost SYN is sent again after a second; a host that says nothing is not
 _WATCH_SLACK_S = 5.0
 _PAGE = 500
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -155,6 +156,8 @@ class KubeLeases:
         body: Body | None,
         seconds: float,
     ) -> Any:  # noqa: ANN401 - aiohttp's response
+        import aiohttp
+
         request = await self._api.param_serialize(
             method,
             path,
@@ -164,7 +167,8 @@ class KubeLeases:
             body=body,
             auth_settings=["BearerToken"],
         )
-        return (await self._api.call_api(*request, _request_timeout=seconds)).response
+        limit: Any = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_S)
+        return (await self._api.call_api(*request, _request_timeout=limit)).response
 
 
 @asynccontextmanager

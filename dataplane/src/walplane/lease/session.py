@@ -24,7 +24,12 @@ from walplane.runtime import Runtime
 _log = structlog.get_logger(__name__)
 
 _GATHER_S = 0.1  # changes that come together leave together
-_RETRY_S = (0.2, 2.0)
+_RETRIES = (0.02, 0.1)
+"""Pauses between attempts, of the Lease's duration.
+
+When the API server comes back, observers give every session one duration: time for several attempts
+though some of them hang.
+"""
 _GONE_S = 1.0  # between two looks that find no Lease
 
 
@@ -109,7 +114,7 @@ class Session:
 
     async def run(self) -> None:
         """Renews until the session is ended, or this is cancelled."""
-        first, most = _RETRY_S
+        first, most = (self._duration_s * part for part in _RETRIES)
         pause = first
         while not self.ended.done():
             try:

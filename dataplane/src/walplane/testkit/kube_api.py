@@ -90,16 +90,7 @@ class KubeApi:
 
     def kubeconfig(self, path: Path) -> Path:
         """Writes a kubeconfig file that leads here."""
-        content = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": self.url}}],
-            "users": [{"name": "test", "user": {}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "current-context": "test",
-        }
-        path.write_text(json.dumps(content))
-        return path
+        return write_kubeconfig(path, self.url)
 
     def put(self, body: Body) -> Body:
         """Stores a Lease as if somebody had written it, whatever was there."""
@@ -281,3 +272,17 @@ async def _send(response: web.StreamResponse, kind: str, body: Body) -> None:
 def _status(code: int, message: str, headers: dict[str, str] | None = None) -> web.StreamResponse:
     content = {"kind": "Status", "status": "Failure", "code": code, "message": message}
     return web.json_response(content, status=code, headers=headers)
+
+
+def write_kubeconfig(path: Path, url: str) -> Path:
+    """Writes a kubeconfig file that leads to `url`."""
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": url}}],
+        "users": [{"name": "test", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    path.write_text(json.dumps(content))
+    return path
