@@ -280,6 +280,40 @@ def test_a_channel_that_moved_rests_before_it_moves_for_balance_again() -> None:
     assert scene.step().releases != ()
 
 
+def test_a_node_that_comes_back_gets_its_share_and_not_one_more() -> None:
+    """What is on its way to it counts as there: else it gets more, and gives it back later."""
+    scene = Scene(count=16)
+    scene.serve(16, scene.node(0), scene.node(1))
+    scene.node(2)
+    moved = 0
+    for term in range(2, 20):
+        step = scene.step()
+        on_the_move = sum(view.phase is not Phase.SERVED for view in scene.views)
+        assert on_the_move + len(step.releases) <= MAX_MOVES
+        for grant in step.grants:
+            scene.grant(grant.index, grant.session, term)
+        for release in step.releases:
+            moved += 1
+            scene.grant(release.index, "", release.lease.term)
+        scene.clock += 1
+    assert moved == 5
+    assert sorted(Counter(view.pod for view in scene.views).values()) == [5, 5, 6]
+
+
+@pytest.mark.parametrize("coordinator", ["none", "not leading", "draining"])
+def test_nothing_is_asked_back_that_nobody_could_take_over(coordinator: str) -> None:
+    """A roll-out replaces the coordinator too: what was emptied then would serve nobody."""
+    scene = Scene(count=6, coordinator=False)
+    scene.serve(6, *(scene.node(ordinal) for ordinal in range(3)))
+    if coordinator == "not leading":
+        scene.coordinator(leading=False)
+    elif coordinator == "draining":
+        scene.coordinator(draining=True)
+    assert scene.step("demo-node-2").releases == ()
+    scene.coordinator()
+    assert {release.index for release in scene.step("demo-node-2").releases} == {2, 5}
+
+
 def test_a_draining_node_gets_nothing_and_is_emptied() -> None:
     scene = Scene(count=4)
     leaving, staying = scene.node(0), scene.node(1)
@@ -287,7 +321,7 @@ def test_a_draining_node_gets_nothing_and_is_emptied() -> None:
     scene.node(0, draining=True)
     step = scene.step()
     assert targets(step) == {3: staying}
-    assert {release.index for release in step.releases} == {0, 1, 2}
+    assert {release.index for release in step.releases} == {0, 1}, "three on the move, with 3"
 
 
 def test_an_open_on_a_draining_node_is_given_up() -> None:

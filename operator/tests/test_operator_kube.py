@@ -233,7 +233,8 @@ async def test_the_same_event_is_counted_up_at_most_once_a_minute(
     writer = EventWriter(kube, "me")
     event = Event(walcluster(), names.WALCLUSTER, "NodeJoined", "demo-node-0")
     for seconds in (0, 1, 59, 60, 61, 120):
-        await writer.write(event, NOW + timedelta(seconds=seconds))
+        writer.tell(event, NOW + timedelta(seconds=seconds))
+    await writer.flush()
     assert len(kmock["post"]) == 1
     assert [request.data["count"] for request in kmock["patch"]] == [2, 3]
 
@@ -242,7 +243,10 @@ async def test_an_event_that_cannot_be_written_holds_nothing_up(
     kmock: kmocks.RawHandler, kube: Kube
 ) -> None:
     kmock["post"] << refuse(403)
-    await EventWriter(kube, "me").write(Event(walcluster(), "WALCluster", "A", "b"), NOW)
+    writer = EventWriter(kube, "me")
+    writer.tell(Event(walcluster(), "WALCluster", "A", "b"), NOW)
+    assert len(kmock) == 0
+    await writer.flush()
     assert len(kmock["post"]) == 1
 
 
@@ -251,6 +255,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.lists_came: list[float] = []
         self.news = asyncio.Condition()
 
     @property
@@ -262,7 +267,8 @@ class Seen:
         async with asyncio.timeout(10), self.news:
             await self.news.wait_for(lambda: self.told[-len(told) :] == list(told))
 
-    def _listed(self, items: list[Object], _asked: float) -> None:
+    def _listed(self, items: list[Object], came: float) -> None:
+        self.lists_came.append(came)
         self._tell("list " + ",".join(item["metadata"]["name"] for item in items))
 
     def _event(self, event: WatchEvent, _now: float) -> None:
@@ -322,6 +328,25 @@ async def test_a_watch_goes_on_where_the_last_one_ended(
         await watching.seen.until("list demo-pch-1", "ADDED a", "BOOKMARK", "DELETED a")
     assert watching.versions[:2] == ["100", "105"]
     assert watching.lists == 1, "the server ends a watch now and then: that is no break"
+
+
+async def test_a_list_counts_from_when_it_came(kmock: kmocks.RawHandler, kube: Kube) -> None:
+    """Sessions get one duration from then: who asked early may have waited for most of it."""
+    answered = 0.0
+
+    async def slowly(_request: kmocks.Request) -> object:
+        nonlocal answered
+        await asyncio.sleep(0.3)
+        answered = asyncio.get_running_loop().time()
+        return listing([], "100")
+
+    seen = Seen()
+    kmock["get"] << slowly
+    task = asyncio.create_task(Watcher(kube, ALL, "x", seen.listeners, watch_s=1).run())
+    await seen.until("list ")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert seen.lists_came[0] >= answered
 
 
 @pytest.mark.parametrize("how", ["event", "status"])

@@ -118,6 +118,30 @@ async def test_the_second_waits_a_full_duration_by_its_own_clock(
     assert server.holder == "me"
 
 
+async def test_the_second_waits_anew_after_an_outage(
+    server: Server, kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one could not renew either."""
+    monkeypatch.setattr(leader_module, "_RETRY_S", 0.01)
+    clock = Clock()
+    server.hold("other")
+    leader = Leader(kube, "ops", "me", 15, clock)
+    acquiring = asyncio.create_task(leader.acquire())
+    for status, later in ((0, 14.0), (500, 60.0), (0, 14.0), (0, 1.0)):
+        server.status = status
+        clock.now += later
+        tried = leader.tried
+        async with asyncio.timeout(5):
+            while leader.tried == tried:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert server.holder == "other"
+    clock.now += 16
+    async with asyncio.timeout(5):
+        await acquiring
+    assert server.holder == "me"
+
+
 async def test_one_that_resigned_is_followed_at_once(server: Server, kube: Kube) -> None:
     first = Leader(kube, "ops", "first", 15)
     await first.acquire()

@@ -57,7 +57,10 @@ class World:
     async def look(self) -> float | None:
         self.clock += 1
         self.now += timedelta(seconds=1)
-        return await self.reconciler.reconcile(KEY)
+        try:
+            return await self.reconciler.reconcile(KEY)
+        finally:
+            await self.tools.events.flush()
 
     async def settle(self) -> None:
         """Reconciles until nothing is written any more."""
@@ -77,7 +80,8 @@ class World:
         for kind in ("statefulsets/demo-node", "deployments/demo-coord"):
             workload = self.kube.objects[f"/apis/apps/v1/namespaces/default/{kind}"]
             replicas = workload["spec"]["replicas"]
-            workload["status"] = {"readyReplicas": replicas, "updateRevision": "new"}
+            counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas"), replicas)
+            workload["status"] = {**counts, "updateRevision": "new"}
 
     def confirm(self) -> None:
         """Every holder serves what it was granted."""
@@ -274,6 +278,7 @@ async def test_foreign_pchannels_are_refused_and_left_alone() -> None:
     world.kube.put(lonely)
     await world.look()
     await world.reconciler.reconcile(("default", "nobody"))
+    await world.tools.events.flush()
     refused = [message for reason, message in world.events() if reason == "Refused"]
     assert refused == [
         "PChannel 1 of WALCluster demo is the object demo-1: delete this",

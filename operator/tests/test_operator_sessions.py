@@ -79,6 +79,18 @@ def test_a_silent_watch_proves_nothing() -> None:
     assert watch.pass_seconds(1, 0, 1) == {"demo-node-2"}
 
 
+def test_an_api_server_that_is_slow_is_slow_for_nodes_too() -> None:
+    """Renewals of our own Lease come through every four seconds; those of a node take longer."""
+    watch = Watch()
+    for _ in range(20):
+        watch.now += 4
+        watch.monitor.proved(watch.now)
+        watch.renew(0, 1)
+        assert watch.monitor.expire() == set()
+    assert watch.pass_seconds(9, 0, 1) == set()
+    assert watch.pass_seconds(1, 0, 1) == {"demo-node-2"}
+
+
 def test_a_watch_that_broke_gives_everyone_a_full_duration() -> None:
     watch = Watch()
     watch.pass_seconds(8, 0, 1)

@@ -23,6 +23,7 @@ class Crew(ClusterObjects):
     def __init__(self, running: int, wanted: int | None = None, *, revision: str = "new") -> None:
         super().__init__(walcluster(count=running, nodes=running))
         self.identities = [self.node(n, revision=revision) for n in range(running)]
+        self.coordinator()
         for index, identity in enumerate(self.identities):
             self.grant(index, identity)
         self.cluster["spec"]["nodes"]["replicas"] = running if wanted is None else wanted
@@ -119,6 +120,27 @@ def test_a_roll_out_goes_on_only_when_all_others_serve(trouble: str) -> None:
     assert (decision.replace, decision.cordoned) == (None, frozenset())
     assert decision.progress is not None
     assert "demo-node-1" in decision.progress.message
+
+
+@pytest.mark.parametrize(
+    "trouble", ["surge", "old template", "not seen yet", "not leading", "leaving"]
+)
+def test_a_roll_out_of_nodes_waits_for_that_of_the_coordinator(trouble: str) -> None:
+    crew = Crew(3, revision="old")
+    crew.empty(2)
+    assert crew.coord is not None
+    if trouble == "surge":
+        crew.coord["status"]["replicas"] = 2
+    elif trouble == "old template":
+        crew.coord["status"]["updatedReplicas"] = 0
+    elif trouble == "not seen yet":
+        crew.coord["metadata"]["generation"] = 2
+    else:
+        crew.coordinator(leading=trouble == "leaving", draining=trouble == "leaving")
+    decision = crew.decide()
+    assert (decision.replace, decision.cordoned) == (None, frozenset())
+    assert decision.progress is not None
+    assert "coord" in decision.progress.message
 
 
 def test_a_pod_that_never_ran_is_replaced_at_once() -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from walplane.lease import contract
 from walplane.lease.contract import Identity
@@ -134,6 +135,23 @@ async def test_an_api_server_that_is_away_ends_nothing(api: KubeApi, store: Kube
         await api.start()
         await until(lambda: running.session.live, 10)
         assert contract.holder_of(api.leases["demo-node-0"]) == str(ME)
+
+
+async def test_a_renewal_without_an_answer_is_sent_again_without_a_look(
+    api: KubeApi, store: KubeLeases
+) -> None:
+    """Right after an outage each call counts; had the first one come, this one is a conflict."""
+    methods: list[str] = []
+
+    def hang_once(request: web.Request) -> float | None:
+        methods.append(request.method)
+        return 1.0 if methods.count("PUT") == 1 and request.method == "PUT" else None
+
+    async with session(store, duration_s=0.9) as running:
+        api.faults.append(hang_once)
+        before = running.session.renewals
+        await until(lambda: running.session.renewals > before, 10)
+    assert methods[:2] == ["PUT", "PUT"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 409, 429, 500])

@@ -235,7 +235,7 @@ class _Process:
 
     async def _let_go(self) -> None:
         if not self._session.ended.done():
-            await within(self._pod.call_timeout_s, self._leadership.release(), "letting go")
+            await within(self._pod.lease_s, self._leadership.release(), "letting go")
 
     # --- what is seen, and what is said ----------------------------------------------------------
 
@@ -279,7 +279,7 @@ class _Process:
 
     async def _end_session(self) -> None:
         try:
-            await within(self._pod.call_timeout_s, self._session.end(), "deleting the session")
+            await within(self._pod.lease_s, self._session.end(), "deleting the session")
         except ApiError as error:
             _log.warning("the session Lease is left to expire", error=str(error))
 

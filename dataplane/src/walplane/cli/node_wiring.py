@@ -204,7 +204,7 @@ class _Process:
 
     async def _end_session(self) -> None:
         try:
-            await within(self._pod.call_timeout_s, self._session.end(), "deleting the session")
+            await within(self._pod.lease_s, self._session.end(), "deleting the session")
         except ApiError as error:
             _log.warning("the session Lease is left to expire", error=str(error))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubernetes.aio import client
 
 CALL_TIMEOUT_S = 5.0
-_CONNECT_S = 1.5  # one lost SYN is sent again after a second; a host that says nothing is not
+_CONNECT_S = 2.5  # TLS included; a lost SYN is sent again after a second, the next after three
 _WATCH_SLACK_S = 5.0
 _PAGE = 500
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"

@@ -163,13 +163,17 @@ class Session:
 
     async def _renew(self) -> None:
         changes, began = self._changes, self._runtime.monotonic()
-        base = self._body or await self._read()
+        base = self._body = self._body or await self._read()
         body = self._written(base)
-        self._body = None  # whatever fails now: read again before the next attempt
-        if base is None:
-            stored = await self._store.create(body)
-        else:
-            stored = await self._store.replace(body)
+        try:
+            if base is None:
+                stored = await self._store.create(body)
+            else:
+                stored = await self._store.replace(body)
+        except ApiError as error:
+            if error.status:  # without an answer one more write tells: a conflict if this one came
+                self._body = None
+            raise
         self._body = stored
         self._valid_until = began + self._duration_s
         self._told = changes

@@ -70,13 +70,15 @@ class LeaseWatch:
         first, most = _PAUSE_S
         pause = first
         while True:
+            began = self._runtime.monotonic()
             try:
                 version = await self._list()
                 while True:
                     version = await self._follow(version)
-                    pause = first
             except ApiError as error:
                 self._set_live(False)
+                if self._runtime.monotonic() - began > most:
+                    pause = first  # it worked for a while
                 _log.warning("watch lost", selector=self._selector, error=str(error))
                 wish = error.retry_after_ms / 1000
                 await asyncio.sleep(max(wish, pause * (0.5 + self._runtime.random.random())))

@@ -214,7 +214,9 @@ class ClusterObjects:
             },
             "status": {
                 "observedGeneration": 1,
+                "replicas": replicas,
                 "readyReplicas": replicas,
+                "updatedReplicas": replicas,
                 "updateRevision": "new",
             },
         }

@@ -1,13 +1,15 @@
 """Events on WALClusters and PChannels, for `kubectl describe`. Layer: apply.
 
-Contract: the same event again raises its count instead of making another, at most once a minute. An
-event that cannot be written is dropped: it must never hold up what it tells about.
+Contract: the same event again raises its count instead of making another, at most once a minute.
+Events are written behind, in their order; one that cannot be written is dropped, and so are the
+oldest of too many: nothing they tell about is ever held up by them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -22,6 +24,7 @@ from walplane_operator.apply.kube import ApiError, Kube, path_of
 _log = structlog.get_logger(__name__)
 
 _REMEMBERED = 4096
+_WAITING = 1000
 _AGAIN = timedelta(minutes=1)
 _MAX_MESSAGE = 1024
 
@@ -43,16 +46,34 @@ class Event:
 
 
 class EventWriter:
-    """Writes events."""
+    """Writes events; `run` it."""
 
     def __init__(self, kube: Kube, reporter: str) -> None:
         """Takes the name of the process that reports."""
         self._kube = kube
         self._reporter = reporter
         self._told: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
+        self._waiting: deque[tuple[Event, datetime]] = deque(maxlen=_WAITING)
+        self._news = asyncio.Event()
 
-    async def write(self, event: Event, now: datetime) -> None:
-        """Tells `event`, or counts it up."""
+    def tell(self, event: Event, now: datetime) -> None:
+        """`event` is to be told, or counted up, as of `now`."""
+        self._waiting.append((event, now))
+        self._news.set()
+
+    async def run(self) -> None:
+        """Writes what is told until cancelled."""
+        while True:
+            await self._news.wait()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what waits; returns once it is written or dropped."""
+        self._news.clear()
+        while self._waiting:
+            await self._write(*self._waiting.popleft())
+
+    async def _write(self, event: Event, now: datetime) -> None:
         about = event.about["metadata"]
         text = "\0".join((about["uid"], event.type, event.reason, event.message))
         name = f"{about['name']}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -1,19 +1,23 @@
 """Manifests onto the API server, by server-side apply. Layer: apply.
 
 Contract: applying what is there already writes nothing. A manifest that did not change is sent
-again only now and then, which mends what others have changed.
+again only now and then, which mends what others have changed. A few go out at a time; what runs
+pods goes last, when what its pods need is there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from walplane_operator.api.names import Object
 from walplane_operator.apply.kube import ApiError, Kube, object_path
 from walplane_operator.manifests.common import digest
 
 RESYNC_S = 30.0
+_AT_ONCE = 8
+_RUN_PODS = frozenset({"StatefulSet", "Deployment"})
 
 
 class Applier:
@@ -25,33 +29,47 @@ class Applier:
         self._clock = clock
         self._applied: dict[str, tuple[str, float]] = {}
 
-    async def apply(self, manifests: Iterable[Object], missing: frozenset[str]) -> list[str]:
-        """Applies `manifests` in order; returns what the API server said to those it refused.
+    async def apply(self, manifests: Sequence[Object], missing: frozenset[str]) -> list[str]:
+        """Applies `manifests`; returns what the API server said to those it refused, in order.
 
         Args:
             manifests: what shall be there.
             missing: kinds of which the cluster was seen to have none: sent whatever is remembered.
 
         Raises:
-            ApiError: it did not answer, or could not now.
+            ExceptionGroup: of ApiErrors: it did not answer, or could not now.
         """
-        refused = []
-        for manifest in manifests:
-            path, mark = object_path(manifest), digest(manifest)
-            known, when = self._applied.get(path, ("", 0.0))
-            fresh = known == mark and self._clock() - when < RESYNC_S
-            if fresh and manifest["kind"] not in missing:
-                continue
-            try:
-                await self._kube.apply(manifest)
-            except ApiError as error:
-                if not error.refused:
-                    raise
-                what = f"{manifest['kind']} {manifest['metadata']['name']}"
-                refused.append(f"{what}: {error.message}")
-            else:
-                self._applied[path] = (mark, self._clock())
-        return refused
+        refusals: dict[str, str] = {}
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def send(manifest: Object) -> None:
+            async with limit:
+                if said := await self._apply(manifest, missing):
+                    refusals[object_path(manifest)] = said
+
+        for last in (False, True):
+            async with asyncio.TaskGroup() as tasks:
+                for manifest in manifests:
+                    if (manifest["kind"] in _RUN_PODS) is last:
+                        tasks.create_task(send(manifest))
+        paths = map(object_path, manifests)
+        return [refusals[path] for path in paths if path in refusals]
+
+    async def _apply(self, manifest: Object, missing: frozenset[str]) -> str:
+        """Applies one, if it has to be; returns what it was refused with."""
+        path, mark = object_path(manifest), digest(manifest)
+        known, when = self._applied.get(path, ("", 0.0))
+        fresh = known == mark and self._clock() - when < RESYNC_S
+        if fresh and manifest["kind"] not in missing:
+            return ""
+        try:
+            await self._kube.apply(manifest)
+        except ApiError as error:
+            if not error.refused:
+                raise
+            return f"{manifest['kind']} {manifest['metadata']['name']}: {error.message}"
+        self._applied[path] = (mark, self._clock())
+        return ""
 
     def forget(self, namespace: str, cluster: str) -> None:
         """The cluster is gone: what was applied for it no longer counts."""

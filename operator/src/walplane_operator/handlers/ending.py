@@ -48,7 +48,7 @@ class Ender:
             return _AGAIN_S
         if step is Ending.LET_GO:
             message = "the deadline has passed: topics or volumes were kept; delete them by hand"
-            await self._tell(observed, "DataKept", message)
+            self._tell(observed, "DataKept", message)
         if step is not Ending.NOTHING:
             await self._write_finalizer(cluster, False)
         return None
@@ -74,12 +74,12 @@ class Ender:
         except TimeoutError:
             result.kept.append(("topics", f"not deleted within {_TOPICS_TIMEOUT_S:g} s"))
         if result.kept:
-            await self._tell(observed, "DeletingTopics", describe(result.kept))
+            self._tell(observed, "DeletingTopics", describe(result.kept))
         return not result.kept
 
-    async def _tell(self, observed: Observed, reason: str, message: str) -> None:
+    def _tell(self, observed: Observed, reason: str, message: str) -> None:
         event = Event(observed.cluster.raw, names.WALCLUSTER, reason, message, "Warning")
-        await self._events.write(event, observed.now)
+        self._events.tell(event, observed.now)
 
     async def _write_finalizer(self, cluster: WALCluster, wanted: bool) -> None:
         """Adds or removes our own; refused when the object has changed since it was read."""

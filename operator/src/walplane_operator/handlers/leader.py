@@ -105,6 +105,7 @@ class Leader:
                 await self._kube.replace(self._taken(lease))
         except ApiError as error:
             _log.info("lease not renewed", error=str(error))
+            self._seen = ("", 0.0)  # nobody could renew while nobody is answered
             return False
         self._renewed = began
         return True

@@ -66,11 +66,12 @@ class Operator:
         identity = settings.identity or f"{socket.gethostname()}_{os.urandom(4).hex()}"
         self.leader = Leader(kube, settings.namespace, identity, settings.lease_seconds)
         self._monitor = SessionMonitor()
+        self._events = EventWriter(kube, identity)
         tools = Tools(
             kube=kube,
             monitor=self._monitor,
             metrics=self.metrics,
-            events=EventWriter(kube, identity),
+            events=self._events,
             applier=Applier(kube),
             image=settings.image,
             may_write=lambda: self.leader.valid,
@@ -100,6 +101,7 @@ class Operator:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers]
             running.append(tasks.create_task(self._queue.run(), name="queue"))
+            running.append(tasks.create_task(self._events.run(), name="events"))
             running.append(tasks.create_task(self._resync(), name="resync"))
             running.append(tasks.create_task(self._suspect(), name="suspect"))
             running.append(tasks.create_task(self._keep(), name="leader"))

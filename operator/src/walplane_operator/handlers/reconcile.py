@@ -118,7 +118,7 @@ class Reconciler:
             left_over = metadata.get("ownerReferences") or metadata.get("deletionTimestamp")
             if raw["spec"].get("clusterRef") == name and not left_over:
                 why = f"there is no WALCluster {name} in namespace {namespace}: delete this object"
-                await self._tools.events.write(
+                self._tools.events.tell(
                     Event(raw, names.PCHANNEL, "Refused", why, "Warning"), self._tools.wall()
                 )
 
@@ -162,7 +162,7 @@ class Reconciler:
                 views = look(observed, memory)
                 step = step if not conflicts else Assignment(wake_s=0.0)
             refused = await self._apply(observed, workforce)
-            await self._teller.refuse_foreign(observed)
+            self._teller.refuse_foreign(observed)
         wait = await self._teller.tell(observed, views, memory, workforce, refused)
         if workforce.replace is not None and not cluster.spec.paused:
             await self._replace(observed, workforce)
@@ -180,7 +180,7 @@ class Reconciler:
             metrics.releases.labels(release.reason).inc()
         metrics.conflicts.inc(written.conflicts)
         observed = observed.with_leases(written.leases)
-        await self._teller.tell_moves(observed, written)
+        self._teller.tell_moves(observed, written)
         return observed, written.conflicts
 
     async def _apply(self, observed: Observed, workforce: Workforce) -> list[str]:
@@ -222,7 +222,7 @@ class Reconciler:
         if await self._tools.kube.delete(path, pod.uid):
             message = f"{pod.name} is replaced: its template is outdated"
             event = Event(cluster.raw, names.WALCLUSTER, "PodReplaced", message)
-            await self._tools.events.write(event, observed.now)
+            self._tools.events.tell(event, observed.now)
 
 
 def _as_wanted(cluster: WALCluster, observed: Observed, index: int) -> bool:

@@ -62,8 +62,8 @@ class Teller:
         if status != before:
             await write_status(self._kube, observed.cluster.raw, names.WALCLUSTER, status)
             self._metrics.status_writes.labels(names.WALCLUSTER).inc()
-            await self._tell_conditions(observed, before, status)
-        await self._tell_nodes(observed, memory)
+            self._tell_conditions(observed, before, status)
+        self._tell_nodes(observed, memory)
         return wait
 
     async def _write_channels(
@@ -95,28 +95,28 @@ class Teller:
                 tasks.create_task(write(raw, status))
         return budget.wait_s() if len(allowed) < len(numbers) else None
 
-    async def tell_moves(self, observed: Observed, written: Written) -> None:
+    def tell_moves(self, observed: Observed, written: Written) -> None:
         """Events on the PChannels that were granted or asked back."""
         for grant in written.grants:
             pchannel = observed.pchannels.get(grant.index)
             if pchannel is not None:
                 message = f"term {grant.term} to {names.pod_of(grant.session)}: {grant.reason}"
                 event = Event(pchannel.raw, names.PCHANNEL, "Granted", message)
-                await self._events.write(event, observed.now)
+                self._events.tell(event, observed.now)
         for release in written.releases:
             pchannel = observed.pchannels.get(release.index)
             if pchannel is not None:
                 pod = names.pod_of(release.lease.holder)
                 message = f"term {release.lease.term} asked back from {pod}: {release.reason}"
                 event = Event(pchannel.raw, names.PCHANNEL, "Releasing", message)
-                await self._events.write(event, observed.now)
+                self._events.tell(event, observed.now)
 
-    async def refuse_foreign(self, observed: Observed) -> None:
+    def refuse_foreign(self, observed: Observed) -> None:
         """Events on PChannels that name the cluster and are none of its own."""
         for pchannel, why in observed.foreign:
             if not pchannel.deleted_at:
                 event = Event(pchannel.raw, names.PCHANNEL, "Refused", why, "Warning")
-                await self._events.write(event, observed.now)
+                self._events.tell(event, observed.now)
 
     async def tell_failure(self, cluster: WALCluster, error: Exception, now: datetime) -> None:
         """Tells, as condition and event, of a reconcile that failed and will be tried again.
@@ -133,11 +133,11 @@ class Teller:
         others = [one for one in present if one["type"] != wanted.type]
         status = {**cluster.status, "conditions": [*others, *merged]}
         event = Event(cluster.raw, names.WALCLUSTER, wanted.reason, message, "Warning")
-        await self._events.write(event, now)
+        self._events.tell(event, now)
         with suppress(ApiError):
             await write_status(self._kube, cluster.raw, names.WALCLUSTER, status)
 
-    async def _tell_conditions(self, observed: Observed, before: Object, after: Object) -> None:
+    def _tell_conditions(self, observed: Observed, before: Object, after: Object) -> None:
         """An event for every condition that has changed its status, or its reason if that tells."""
         for kind in _TOLD:
             old = find(before.get("conditions"), kind) or {}
@@ -154,16 +154,16 @@ class Teller:
                 message,
                 "Warning" if bad else "Normal",
             )
-            await self._events.write(event, observed.now)
+            self._events.tell(event, observed.now)
 
-    async def _tell_nodes(self, observed: Observed, memory: ClusterMemory) -> None:
+    def _tell_nodes(self, observed: Observed, memory: ClusterMemory) -> None:
         """Nodes that came or went since the last look."""
         alive = {identity for identity, node in observed.nodes.items() if node.alive}
         about = observed.cluster.raw
         for identity in sorted(alive - memory.nodes):
             message = f"{names.pod_of(identity)} has a session: {identity}"
             event = Event(about, names.WALCLUSTER, "NodeJoined", message)
-            await self._events.write(event, observed.now)
+            self._events.tell(event, observed.now)
         for identity in sorted(memory.nodes - alive):
             silent = identity in observed.nodes
             why = "its session was not renewed in time" if silent else "its session is gone"
@@ -175,5 +175,5 @@ class Teller:
                 message,
                 "Warning" if silent else "Normal",
             )
-            await self._events.write(event, observed.now)
+            self._events.tell(event, observed.now)
         memory.nodes = alive

@@ -31,7 +31,7 @@ class Listeners:
     """Who is told.
 
     Attributes:
-        on_list: the items of a complete list, and when it was asked for.
+        on_list: the items of a complete list, and when it came.
         on_event: a change; bookmarks too.
         on_break: nothing is known until the next list.
     """
@@ -75,9 +75,11 @@ class Watcher:
             pause = min(most, pause * 2)
 
     async def _list(self) -> str:
-        self._began = asked = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
         items, version = await self._kube.list(self._path, self._selector)
-        self._listeners.on_list(items, asked)
+        # Only now: a server that has just come back takes its time, and nobody could renew either.
+        self._listeners.on_list(items, loop.time())
         return version
 
     async def _watch(self, version: str) -> str:

@@ -3,13 +3,14 @@
 Contract: one step. Everything that nobody living holds is granted at once, unless its retry pause
 lasts; a few others are asked back so that they can move. A grant's term lies above every term that
 Lease, status and logs know. Nothing is granted while no coordinator leads: an open needs its fresh
-tick, and a cluster whose claim was refused must not fence the rightful owner.
+tick, and a cluster whose claim was refused must not fence the rightful owner. So nothing is asked
+back then either, unless nobody could take it over anyway.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from walplane.assignment.balance import (
@@ -97,7 +98,7 @@ def assign(
     """
     step = _Step(observed, views, memory, cordoned)
     grants = step.grants() if observed.leader is not None else []
-    releases = step.releases()
+    releases = step.releases({grant.index: grant.session for grant in grants})
     for grant in grants:
         # One entry is enough: the status keeps the history.
         memory.channels[grant.index].granted_for = {grant.term: grant.reason}
@@ -147,17 +148,19 @@ class _Step:
             targets |= self._place(group, avoided, targets)
         return [self._grant(orphans[index], session) for index, session in sorted(targets.items())]
 
-    def releases(self) -> list[Release]:
-        """What is asked back, so that it can go elsewhere."""
+    def releases(self, granted: Mapping[int, str]) -> list[Release]:
+        """What is asked back, so that it can go elsewhere; `granted` goes out with it."""
         served = [view for view in self._views if self._held(view)]
         if not self._targets:
             return self._give_up(served)
+        if not self._observed.led:
+            return []  # it would wait for the next coordinator
         left = MAX_MOVES - sum(
-            view.phase in (Phase.RELEASING, Phase.OPENING) for view in self._views
+            view.phase is not Phase.SERVED and not view.failing for view in self._views
         )
         wanted = [*self._complaints(served), *self._to_pinned(served)]
         chosen = {release.index: release for release in wanted[: max(left, 0)]}
-        for release in self._balance(left - len(chosen)):
+        for release in self._balance(left - len(chosen), granted):
             chosen.setdefault(release.index, release)
         return list(chosen.values())
 
@@ -229,7 +232,7 @@ class _Step:
         return {int(move.pchannel): move.target for move in moves if move.source is None}
 
     def _balance_channel(
-        self, view: ChannelView, orphans: set[int], placed: dict[int, str]
+        self, view: ChannelView, orphans: set[int], placed: Mapping[int, str]
     ) -> BalanceChannel | None:
         """`view` as the policy sees it; None when it is neither held nor to be placed."""
         holder = view.lease.holder if view.lease else ""
@@ -278,13 +281,16 @@ class _Step:
         count, since = memory.reported
         return 0.0 if count == memory.vchannels else since + SETTLED_S - self._observed.clock
 
-    def _balance(self, left: int) -> list[Release]:
+    def _balance(self, left: int, granted: Mapping[int, str]) -> list[Release]:
         if left <= 0:
             return []
+        leaving = [view for view in self._views if view.phase is Phase.RELEASING]
+        coming = {view.index: target for view in leaving if (target := self._promised(view))}
+        coming |= granted
         channels = [
             channel
             for view in self._views
-            if (channel := self._balance_channel(view, set(), {})) is not None
+            if (channel := self._balance_channel(view, set(), coming)) is not None
         ]
         asked = (tuple(sorted(self._nodes.items())), tuple(channels), left)
         if asked == self._memory.balanced:

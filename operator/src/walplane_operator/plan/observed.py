@@ -61,6 +61,7 @@ class Workload:
         replicas: as its spec says.
         ready: pods that are.
         current: its status speaks of its present spec.
+        rolled: every pod of it, as many as it shall have, is of its present template.
         revision: of its present template (StatefulSet).
         image: of its container.
     """
@@ -70,6 +71,7 @@ class Workload:
     current: bool
     revision: str
     image: str
+    rolled: bool = True
 
     @classmethod
     def read(cls, raw: Object) -> Workload:
@@ -77,10 +79,14 @@ class Workload:
         spec, status = raw["spec"], raw.get("status") or {}
         containers = spec["template"]["spec"]["containers"]
         observed = status.get("observedGeneration", 0)
+        replicas = spec.get("replicas", 1)
+        current = observed >= raw["metadata"].get("generation", 0)
+        counts = (status.get("replicas", 0), status.get("updatedReplicas", 0))
         return cls(
-            replicas=spec.get("replicas", 1),
+            replicas=replicas,
             ready=status.get("readyReplicas", 0),
-            current=observed >= raw["metadata"].get("generation", 0),
+            current=current,
+            rolled=current and counts == (replicas, replicas),
             revision=status.get("updateRevision", ""),
             image=containers[0]["image"],
         )
@@ -132,8 +138,14 @@ class Observed:
 
     @property
     def leader(self) -> Session | None:
-        """The coordinator that leads."""
-        return next((one for one in self.coords if one.report.leading), None)
+        """The coordinator that leads; rather one that stays than one that is about to end."""
+        leading = [one for one in self.coords if one.report.leading]
+        return min(leading, key=lambda one: one.report.draining, default=None)
+
+    @property
+    def led(self) -> bool:
+        """Whether a coordinator leads that stays: what is given back now can be taken over."""
+        return self.leader is not None and not self.leader.report.draining
 
     def with_leases(self, written: Iterable[tuple[int, PChannelLease]]) -> Observed:
         """The same, after some Leases were written."""

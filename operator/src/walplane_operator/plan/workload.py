@@ -2,8 +2,9 @@
 
 Contract: stateless: the same sight gives the same decision, so that a restart of the operator
 changes nothing. A node leaves only when no PChannel's Lease names it. One pod at a time is replaced
-for a roll-out, and only while all others are ready and live; a pod that never ran is replaced at
-once, since it holds nothing and may be what the roll-out mends.
+for a roll-out, and only while all others are ready and live and a coordinator of the new template
+leads; a pod that never ran is replaced at once, since it holds nothing and may be what the roll-out
+mends.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _replace_next(
     observed: Observed, views: Sequence[ChannelView], outdated: list[Pod], wanted: int
 ) -> Workforce:
     victim, left = outdated[0], len(outdated)
-    waiting = _not_ready(observed, wanted, victim)
+    waiting = _not_ready(observed, wanted, victim) or _coordinator_not_ready(observed)
     if waiting:
         progress = Progress(ROLLING_OUT, f"{left} pods are outdated; waits for {waiting}")
         return Workforce(wanted, progress=progress)
@@ -115,6 +116,13 @@ def _replace_next(
 def _never_ran(observed: Observed, pod: Pod) -> bool:
     sessions = [n for n in observed.nodes.values() if n.session.pod == pod.name and n.alive]
     return not pod.ready and bool(pod.waiting) and not sessions and not observed.held_by(pod.name)
+
+
+def _coordinator_not_ready(observed: Observed) -> str:
+    """What is wanting of the coordinator: without one, nobody takes over what a node gives back."""
+    if observed.coord is not None and not observed.coord.rolled:
+        return f"{names.coord(observed.cluster.name)}, which is replaced itself"
+    return "" if observed.led else "a coordinator that leads"
 
 
 def _not_ready(observed: Observed, wanted: int, victim: Pod) -> str:
