@@ -214,18 +214,11 @@ async def test_waiting_for_a_lock_ends_at_the_deadline_and_leaves_no_gap(world: 
 # --- expiry ------------------------------------------------------------------------------------
 
 
-async def skip(world: World, milliseconds: int) -> None:
-    """Tick time goes on."""
-    reserve = world.opened[-1][0].reserve
-    while reserve.take(milliseconds << 18, 0) is None:
-        await reserve.ready(milliseconds << 18, 0)
-
-
 async def test_what_nobody_hears_of_is_rolled_back(world: World) -> None:
     wal = await world.open(1)
     txn, other = await begin(wal, V, keepalive_ms=10), await begin(wal, V)
     await body(wal, txn, b"a")
-    await skip(world, 20)
+    await world.skip_ticks(20)
     await until(lambda: txn not in wal.recovery.txns.open)
     assert other in wal.recovery.txns.open
     ended = wal.recovery.txns.ended(txn)
@@ -259,7 +252,7 @@ async def test_what_comes_while_the_rollback_is_in_flight_is_told_that_it_expire
     txn = await begin(wal, V, keepalive_ms=10)
     acknowledge = asyncio.Event()
     world.backend.before_ack = acknowledge.wait
-    await skip(world, 20)
+    await world.skip_ticks(20)
     await until(lambda: not wal.appender.idle)
     for late in (body(wal, txn, b"late"), end(wal, txn)):
         assert await refused(late) is ErrorCode.TRANSACTION_EXPIRED

@@ -240,14 +240,21 @@ class Reader:
                 self._token = token.reaching(self._place)
                 self._trace_parent = envelope.trace_parent
                 yield batch
-        position, until = delivery.position, self._only.until_tick
-        if position is not None and position.time_tick >= self._tick and not until:
-            self._token = position.reaching(self._place)
-            self._tick = position.time_tick
+        until = self._only.until_tick
+        self._go_on_at(delivery.position, until)
         watermark = min(delivery.watermark, until or delivery.watermark)
         self.watermark = max(self.watermark, watermark)
         if self._token is not None and self._token.time_tick < self.watermark:
             self._token = self._token.at(self.watermark)
+
+    def _go_on_at(self, position: ResumeToken | None, until: int) -> None:
+        """Takes a place over behind which it has everything, unless its own is later."""
+        if position is None or (self._token and position.time_tick < self._token.time_tick):
+            return
+        if until and position.time_tick > until:
+            position = position.at(until)
+        self._token = position.reaching(self._place)
+        self._tick = max(self._tick, position.time_tick)
 
     def _span_of(self, batch: AnyBatch) -> Span | None:
         """The span of the program's work on what `_take` gave last."""

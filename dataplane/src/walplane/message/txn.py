@@ -71,3 +71,8 @@ def check_txn(envelope: log_pb2.Envelope) -> None:
 
 def _invalid(message: str) -> WalError:
     return WalError(ErrorCode.INVALID_ARGUMENT, message)
+
+
+def concerns_txns(envelope: log_pb2.Envelope) -> bool:
+    """Whether readers need it to put transactions together: a part, or what ends some."""
+    return is_part(envelope) or exclusive_scope(envelope.type) is not Scope.NONE

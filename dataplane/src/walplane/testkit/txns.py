@@ -13,6 +13,7 @@ from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.local_transport import LocalTransport
 from walplane.client.reader import Reader
+from walplane.client.transport import Transport
 from walplane.message import codec
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType, spec_of
@@ -22,7 +23,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.wal_world import V
 from walplane.wal.ports import AppendResult
-from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.request import EVERYTHING, Only, ScanRequest, ScanStart, StartKind
 from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.wal import WAL
 
@@ -124,27 +125,33 @@ def client_reader(
     *,
     start: ScanStart | None = None,
     follow: bool = True,
+    only: Only = EVERYTHING,
     config: ClientConfig | None = None,
+    transport: Transport | None = None,
 ) -> Reader:
     """A client's reader of `wal`, without a client; from a token, or from `start` on."""
     if token is not None:
         start = ScanStart(StartKind.TOKEN, token)
-    transport = LocalTransport(_OneLog(wal))
+    way = transport or LocalTransport(OneLog(wal))
     return Reader(
         wal.pchannel,
-        ScanRequest(start or ScanStart(StartKind.EARLIEST), vchannel, follow),
+        ScanRequest(start or ScanStart(StartKind.EARLIEST), vchannel, follow, only),
         cast(Discovery, _NoDiscovery(wal)),
-        lambda _: transport,
+        lambda _: way,
         config or ClientConfig(),
         None,
     )
 
 
-class _OneLog:
+class OneLog:
+    """What a `LocalTransport` reaches: one WAL, under whatever term."""
+
     def __init__(self, wal: WAL) -> None:
+        """All of it, whether its VChannels were created or not."""
         self._edge = _AnyVChannel(wal)
 
     def edge(self, _pchannel: str, _term: int) -> Edge:
+        """Always the same."""
         return self._edge
 
 

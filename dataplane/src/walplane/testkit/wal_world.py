@@ -124,6 +124,12 @@ class World:
             await create(wal, *VCHANNELS)
         return wal
 
+    async def skip_ticks(self, milliseconds: int) -> None:
+        """Tick time goes on for the latest owner."""
+        reserve = self.opened[-1][0].reserve
+        while reserve.take(milliseconds << 18, 0) is None:
+            await reserve.ready(milliseconds << 18, 0)
+
     async def close(self) -> None:
         """Closes every owner and the backend."""
         for node, wal in self.opened:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from walplane.message.registry import Scope
-from walplane.message.txn import exclusive_scope, is_part
+from walplane.message.txn import concerns_txns
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import LogEntry
 
@@ -60,6 +59,4 @@ class ReorderBuffer:
         return ready
 
     def _early_part(self, envelope: log_pb2.Envelope, last_tick: int) -> bool:
-        if not self.parts or last_tick > self._start:
-            return False
-        return is_part(envelope) or exclusive_scope(envelope.type) is not Scope.NONE
+        return self.parts and last_tick <= self._start and concerns_txns(envelope)

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from walplane.backends.interface import EARLIEST, Record, RecordScanner, Start, StartAt
 from walplane.message.codec import RecordPlace, decode_frame
 from walplane.message.ids import MessageID, RecordID, ResumeToken
+from walplane.message.txn import concerns_txns
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
@@ -94,7 +95,10 @@ class WALScanner:
         self._place: int | None = None
         self._placed = False
         self._token = _start_token(log, request)  # never an entry: that would pin its bytes
-        self.tick = 0 if self._token is None else self._token.time_tick
+        self._asked = 0 if self._token is None else self._token.time_tick
+        # The log may not be there yet, and what is written until then may be part of a transaction
+        # that ends above.
+        self.tick = min(self._asked, log.watermark())
 
     async def __aenter__(self) -> WALScanner:
         """The scanner itself."""
@@ -159,7 +163,7 @@ class WALScanner:
             self._place = self._place_in_memory()
             if self._place is None:
                 self._catch_up = await _CatchUp.open(
-                    self._log, self._request, self._token, parts=not self._placed
+                    self._log, self._request, self._token, self.tick, parts=not self._placed
                 )
             self._placed = True  # what is read from here on is read once
         if self._place is None and self._catch_up is not None:
@@ -210,7 +214,7 @@ class WALScanner:
         """A batch of `entries`, if there is something in it; `all_of`: with it, it has all that."""
         wanted = list(filter(self._wants, entries))
         if entries:
-            self._token = _at_least(self._behind(entries), self.tick)
+            self._token = self._behind(entries)
         self._reach(all_of)
         end = self._at_end(watermark)
         if not wanted and watermark <= self.tick and not end:
@@ -231,7 +235,9 @@ class WALScanner:
         if token.last_confirmed is None:
             known = (item.last_confirmed for item in reversed(entries))
             token = token.reaching(next(filter(None, known), None))
-        return token if self._token is None else token.reaching(self._token.last_confirmed)
+        if self._token is not None:
+            token = token.reaching(self._token.last_confirmed)
+        return _at_least(token, max(self.tick, self._asked))
 
     def _note(self, batch: ScanBatch) -> ScanBatch:
         self.tick = max(self.tick, batch.watermark)
@@ -245,6 +251,11 @@ class WALScanner:
     def _wants(self, item: LogEntry) -> bool:
         envelope = item.entry.envelope
         if envelope.type in HIDDEN or not self._only.may_need(item):
+            return False
+        if item.last_tick <= self._asked and not concerns_txns(envelope):
+            return False
+        first = self._request.start.message_id
+        if first is not None and item.message_id[:3] < first[:3]:
             return False
         return self._request.vchannel in ("", envelope.vchannel) or not envelope.vchannel
 
@@ -262,40 +273,46 @@ class _CatchUp:
         scanner: RecordScanner,
         topic: str,
         reorder: ReorderBuffer,
-        first: MessageID | None,
-        since: OpenKey,
+        since: tuple[OpenKey, int],
         *,
         earliest: bool,
+        resumes: bool,
     ) -> None:
         self.scanner = scanner
         self.reorder = reorder
         self.past_parts = not reorder.parts
         self._read_to: RecordID = ()
-        # Nothing was confirmed yet when the token was taken: it needs the log's very beginning.
-        self._resumes = earliest and reorder.released > 0
+        self._resumes = resumes
         self._earliest = earliest
         self._frames = FrameFilter(topic)
-        self._since = since
-        self._start = reorder.released
+        self._since, self._start = since
         self._topic = topic
-        self._first = first
 
     @classmethod
     async def open(
-        cls, log: LiveLog, request: ScanRequest, token: ResumeToken | None, *, parts: bool
+        cls,
+        log: LiveLog,
+        request: ScanRequest,
+        token: ResumeToken | None,
+        tick: int,
+        *,
+        parts: bool,
     ) -> _CatchUp:
         first = request.start.message_id if token is None else None
-        since, tick = BEFORE_ANY_OPEN, 0
-        start = EARLIEST
+        since, start = (BEFORE_ANY_OPEN, 0), EARLIEST
         if token is not None:
-            since, tick = OpenKey(token.term, token.open_number), token.time_tick
+            since = OpenKey(token.term, token.open_number), token.time_tick
             if token.last_confirmed is not None:
                 start = Start(StartAt.FROM, record_of(log, token.last_confirmed))
         elif first is not None:
             start = Start(StartAt.FROM, record_of(log, first))
         scanner = await log.open_scanner(start)
         reorder = ReorderBuffer(tick, parts=parts)
-        return cls(scanner, log.pchannel, reorder, first, since, earliest=start is EARLIEST)
+        earliest = start is EARLIEST
+        # Nothing was confirmed yet when the token was taken: it needs the log's very beginning.
+        begins = parts and request.start.kind is StartKind.EARLIEST
+        resumes = earliest and tick > 0 and not begins
+        return cls(scanner, log.pchannel, reorder, since, earliest=earliest, resumes=resumes)
 
     async def read(self, log: LiveLog) -> list[LogEntry]:
         """The entries that the next records let go."""
@@ -315,7 +332,7 @@ class _CatchUp:
                     message_id = MessageID(backend, record.record_id, index)
                     envelope = entry.envelope  # kept: it would be made anew for each who asks
                     watermark = envelope.watermark
-                    self._add(LogEntry(entry, message_id, content.open_number))
+                    self.reorder.add(LogEntry(entry, message_id, content.open_number))
                 released += self.reorder.release(watermark)
         if self._read_to >= live.record:
             released += self._release_all(live)
@@ -362,11 +379,6 @@ class _CatchUp:
                 self._frames.void += 1
                 return True
         return False
-
-    def _add(self, item: LogEntry) -> None:
-        if self._first is not None and item.message_id[:3] < self._first[:3]:
-            return
-        self.reorder.add(item)
 
 
 def record_of(log: LiveLog, message_id: MessageID) -> RecordID:
