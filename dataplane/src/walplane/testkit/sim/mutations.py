@@ -39,6 +39,7 @@ from walplane.wal.ownership import Begin, Ownership
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.named import NamedProducers
 from walplane.wal.recovery.state import RecoveryState
+from walplane.wal.scan import scanner
 from walplane.wal.scan.buffer import WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.shard.manager import ShardManager
@@ -338,6 +339,7 @@ MUTATIONS = (
         100,
     ),
     Mutation("mended: track record 5", patched(TxnTable, "floor_at", _open_only), 100),
+    Mutation("mended: track record 22", patched(scanner, "_reached", lambda _, tick: tick), 100),
     Mutation("seal by exclusive messages", patched(ShardManager, "_sealed", _seal_nothing), 100),
     Mutation("a Flush waits", patched(ShardManager, "_settled", _flush_at_once), 100),
     Mutation("oracle's mark", patched(Oracle, "_persist", _forget_mark), 100),

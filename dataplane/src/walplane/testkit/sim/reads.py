@@ -6,7 +6,8 @@ import asyncio
 from functools import partial
 
 from walplane.channel import carrier_of, pchannel_of
-from walplane.client import StreamingClient
+from walplane.client import Only, StreamingClient
+from walplane.client.reader import Reader
 from walplane.message.ids import ResumeToken
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.rpc.errors import WalError
@@ -17,6 +18,11 @@ from walplane.testkit.sim.node import COORD
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.scenario import Step
 from walplane.testkit.sim.workload import Work, delivered
+
+_BOUNDED = 0.5  # up to this force a tick is read at
+_AHEAD_MS = 400  # at most; the log has not reached it then
+_SPAN_MS = 200
+_MS = 18  # a tick is milliseconds << 18
 
 
 class Reads(Errands):
@@ -31,7 +37,7 @@ class Reads(Errands):
         process = self._process()
         vchannel = self._work.vchannels[step.which % len(self._work.vchannels)]
         if step.what == "read_tick":
-            self._begin(process, self.take_tick(process, pchannel_of(vchannel)))
+            self._begin(process, self._at_a_tick(process, vchannel, step))
         else:
             start = self._token(vchannel, step) or "earliest"
             self._begin(process, self._catch_up(process, vchannel, start))
@@ -41,7 +47,7 @@ class Reads(Errands):
         if self._under_way:
             await asyncio.wait(set(self._under_way))
 
-    async def take_tick(self, process: Process, pchannel: str) -> None:
+    async def take_tick(self, process: Process, pchannel: str) -> int | None:
         """Asks the oracle for a tick to read at, and notes what was acknowledged before."""
         work, cluster = self._work, self._work.cluster
         told = tuple(
@@ -54,8 +60,9 @@ class Reads(Errands):
         try:
             tick = await oracle.fresh(pchannel, term)
         except WalError:
-            return  # the coordinator is away, or the term moved on
+            return None  # the coordinator is away, or the term moved on
         work.history.read_ticks.append(ReadTick(pchannel, tick, told))
+        return tick
 
     async def to_the_end(
         self, client: StreamingClient, channel: str, name: str, start: str | ResumeToken
@@ -64,14 +71,33 @@ class Reads(Errands):
         reading = self._work.history.reading(name, channel, complete=False)
         reading.after = 0 if isinstance(start, str) else start.time_tick
         async with client.reader(channel, start=start, follow=False) as reader:
-            async for batch in reader.batches():
-                if isinstance(start, str) and not reading.messages:
-                    self._work.place(reading)
-                reading.messages += delivered(batch)
-                reading.marks.append((len(reading.messages), reader.watermark))
-        if isinstance(start, str) and not reading.messages:
-            self._work.place(reading)
+            await self._read(reader, reading, placed=not isinstance(start, str))
         return reading
+
+    async def _read(self, reader: Reader, reading: Reading, *, placed: bool) -> None:
+        """Notes all that `reader` gets; unless `placed`, what is there where it begins counts."""
+        async for batch in reader.batches():
+            if not placed and not reading.messages:
+                self._work.place(reading)
+            reading.messages += delivered(batch)
+            reading.marks.append((len(reading.messages), reader.watermark))
+        if not placed and not reading.messages:
+            self._work.place(reading)
+
+    async def _at_a_tick(self, process: Process, vchannel: str, step: Step) -> None:
+        tick = await self.take_tick(process, pchannel_of(vchannel))
+        if tick is None or step.force > _BOUNDED:
+            return
+        first = tick + (step.which % _AHEAD_MS << _MS)
+        only = Only(from_tick=first, until_tick=first + (_SPAN_MS << _MS))
+        reading = self._work.history.reading(process.name, vchannel, complete=False)
+        reading.after = first - 1
+        try:
+            async with self._work.cluster.client(process) as client:
+                async with client.reader(vchannel, only=only, start="earliest") as reader:
+                    await self._read(reader, reading, placed=False)
+        except WalError:
+            self._work.cluster.trace.count("read gave up")
 
     async def _catch_up(self, process: Process, vchannel: str, start: str | ResumeToken) -> None:
         try:

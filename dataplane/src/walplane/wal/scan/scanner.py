@@ -96,9 +96,7 @@ class WALScanner:
         self._placed = False
         self._token = _start_token(log, request)  # never an entry: that would pin its bytes
         self._asked = 0 if self._token is None else self._token.time_tick
-        # The log may not be there yet, and what is written until then may be part of a transaction
-        # that ends above.
-        self.tick = min(self._asked, log.watermark())
+        self.tick = _reached(log, self._asked)
 
     async def __aenter__(self) -> WALScanner:
         """The scanner itself."""
@@ -393,6 +391,14 @@ def record_of(log: LiveLog, message_id: MessageID) -> RecordID:
             f"{message_id} is no position in {log.pchannel}, which lies on {log.backend_name}",
         )
     return message_id.record
+
+
+def _reached(log: LiveLog, tick: int) -> int:
+    """How much of what lies at or below `tick` is there already.
+
+    What is written until then may be part of a transaction that ends above.
+    """
+    return min(tick, log.watermark())
 
 
 def _at_least(token: ResumeToken, tick: int) -> ResumeToken:
