@@ -90,6 +90,8 @@ class WALScanner:
         self._request = request
         self._check = check
         self._only = request.only
+        first = request.start.message_id
+        self._first = None if first is None else first[:3]
         self._end = _end_of(log, request)
         self._catch_up: _CatchUp | None = None
         self._place: int | None = None
@@ -252,8 +254,7 @@ class WALScanner:
             return False
         if item.last_tick <= self._asked and not concerns_txns(envelope):
             return False
-        first = self._request.start.message_id
-        if first is not None and item.message_id[:3] < first[:3]:
+        if self._first is not None and item.message_id[:3] < self._first:
             return False
         return self._request.vchannel in ("", envelope.vchannel) or not envelope.vchannel
 
