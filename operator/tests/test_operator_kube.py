@@ -196,6 +196,25 @@ async def test_applying_again_sends_only_what_changed(kmock: kmocks.RawHandler, 
     assert len(kmock) == 2 * len(manifests) + 2, "all of it now and then"
 
 
+async def test_what_others_need_is_there_before_them(kmock: kmocks.RawHandler, kube: Kube) -> None:
+    """The API server refuses a RoleBinding without its Role, with 404."""
+    there: list[str] = []
+
+    async def slowly(request: kmocks.Request) -> object:
+        kind = request.data["kind"]
+        if kind == "RoleBinding" and there.count("Role") < 2:
+            return refuse(404)
+        await asyncio.sleep(0.01 if kind == "Role" else 0)
+        there.append(kind)
+        return {}
+
+    kmock["patch"] << slowly
+    manifests = workloads(WALCluster(walcluster()), "a:1", 3)
+    assert await Applier(kube).apply(manifests, frozenset()) == []
+    assert sorted(there) == sorted(each["kind"] for each in manifests)
+    assert set(there[-2:]) == {"StatefulSet", "Deployment"}
+
+
 async def test_a_refused_manifest_is_told_and_the_others_are_applied(
     kmock: kmocks.RawHandler, kube: Kube
 ) -> None:

@@ -1,8 +1,8 @@
 """Manifests onto the API server, by server-side apply. Layer: apply.
 
 Contract: applying what is there already writes nothing. A manifest that did not change is sent
-again only now and then, which mends what others have changed. A few go out at a time; what runs
-pods goes last, when what its pods need is there.
+again only now and then, which mends what others have changed. A few go out at a time, each when
+what it needs is there: RoleBindings behind Roles, what runs pods behind all that pods use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from walplane_operator.manifests.common import digest
 
 RESYNC_S = 30.0
 _AT_ONCE = 8
-_RUN_PODS = frozenset({"StatefulSet", "Deployment"})
+_STAGES: tuple[frozenset[str], ...] = (
+    frozenset({"RoleBinding"}),  # refused with 404 while there is no Role
+    frozenset({"StatefulSet", "Deployment"}),
+)
+"""Kinds behind all others, in this order."""
 
 
 class Applier:
@@ -47,10 +51,10 @@ class Applier:
                 if said := await self._apply(manifest, missing):
                     refusals[object_path(manifest)] = said
 
-        for last in (False, True):
+        for stage in range(len(_STAGES) + 1):
             async with asyncio.TaskGroup() as tasks:
                 for manifest in manifests:
-                    if (manifest["kind"] in _RUN_PODS) is last:
+                    if _stage_of(manifest) == stage:
                         tasks.create_task(send(manifest))
         paths = map(object_path, manifests)
         return [refusals[path] for path in paths if path in refusals]
@@ -81,3 +85,8 @@ class Applier:
         ]
         for path in gone:
             del self._applied[path]
+
+
+def _stage_of(manifest: Object) -> int:
+    kind = manifest["kind"]
+    return next((number for number, kinds in enumerate(_STAGES, 1) if kind in kinds), 0)
