@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from devservices.kind.kubectl import Object
 
 _TERMS = 3
+_LINE = 400
 _CALM = frozenset({"debug", "info"})
 
 
@@ -35,10 +36,11 @@ def complaints(log: str) -> str:
         elif event.get("level") not in _CALM:
             kind = (prefix, str(event.get("event")))
             counts.setdefault(kind, []).append(rest)
-    return "\n".join(
+    told = (
         f"{prefix}] {len(found)}x {kind}" + _first_and_last(found)
         for (prefix, kind), found in counts.items()
     )
+    return "\n".join(each[:_LINE] for each in told)
 
 
 def _terms(pchannel: Object) -> Iterator[str]:
