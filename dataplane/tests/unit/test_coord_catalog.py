@@ -19,6 +19,7 @@ from walplane.message.registry import MessageType, check_client_entry
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
+from walplane.testkit.waiting import until
 from walplane.wal.ports import AppendResult
 
 PCHANNELS = ["p_0", "p_1", "p_2", "p_3"]
@@ -35,6 +36,7 @@ class Wals:
         self.results: dict[tuple[bytes, str], AppendResult] = {}
         self.refuse: set[str] = set()
         self.lose_reply: set[str] = set()
+        self.cut_off: set[str] = set()
         self.attempts: Counter[str] = Counter()
         self.tick = 100
 
@@ -47,6 +49,9 @@ class Wals:
         self.attempts[vchannel] += 1
         if vchannel in self.refuse:
             raise WalError(ErrorCode.ON_SHUTDOWN, f"{vchannel} is moving")
+        if vchannel in self.cut_off:
+            self.cut_off.discard(vchannel)
+            raise asyncio.CancelledError
         assert envelope.producer.number == 0
         key = (envelope.producer.producer_id, vchannel)
         if key not in self.results:
@@ -166,6 +171,30 @@ async def test_a_refused_append_is_tried_until_it_succeeds_and_counted() -> None
         await making
     assert coordinator.broadcasts.refusals == wals.attempts[CCHANNEL] - 1 >= 3
     assert all(len(entries) == 1 for entries in wals.log.values())
+
+
+async def test_an_append_that_ends_cancelled_is_tried_again_and_ends_no_change() -> None:
+    wals = Wals()
+    wals.cut_off = {CCHANNEL}
+    coordinator = Coordinator(wals)
+    async with coordinator.running():
+        await coordinator.broadcasts.create("flights", 2)
+        await coordinator.broadcasts.create("others", 1)
+    assert coordinator.broadcasts.refusals == 1
+
+
+async def test_a_task_that_is_cut_off_is_told_and_one_that_is_stopped_is_not() -> None:
+    crashes: list[WalError] = []
+    background = Background(crashes.append)
+
+    async def ends_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    background.start("stays", asyncio.Event().wait())  # type: ignore[arg-type]
+    background.start("catalog", ends_cancelled())
+    await until(lambda: bool(crashes))
+    await background.stop()
+    assert ["catalog was cut off" in crash.message for crash in crashes] == [True]
 
 
 async def test_a_lost_reply_never_makes_a_second_message() -> None:

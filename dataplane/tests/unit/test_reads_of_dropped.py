@@ -7,25 +7,19 @@ import asyncio
 import pytest
 
 from walplane.client import ClientConfig, StreamingClient
-from walplane.message.builder import drop_collection, insert
+from walplane.message.builder import insert
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
 from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.testkit.cluster import MiniCluster
-from walplane.testkit.wal_world import EARLIEST, VCHANNELS, V, World, entry
+from walplane.testkit.wal_world import EARLIEST, VCHANNELS, V, World, drop_entry, entry
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 from walplane.wal.shard.config import ShardConfig
 
 NEVER = "test_0_9v0"
 LATEST = ScanStart(StartKind.LATEST)
-
-
-def drop(vchannel: str) -> log_pb2.Entry:
-    header = headers_pb2.CollectionHeader(collection_id=1)
-    return drop_collection(header, [vchannel], "test_0_vcchan").split(2, 1)[0].to_entry()
 
 
 async def scanned(edge: Edge, vchannel: str, start: ScanStart) -> list[MessageType]:
@@ -75,7 +69,7 @@ async def test_a_reader_that_lags_behind_the_drop_gets_all_that_was_acknowledged
 async def test_what_a_dropped_vchannel_held_is_read_and_what_comes_is_refused(world: World) -> None:
     edge = Edge(await world.open(1))
     row = await edge.wal.append(entry(b"row"))
-    await edge.wal.append(drop(V))
+    await edge.wal.append(drop_entry(V))
     ended = [MessageType.DROP_COLLECTION]
     whole = [MessageType.CREATE_COLLECTION, MessageType.INSERT, *ended]
     assert await scanned(edge, V, EARLIEST) == whole
@@ -96,7 +90,7 @@ async def test_of_a_forgotten_vchannel_only_a_token_tells_that_it_was_there(worl
     edge = Edge(await world.open(1, few))
     row = await edge.wal.append(entry(b"row"))
     for vchannel in VCHANNELS[:2]:
-        await edge.wal.append(drop(vchannel))
+        await edge.wal.append(drop_entry(vchannel))
     assert edge.wal.recovery.shards.meta(V) is None
     for start in (EARLIEST, LATEST):
         assert f"there is no VChannel {V}" in await refusal(edge, V, start)

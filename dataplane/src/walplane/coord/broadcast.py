@@ -22,6 +22,7 @@ from walplane.coord.ddl import plan_create, plan_drop
 from walplane.coord.ports import DeltaLog
 from walplane.coord.settings import CoordSettings
 from walplane.message.registry import MessageType
+from walplane.rpc.channel import ended_from_afar
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coordmeta_pb2, log_pb2
 from walplane.rpc.v1.coordmeta_pb2 import BroadcastTask, CatalogDelta, CollectionMeta
@@ -229,7 +230,9 @@ class Broadcasts:
             try:
                 async with asyncio.timeout(self._settings.broadcast_timeout_s):
                     return await appender.append(self._entry(task, target))
-            except Exception as error:  # whatever it is: the change is promised
+            except (Exception, asyncio.CancelledError) as error:  # the change is promised
+                if isinstance(error, asyncio.CancelledError) and not ended_from_afar():
+                    raise
                 self.refusals += 1
                 _log.warning(
                     "a broadcast's append failed and will be tried again",
