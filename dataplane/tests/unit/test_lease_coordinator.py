@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -206,6 +206,24 @@ async def test_a_coordinator_publishes_leases_makes_collections_and_grows() -> N
             assert len(coord.pchannels) == 3, "never fewer"
         await appender.close()
         await server.stop(0)
+
+
+async def test_a_coordinator_that_was_told_fewer_pchannels_than_there_are_by_now_leads() -> None:
+    backend, view = MemoryBackend(), LeaseView("test", lambda: None, lambda: None)
+
+    def started(count: int) -> AbstractAsyncContextManager[Coord]:
+        runtime = Runtime.system()
+        return Coord.open(backend, "test", runtime, pchannel_count=count, source=view)
+
+    async with started(2) as coord:
+        await coord.grow(3)
+    for told, there in ((2, 3), (4, 4), (2, 4)):
+        async with started(told) as coord:
+            assert len(coord.pchannels) == there
+    with pytest.raises(WalError, match="4 or more, not 2"):
+        async with Coord.open(backend, "test", Runtime.system(), pchannel_count=2):
+            pass
+    await backend.close()
 
 
 def _test_lease(number: int, holder: str) -> Body:

@@ -117,6 +117,7 @@ class Coord:
             prefix: of the PChannels' names; names the cluster.
             runtime: clocks and randomness.
             pchannel_count: how many PChannels; may only grow. None = as many as there are, or 16.
+                With a `source` at least so many: it is there that they grow.
             settings: limits and intervals.
             source: who serves what, where somebody else assigns the PChannels.
             tracing: makes spans; by default where the process' own go.
@@ -134,6 +135,9 @@ class Coord:
         }
         topic = coord_topic(prefix)
         async with MetaStore.open(backend, topic, runtime, components, settings) as store:
+            if source is not None and pchannel_count is not None:
+                # What this process was told is of its start: they may have grown since.
+                pchannel_count = max(pchannel_count, channels.pchannel_count)
             await initialise(store, channels, prefix, pchannel_count)
             parts = (oracle, channels, catalog)
             coord = cls(store, prefix, runtime, settings, parts, source, tracing)
