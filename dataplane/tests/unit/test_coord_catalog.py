@@ -17,7 +17,8 @@ from walplane.message.codec import check_entry, decode_body
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType, check_client_entry
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.rpc.v1 import coordmeta_pb2, headers_pb2, log_pb2
+from walplane.rpc.v1.coordmeta_pb2 import CatalogDelta, CollectionMeta
 from walplane.runtime import Runtime
 from walplane.testkit.waiting import until
 from walplane.wal.ports import AppendResult
@@ -354,3 +355,30 @@ async def test_a_snapshot_holds_what_the_deltas_said() -> None:
     assert len(again.tasks) == 1
     assert again.next_id == coordinator.catalog.next_id
     assert again.loads() == coordinator.catalog.loads()
+
+
+def test_loads_are_kept_through_every_state_and_not_counted_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    catalog = Catalog("p")
+
+    def change(ident: int, state: coordmeta_pb2.CollectionState) -> None:
+        vchannels = [f"p_{shard}_{ident}v{shard}" for shard in range(ident)]
+        collection = CollectionMeta(
+            collection_id=ident, name=f"c{ident}", vchannels=vchannels, state=state
+        )
+        catalog.apply(CatalogDelta(collections=[collection]).SerializeToString())
+
+    states = coordmeta_pb2.CollectionState
+    alive = (states.COLLECTION_STATE_CREATING, states.COLLECTION_STATE_NORMAL)
+    for ident in (1, 2, 3):
+        for state in (*alive, alive[-1]):
+            change(ident, state)
+    change(2, states.COLLECTION_STATE_DROPPING)
+    assert catalog.loads() == {"p_0": 3, "p_1": 2, "p_2": 1} == rebuilt(catalog).loads()
+    for ident in (2, 3, 3):
+        change(ident, states.COLLECTION_STATE_DROPPED)
+    monkeypatch.delattr("walplane.coord.catalog.pchannel_of")
+    assert catalog.loads() == {"p_0": 1}
+    catalog.loads()["p_0"] += 7
+    assert catalog.loads() == {"p_0": 1}, "what is given is the caller's own"
