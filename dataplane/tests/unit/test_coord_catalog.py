@@ -287,6 +287,30 @@ async def test_a_caller_that_goes_away_takes_back_only_what_has_not_begun() -> N
     assert [each.name for each in coordinator.catalog.collections()] == ["begun", "last"]
 
 
+async def test_callers_that_went_away_hold_no_places_among_those_that_wait() -> None:
+    wals = Wals()
+    wals.refuse.add(CCHANNEL)
+    coordinator = Coordinator(wals)
+    async with coordinator.running():
+        create = coordinator.broadcasts.create
+        begun = asyncio.create_task(create("begun", 1))
+        await _until(wals, CCHANNEL, 1)
+        gone = [asyncio.create_task(create(f"gone{number}", 1)) for number in range(256)]
+        await until(lambda: coordinator.broadcasts.pending == 257)
+        with pytest.raises(WalError, match="256 changes to the catalog wait already") as caught:
+            await create("one_more", 1)
+        assert caught.value.code is ErrorCode.RESOURCE_ACQUIRED
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        assert coordinator.broadcasts.pending == 1
+        last = asyncio.create_task(create("last", 1))
+        await until(lambda: coordinator.broadcasts.pending == 2)
+        wals.refuse.clear()
+        await asyncio.gather(begun, last)
+    assert [each.name for each in coordinator.catalog.collections()] == ["begun", "last"]
+
+
 async def test_a_collection_that_is_not_there_is_named_with_the_way_out() -> None:
     coordinator = Coordinator(Wals())
     async with coordinator.running():

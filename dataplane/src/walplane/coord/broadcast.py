@@ -10,6 +10,7 @@ before its change has begun takes it back; after that it completes without the c
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -85,14 +86,15 @@ class Broadcasts:
         self._settings = settings
         self._on_change = on_change
         self._tracing = tracing or Tracing()
-        self._requests: asyncio.Queue[_Request] = asyncio.Queue(_MAX_WAITING)
+        self._requests: deque[_Request] = deque()
+        self._asked = asyncio.Event()
         self._ended: WalError | None = None
         self.refusals = 0
 
     @property
     def pending(self) -> int:
         """Changes that were asked for or begun and are not done."""
-        return self._requests.qsize() + len(self._catalog.tasks)
+        return len(self._requests) + len(self._catalog.tasks)
 
     async def create(self, name: str, shards: int) -> CollectionMeta:
         """Makes a collection; it can be used when this returns.
@@ -130,11 +132,17 @@ class Broadcasts:
                 _log.info("completing an earlier coordinator's change", broadcast=task.broadcast_id)
                 await self._complete(task, appender)
             while True:
-                plan, current = await self._requests.get()
+                plan, current = await self._next()
                 if not current.cancelled():
                     await self._make(plan, current, appender)
         finally:
             self._refuse(current)
+
+    async def _next(self) -> _Request:
+        while not self._requests:
+            self._asked.clear()
+            await self._asked.wait()
+        return self._requests.popleft()
 
     async def _make(
         self, plan: Plan, done: asyncio.Future[CollectionMeta], appender: Appender
@@ -152,8 +160,8 @@ class Broadcasts:
     def _refuse(self, current: asyncio.Future[CollectionMeta] | None) -> None:
         """Tells everybody who waits that nothing is made any more."""
         waiting = [] if current is None else [current]
-        while not self._requests.empty():
-            waiting.append(self._requests.get_nowait().done)
+        waiting += [request.done for request in self._requests]
+        self._requests.clear()
         self._ended = WalError(
             ErrorCode.ON_SHUTDOWN,
             "the coordinator is shutting down: a change under way is completed by the next one",
@@ -165,16 +173,21 @@ class Broadcasts:
     async def _request(self, plan: Plan) -> CollectionMeta:
         if self._ended is not None:
             raise self._ended
-        done: asyncio.Future[CollectionMeta] = asyncio.get_running_loop().create_future()
-        try:
-            self._requests.put_nowait(_Request(plan, done))
-        except asyncio.QueueFull as error:
+        if len(self._requests) >= _MAX_WAITING:
             raise WalError(
                 ErrorCode.RESOURCE_ACQUIRED,
                 f"{_MAX_WAITING} changes to the catalog wait already: retry later",
                 retry_after_ms=1000,
-            ) from error
-        return await done
+            )
+        request = _Request(plan, asyncio.get_running_loop().create_future())
+        self._requests.append(request)
+        self._asked.set()
+        try:
+            return await request.done
+        except asyncio.CancelledError:
+            if request in self._requests:  # it takes no place from those who still wait
+                self._requests.remove(request)
+            raise
 
     async def _persist(self, delta: CatalogDelta) -> None:
         await self._log.append(COMPONENT, delta.SerializeToString())
