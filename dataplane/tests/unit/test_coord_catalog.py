@@ -80,10 +80,12 @@ class Coordinator:
         for delta in self.deltas:
             self.catalog.apply(delta)
         self.changes = 0
+        self.unserved: set[str] = set()
         self.crashes: list[WalError] = []
         runtime = Runtime(lambda: 0, asyncio.get_running_loop().time, random.Random(1))  # noqa: S311
         self.broadcasts = Broadcasts(
-            self, self.catalog, PCHANNELS, CCHANNEL, term, runtime, SETTINGS, self._changed
+            *(self, self.catalog, PCHANNELS, CCHANNEL, term, runtime, SETTINGS, self._changed),
+            is_served=lambda pchannel: pchannel not in self.unserved,
         )
 
     def _changed(self) -> None:
@@ -256,6 +258,18 @@ async def test_new_vchannels_go_where_the_fewest_are() -> None:
         for number in range(10):
             await coordinator.broadcasts.create(f"c{number}", 2)
     assert coordinator.catalog.loads() == dict.fromkeys(PCHANNELS, 5)
+
+
+async def test_a_new_collection_does_not_wait_for_a_pchannel_that_is_away() -> None:
+    coordinator = Coordinator(Wals())
+    coordinator.unserved = {"p_0", "p_3"}
+    async with coordinator.running():
+        for number in range(3):
+            await coordinator.broadcasts.create(f"c{number}", 2)
+        assert coordinator.catalog.loads() == {"p_1": 3, "p_2": 3}
+        coordinator.unserved.clear()
+        await coordinator.broadcasts.create("later", 2)
+    assert coordinator.catalog.loads() == dict(zip(PCHANNELS, (1, 3, 3, 1), strict=True))
 
 
 async def test_of_two_that_make_the_same_at_once_the_second_is_told() -> None:

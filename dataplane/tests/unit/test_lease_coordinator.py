@@ -13,7 +13,7 @@ import pytest
 
 from walplane.assignment.states import ChannelState
 from walplane.backends.memory import MemoryBackend
-from walplane.channel import cchannel_name
+from walplane.channel import cchannel_name, pchannel_of
 from walplane.client import StreamingClient
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.lease_view import LeaseView
@@ -202,6 +202,9 @@ async def test_a_coordinator_publishes_leases_makes_collections_and_grows() -> N
             await until(lambda: "test_2" in wal.topology().assignments)
             assert not wal.topology().assignments["test_2"].served
             assert await coord.oracle.fresh("test_2", 1) > 0
+            async with asyncio.timeout(10):
+                near = await wal.create_collection("near", 1)
+            assert pchannel_of(near.vchannels[0]) == "test_0", "nobody serves the emptier one"
             await coord.grow(2)
             assert len(coord.pchannels) == 3, "never fewer"
         await appender.close()

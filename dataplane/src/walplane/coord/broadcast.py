@@ -75,8 +75,13 @@ class Broadcasts:
         settings: CoordSettings,
         on_change: Callable[[], None],
         tracing: Tracing | None = None,
+        is_served: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """Takes requests at once; makes nothing before `run`."""
+        """Takes requests at once; makes nothing before `run`.
+
+        `is_served` says whether a PChannel is now: new VChannels rather go where they need not
+        wait.
+        """
         self._log = log
         self._catalog = catalog
         self._pchannels = pchannels
@@ -86,6 +91,7 @@ class Broadcasts:
         self._settings = settings
         self._on_change = on_change
         self._tracing = tracing or Tracing()
+        self._is_served = is_served
         self._requests: deque[_Request] = deque()
         self._asked = asyncio.Event()
         self._ended: WalError | None = None
@@ -103,11 +109,7 @@ class Broadcasts:
             WalError: INVALID_ARGUMENT for a bad name or number of shards, or when the name is
                 taken; RESOURCE_ACQUIRED when too many changes wait already.
         """
-        return await self._request(
-            lambda: plan_create(
-                self._catalog, self._pchannels, self._cchannel, self._term, name=name, shards=shards
-            )
-        )
+        return await self._request(lambda: self._plan_create(name, shards))
 
     async def drop(self, name: str) -> CollectionMeta:
         """Ends the collection `name`; its name is free when this returns.
@@ -118,6 +120,12 @@ class Broadcasts:
         """
         return await self._request(
             lambda: plan_drop(self._catalog, self._cchannel, self._term, name=name)
+        )
+
+    def _plan_create(self, name: str, shards: int) -> CatalogDelta:
+        pchannels = {pchannel: self._is_served(pchannel) for pchannel in self._pchannels}
+        return plan_create(
+            self._catalog, pchannels, self._cchannel, self._term, name=name, shards=shards
         )
 
     async def run(self, appender: Appender) -> None:

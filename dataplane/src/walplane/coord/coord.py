@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 import grpc
 import structlog
 
+from walplane.assignment.states import ChannelState
 from walplane.backends.interface import Backend
 from walplane.channel import coord_topic, pchannel_name
 from walplane.coord import catalog as catalog_module
@@ -95,6 +96,7 @@ class Coord:
             settings,
             self.discovery.changed,
             tracing,
+            self._is_served,
         )
 
     @classmethod
@@ -202,6 +204,9 @@ class Coord:
         """Registers the coordinator's services with `server`; their names: `SERVICE_NAMES`."""
         CoordService(self.discovery, self._source, self.catalog, self.broadcasts).add_to(server)
         OracleService(self.oracle).add_to(server)
+
+    def _is_served(self, pchannel: str) -> bool:
+        return self._source.place(pchannel)[0].state is ChannelState.ASSIGNED
 
     def _assignments(self) -> Iterator[coord_pb2.ChannelAssignment]:
         loads = self.catalog.loads()
