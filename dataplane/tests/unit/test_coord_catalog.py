@@ -17,8 +17,10 @@ from walplane.message.codec import check_entry, decode_body
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType, check_client_entry
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.rpc.v1 import coordmeta_pb2, headers_pb2, log_pb2
+from walplane.rpc.v1.coordmeta_pb2 import CatalogDelta, CollectionMeta
 from walplane.runtime import Runtime
+from walplane.testkit.waiting import until
 from walplane.wal.ports import AppendResult
 
 PCHANNELS = ["p_0", "p_1", "p_2", "p_3"]
@@ -35,6 +37,7 @@ class Wals:
         self.results: dict[tuple[bytes, str], AppendResult] = {}
         self.refuse: set[str] = set()
         self.lose_reply: set[str] = set()
+        self.cut_off: set[str] = set()
         self.attempts: Counter[str] = Counter()
         self.tick = 100
 
@@ -47,6 +50,9 @@ class Wals:
         self.attempts[vchannel] += 1
         if vchannel in self.refuse:
             raise WalError(ErrorCode.ON_SHUTDOWN, f"{vchannel} is moving")
+        if vchannel in self.cut_off:
+            self.cut_off.discard(vchannel)
+            raise asyncio.CancelledError
         assert envelope.producer.number == 0
         key = (envelope.producer.producer_id, vchannel)
         if key not in self.results:
@@ -74,10 +80,12 @@ class Coordinator:
         for delta in self.deltas:
             self.catalog.apply(delta)
         self.changes = 0
+        self.unserved: set[str] = set()
         self.crashes: list[WalError] = []
         runtime = Runtime(lambda: 0, asyncio.get_running_loop().time, random.Random(1))  # noqa: S311
         self.broadcasts = Broadcasts(
-            self, self.catalog, PCHANNELS, CCHANNEL, term, runtime, SETTINGS, self._changed
+            *(self, self.catalog, PCHANNELS, CCHANNEL, term, runtime, SETTINGS, self._changed),
+            is_served=lambda pchannel: pchannel not in self.unserved,
         )
 
     def _changed(self) -> None:
@@ -168,6 +176,30 @@ async def test_a_refused_append_is_tried_until_it_succeeds_and_counted() -> None
     assert all(len(entries) == 1 for entries in wals.log.values())
 
 
+async def test_an_append_that_ends_cancelled_is_tried_again_and_ends_no_change() -> None:
+    wals = Wals()
+    wals.cut_off = {CCHANNEL}
+    coordinator = Coordinator(wals)
+    async with coordinator.running():
+        await coordinator.broadcasts.create("flights", 2)
+        await coordinator.broadcasts.create("others", 1)
+    assert coordinator.broadcasts.refusals == 1
+
+
+async def test_a_task_that_is_cut_off_is_told_and_one_that_is_stopped_is_not() -> None:
+    crashes: list[WalError] = []
+    background = Background(crashes.append)
+
+    async def ends_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    background.start("stays", asyncio.Event().wait())  # type: ignore[arg-type]
+    background.start("catalog", ends_cancelled())
+    await until(lambda: bool(crashes))
+    await background.stop()
+    assert ["catalog was cut off" in crash.message for crash in crashes] == [True]
+
+
 async def test_a_lost_reply_never_makes_a_second_message() -> None:
     wals = Wals()
     wals.lose_reply = {CCHANNEL}
@@ -228,6 +260,18 @@ async def test_new_vchannels_go_where_the_fewest_are() -> None:
     assert coordinator.catalog.loads() == dict.fromkeys(PCHANNELS, 5)
 
 
+async def test_a_new_collection_does_not_wait_for_a_pchannel_that_is_away() -> None:
+    coordinator = Coordinator(Wals())
+    coordinator.unserved = {"p_0", "p_3"}
+    async with coordinator.running():
+        for number in range(3):
+            await coordinator.broadcasts.create(f"c{number}", 2)
+        assert coordinator.catalog.loads() == {"p_1": 3, "p_2": 3}
+        coordinator.unserved.clear()
+        await coordinator.broadcasts.create("later", 2)
+    assert coordinator.catalog.loads() == dict(zip(PCHANNELS, (1, 3, 3, 1), strict=True))
+
+
 async def test_of_two_that_make_the_same_at_once_the_second_is_told() -> None:
     coordinator = Coordinator(Wals())
     async with coordinator.running():
@@ -254,6 +298,30 @@ async def test_a_caller_that_goes_away_takes_back_only_what_has_not_begun() -> N
         await asyncio.wait([begun, waiting])
         wals.refuse.clear()
         await coordinator.broadcasts.create("last", 1)
+    assert [each.name for each in coordinator.catalog.collections()] == ["begun", "last"]
+
+
+async def test_callers_that_went_away_hold_no_places_among_those_that_wait() -> None:
+    wals = Wals()
+    wals.refuse.add(CCHANNEL)
+    coordinator = Coordinator(wals)
+    async with coordinator.running():
+        create = coordinator.broadcasts.create
+        begun = asyncio.create_task(create("begun", 1))
+        await _until(wals, CCHANNEL, 1)
+        gone = [asyncio.create_task(create(f"gone{number}", 1)) for number in range(256)]
+        await until(lambda: coordinator.broadcasts.pending == 257)
+        with pytest.raises(WalError, match="256 changes to the catalog wait already") as caught:
+            await create("one_more", 1)
+        assert caught.value.code is ErrorCode.RESOURCE_ACQUIRED
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        assert coordinator.broadcasts.pending == 1
+        last = asyncio.create_task(create("last", 1))
+        await until(lambda: coordinator.broadcasts.pending == 2)
+        wals.refuse.clear()
+        await asyncio.gather(begun, last)
     assert [each.name for each in coordinator.catalog.collections()] == ["begun", "last"]
 
 
@@ -325,3 +393,30 @@ async def test_a_snapshot_holds_what_the_deltas_said() -> None:
     assert len(again.tasks) == 1
     assert again.next_id == coordinator.catalog.next_id
     assert again.loads() == coordinator.catalog.loads()
+
+
+def test_loads_are_kept_through_every_state_and_not_counted_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    catalog = Catalog("p")
+
+    def change(ident: int, state: coordmeta_pb2.CollectionState) -> None:
+        vchannels = [f"p_{shard}_{ident}v{shard}" for shard in range(ident)]
+        collection = CollectionMeta(
+            collection_id=ident, name=f"c{ident}", vchannels=vchannels, state=state
+        )
+        catalog.apply(CatalogDelta(collections=[collection]).SerializeToString())
+
+    states = coordmeta_pb2.CollectionState
+    alive = (states.COLLECTION_STATE_CREATING, states.COLLECTION_STATE_NORMAL)
+    for ident in (1, 2, 3):
+        for state in (*alive, alive[-1]):
+            change(ident, state)
+    change(2, states.COLLECTION_STATE_DROPPING)
+    assert catalog.loads() == {"p_0": 3, "p_1": 2, "p_2": 1} == rebuilt(catalog).loads()
+    for ident in (2, 3, 3):
+        change(ident, states.COLLECTION_STATE_DROPPED)
+    monkeypatch.delattr("walplane.coord.catalog.pchannel_of")
+    assert catalog.loads() == {"p_0": 1}
+    catalog.loads()["p_0"] += 7
+    assert catalog.loads() == {"p_0": 1}, "what is given is the caller's own"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ import pytest
 
 from walplane.assignment.states import ChannelState
 from walplane.backends.memory import MemoryBackend
-from walplane.channel import cchannel_name
+from walplane.channel import cchannel_name, pchannel_of
 from walplane.client import StreamingClient
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.lease_view import LeaseView
@@ -202,10 +202,31 @@ async def test_a_coordinator_publishes_leases_makes_collections_and_grows() -> N
             await until(lambda: "test_2" in wal.topology().assignments)
             assert not wal.topology().assignments["test_2"].served
             assert await coord.oracle.fresh("test_2", 1) > 0
+            async with asyncio.timeout(10):
+                near = await wal.create_collection("near", 1)
+            assert pchannel_of(near.vchannels[0]) == "test_0", "nobody serves the emptier one"
             await coord.grow(2)
             assert len(coord.pchannels) == 3, "never fewer"
         await appender.close()
         await server.stop(0)
+
+
+async def test_a_coordinator_that_was_told_fewer_pchannels_than_there_are_by_now_leads() -> None:
+    backend, view = MemoryBackend(), LeaseView("test", lambda: None, lambda: None)
+
+    def started(count: int) -> AbstractAsyncContextManager[Coord]:
+        runtime = Runtime.system()
+        return Coord.open(backend, "test", runtime, pchannel_count=count, source=view)
+
+    async with started(2) as coord:
+        await coord.grow(3)
+    for told, there in ((2, 3), (4, 4), (2, 4)):
+        async with started(told) as coord:
+            assert len(coord.pchannels) == there
+    with pytest.raises(WalError, match="4 or more, not 2"):
+        async with Coord.open(backend, "test", Runtime.system(), pchannel_count=2):
+            pass
+    await backend.close()
 
 
 def _test_lease(number: int, holder: str) -> Body:

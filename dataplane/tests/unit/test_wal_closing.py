@@ -10,7 +10,7 @@ import pytest
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.testkit.faulty import Fault, no_faults
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import V, World, drop_entry, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
@@ -136,3 +136,41 @@ async def test_readers_of_a_log_that_closes_in_trouble_hear_that_the_owner_is_go
         assert told.value.action is Action.REDISCOVER, "they can read on from the next owner"
         await asyncio.wait([append, closing])
         assert isinstance(append.exception(), WalError)
+
+
+@pytest.mark.parametrize("what", ["append", "open"])
+async def test_who_waits_for_a_log_that_ends_is_told_so_and_not_taken_for_cancelled(
+    world: World, what: str
+) -> None:
+    wal = await world.open(1)
+    world.backend.before_ack = asyncio.Event().wait
+    row = asyncio.create_task(wal.append(entry(b"row")))
+    await until(lambda: wal.status().bytes_pending > 0)
+    dropping = asyncio.create_task(wal.append(drop_entry(V)))
+    await asyncio.sleep(0)
+    waits = wal.opens.open(V, "n", b"me", 0) if what == "open" else wal.append(entry(b"behind"))
+    waiting = asyncio.create_task(waits)
+    await asyncio.sleep(0)
+    wal.fence(WalError(ErrorCode.INNER, "its disk is gone"))
+    async with asyncio.timeout(10):
+        await wal.close()
+        for call in (dropping, waiting):
+            with pytest.raises(WalError, match="test_0 went away") as told:
+                await call
+            assert told.value.action is Action.REDISCOVER
+        await asyncio.wait([row])
+    world.backend.before_ack = None
+
+
+async def test_a_caller_that_is_cancelled_itself_is_cancelled(world: World) -> None:
+    wal = await world.open(1)
+    acknowledged = asyncio.Event()
+    world.backend.before_ack = acknowledged.wait
+    append = asyncio.create_task(wal.append(entry(b"row")))
+    await until(lambda: wal.status().bytes_pending > 0)
+    append.cancel()
+    await asyncio.wait([append])
+    assert append.cancelled()
+    acknowledged.set()
+    await until(lambda: wal.status().bytes_pending == 0)
+    assert payloads_of(await read_all(wal)) == [b"row"], "which takes nothing back"

@@ -5,17 +5,36 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from walplane.message import codec
+from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType, check_client_entry
+from walplane.node.checks import check_append
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.faulty import Fault
 from walplane.testkit.txns import refused
-from walplane.testkit.wal_world import CH, VCHANNELS, V, World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import (
+    CH,
+    VCHANNELS,
+    V,
+    World,
+    create,
+    create_entry,
+    drop_entry,
+    entry,
+    payloads_of,
+    read_all,
+)
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import append_op
+from walplane.wal.interceptors.named import _entry as open_entry
+from walplane.wal.metalog import MetaState
+from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.named import Standing
+from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.wal import WAL
 
 MS = 1 << 18
@@ -33,8 +52,10 @@ async def opened(wal: WAL, opener: bytes, name: str = "n", vchannel: str = V) ->
     return await wal.opens.open(vchannel, name, opener, known.epoch)
 
 
-def batch(epoch: int, number: int, *payloads: bytes, name: str = "n") -> log_pb2.Entry:
-    made = entry(*(payloads or (b"%d" % number,)))
+def batch(
+    epoch: int, number: int, *payloads: bytes, name: str = "n", vchannel: str = V
+) -> log_pb2.Entry:
+    made = entry(*(payloads or (b"%d" % number,)), vchannel=vchannel)
     made.envelope.producer.CopyFrom(log_pb2.ProducerBatch(name=name, epoch=epoch, number=number))
     return made
 
@@ -180,6 +201,77 @@ async def test_a_new_name_is_refused_when_there_are_too_many_and_none_is_forgott
     again = await opened(wal, b"me", "b")
     assert again.next_number == 0, "forgotten: nobody used it for long"
     assert again.epoch > epoch
+
+
+@WHERE
+async def test_names_on_dropped_vchannels_take_no_room_and_their_repeats_are_answered(
+    world: World, how: str
+) -> None:
+    few = WALConfig(named_producers=2, idle_tick_s=0.02)
+    wal = await world.open(1, few)
+    gone = ["test_0_7v0", "test_0_8v0"]
+    await create(wal, *gone)
+    epochs = [(await opened(wal, b"me", vchannel=vchannel)).epoch for vchannel in gone]
+    batches = [batch(epoch, 0, vchannel=on) for epoch, on in zip(epochs, gone, strict=True)]
+    first = [await wal.append(each) for each in map(again, batches)]
+    for vchannel in gone:
+        await wal.append(drop_entry(vchannel))
+    wal = await next_owner(world, wal, how, few)
+    for name in ("a", "b"):
+        await opened(wal, b"me", name)
+    with pytest.raises(WalError, match="as many named producers"):
+        await opened(wal, b"me", "c")
+    for each in batches:
+        check_append(each, wal)
+    assert [await wal.append(each) for each in batches] == first
+
+
+@given(st.data())
+def test_a_replay_over_a_snapshot_keeps_the_same_names_of_dropped_vchannels(
+    data: st.DataObject,
+) -> None:
+    """The oldest go, by tick: drops of different VChannels lie in the log in any order."""
+    names = [f"test_0_{number}v0" for number in range(1, 6)]
+    made = [create_entry(name) for name in names]
+    for tick, name in enumerate(data.draw(st.permutations(names)), len(made) + 1):
+        made += [open_entry(("n", name), b"me"), batch(tick, 0, vchannel=name)]
+    log = [logged(one, tick) for tick, one in enumerate(made, 1)]
+    ends = list(enumerate(map(drop_entry, data.draw(st.permutations(names))), len(log) + 1))
+    log += [logged(one, tick) for tick, one in data.draw(st.permutations(ends))]
+    few = WALConfig(named_producers=data.draw(st.integers(1, 6)))
+    whole, again = RecoveryState(few), RecoveryState(few)
+    cut = data.draw(st.integers(0, len(log)))
+    for item in log[:cut]:
+        whole.observe(item)
+    again.load(MetaState(whole.snapshot(log_pb2.WALCheckpoint())))
+    for item in log[cut:]:
+        whole.observe(item)
+    for item in log[data.draw(st.integers(0, cut)) :]:
+        again.observe(item)
+    assert sorted(again.named.save()) == sorted(whole.named.save())
+    assert len(whole.named) == min(few.named_producers, len(names))
+    assert whole.named.has_room(0, 0)
+
+
+def again(one: log_pb2.Entry) -> log_pb2.Entry:
+    copy = log_pb2.Entry()
+    copy.CopyFrom(one)
+    return copy
+
+
+def logged(one: log_pb2.Entry, tick: int) -> LogEntry:
+    one.envelope.first_tick = tick
+    return LogEntry(one, MessageID("memory", (tick,)), 0)
+
+
+async def test_a_drop_that_comes_to_the_cchannel_ends_no_name_there(world: World) -> None:
+    wal = await world.open(1, WALConfig(named_producers=1, idle_tick_s=0.02))
+    await opened(wal, b"me", vchannel=f"{CH}_vcchan")
+    told = drop_entry(V)
+    told.envelope.vchannel = f"{CH}_vcchan"
+    await wal.append(told)
+    with pytest.raises(WalError, match="as many named producers"):
+        await opened(wal, b"me")
 
 
 async def test_what_nobody_opened_is_refused(world: World) -> None:

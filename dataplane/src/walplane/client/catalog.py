@@ -1,7 +1,8 @@
 """Collections, by unary calls to the coordinator. Layer: client.
 
 Contract: every call has a deadline. A look waits for a coordinator that is away; a change does not,
-since the caller must be the one to repeat it.
+since the caller must be the one to repeat it. A change that is not answered in time is
+OUTCOME_UNKNOWN: it may have begun, and is completed then.
 """
 
 from __future__ import annotations
@@ -67,13 +68,13 @@ class CatalogClient:
         """Creates a collection."""
         request = coord_pb2.CreateCollectionRequest(name=name, shards=shards)
         call = self._stub.CreateCollection(request, timeout=self._timeout)
-        return CollectionInfo.from_proto(await self._answer(call))
+        return CollectionInfo.from_proto(await self._answer(self._in_time(call)))
 
     async def drop(self, name: str) -> int:
         """Drops a collection; returns its id."""
         request = coord_pb2.DropCollectionRequest(name=name)
         call = self._stub.DropCollection(request, timeout=self._timeout)
-        return (await self._answer(call)).collection_id
+        return (await self._answer(self._in_time(call))).collection_id
 
     async def list_all(self) -> list[CollectionInfo]:
         """All collections."""
@@ -88,6 +89,19 @@ class CatalogClient:
         request = coord_pb2.DescribeCollectionRequest(name=name)
         call = self._stub.DescribeCollection(request, timeout=self._timeout, wait_for_ready=True)
         return CollectionInfo.from_proto(await self._answer(call))
+
+    async def _in_time(self, change: Awaitable[_Response]) -> _Response:
+        try:
+            return await change
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+            raise WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"walplane at {self._address} did not answer within {self._timeout:g} s: if the "
+                "change began it is durable and will be completed, if it still waited it is taken "
+                "back; `walplane collection list` shows what there is",
+            ) from error
 
     async def _answer(self, call: Awaitable[_Response]) -> _Response:
         try:

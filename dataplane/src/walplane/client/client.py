@@ -368,12 +368,18 @@ class StreamingClient:
         """Creates a collection with one VChannel per shard; returns once it can be used.
 
         Raises:
-            WalError: INVALID_ARGUMENT for a bad name or number, or one that exists.
+            WalError: INVALID_ARGUMENT for a bad name or number, or one that exists;
+                OUTCOME_UNKNOWN when time ran out: a change that has begun will be completed.
         """
         return await self._collections.create(name, shards)
 
     async def drop_collection(self, name: str) -> int:
-        """Drops a collection; returns its id."""
+        """Drops a collection; returns its id.
+
+        Raises:
+            WalError: INVALID_ARGUMENT when there is none; OUTCOME_UNKNOWN when time ran out: a
+                change that has begun will be completed.
+        """
         return await self._collections.drop(name)
 
     async def flush_collection(self, name: str) -> dict[str, AppendResult]:

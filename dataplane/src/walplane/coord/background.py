@@ -1,4 +1,4 @@
-"""Tasks that run beside something and end with it; a crash of one is told. Layer: coord."""
+"""Tasks that run beside something and end with it; one that ends before is told. Layer: coord."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Background:
     """Owns tasks that should run until `stop`.
 
     Args:
-        on_crash: told why when a task fails, before the others are stopped.
+        on_crash: told why when a task fails or is cancelled, before the others are stopped.
     """
 
     def __init__(self, on_crash: Callable[[WalError], None]) -> None:
         """Starts with no tasks."""
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def start(self, name: str, job: Coroutine[Any, Any, None]) -> None:
         """Runs `job` as a task."""
@@ -33,6 +34,7 @@ class Background:
 
     async def stop(self) -> None:
         """Cancels every task and waits for its end."""
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -40,7 +42,7 @@ class Background:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
+        error = self._cut_off(task) if task.cancelled() else task.exception()
         if error is None:
             return
         if isinstance(error, WalError):
@@ -51,3 +53,9 @@ class Background:
             self._on_crash(
                 WalError(ErrorCode.INNER, f"{task.get_name()} crashed: {error!r}; restart it")
             )
+
+    def _cut_off(self, task: asyncio.Task[None]) -> WalError | None:
+        """Why a task counts as crashed that was cancelled; None when that is what was asked for."""
+        if self._stopping:
+            return None
+        return WalError(ErrorCode.INNER, f"{task.get_name()} was cut off; restart it")

@@ -10,6 +10,7 @@ before its change has begun takes it back; after that it completes without the c
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from walplane.coord.ddl import plan_create, plan_drop
 from walplane.coord.ports import DeltaLog
 from walplane.coord.settings import CoordSettings
 from walplane.message.registry import MessageType
+from walplane.rpc.channel import ended_from_afar
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coordmeta_pb2, log_pb2
 from walplane.rpc.v1.coordmeta_pb2 import BroadcastTask, CatalogDelta, CollectionMeta
@@ -73,8 +75,13 @@ class Broadcasts:
         settings: CoordSettings,
         on_change: Callable[[], None],
         tracing: Tracing | None = None,
+        is_served: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """Takes requests at once; makes nothing before `run`."""
+        """Takes requests at once; makes nothing before `run`.
+
+        `is_served` says whether a PChannel is now: new VChannels rather go where they need not
+        wait.
+        """
         self._log = log
         self._catalog = catalog
         self._pchannels = pchannels
@@ -84,14 +91,16 @@ class Broadcasts:
         self._settings = settings
         self._on_change = on_change
         self._tracing = tracing or Tracing()
-        self._requests: asyncio.Queue[_Request] = asyncio.Queue(_MAX_WAITING)
+        self._is_served = is_served
+        self._requests: deque[_Request] = deque()
+        self._asked = asyncio.Event()
         self._ended: WalError | None = None
         self.refusals = 0
 
     @property
     def pending(self) -> int:
         """Changes that were asked for or begun and are not done."""
-        return self._requests.qsize() + len(self._catalog.tasks)
+        return len(self._requests) + len(self._catalog.tasks)
 
     async def create(self, name: str, shards: int) -> CollectionMeta:
         """Makes a collection; it can be used when this returns.
@@ -100,11 +109,7 @@ class Broadcasts:
             WalError: INVALID_ARGUMENT for a bad name or number of shards, or when the name is
                 taken; RESOURCE_ACQUIRED when too many changes wait already.
         """
-        return await self._request(
-            lambda: plan_create(
-                self._catalog, self._pchannels, self._cchannel, self._term, name=name, shards=shards
-            )
-        )
+        return await self._request(lambda: self._plan_create(name, shards))
 
     async def drop(self, name: str) -> CollectionMeta:
         """Ends the collection `name`; its name is free when this returns.
@@ -115,6 +120,12 @@ class Broadcasts:
         """
         return await self._request(
             lambda: plan_drop(self._catalog, self._cchannel, self._term, name=name)
+        )
+
+    def _plan_create(self, name: str, shards: int) -> CatalogDelta:
+        pchannels = {pchannel: self._is_served(pchannel) for pchannel in self._pchannels}
+        return plan_create(
+            self._catalog, pchannels, self._cchannel, self._term, name=name, shards=shards
         )
 
     async def run(self, appender: Appender) -> None:
@@ -129,11 +140,17 @@ class Broadcasts:
                 _log.info("completing an earlier coordinator's change", broadcast=task.broadcast_id)
                 await self._complete(task, appender)
             while True:
-                plan, current = await self._requests.get()
+                plan, current = await self._next()
                 if not current.cancelled():
                     await self._make(plan, current, appender)
         finally:
             self._refuse(current)
+
+    async def _next(self) -> _Request:
+        while not self._requests:
+            self._asked.clear()
+            await self._asked.wait()
+        return self._requests.popleft()
 
     async def _make(
         self, plan: Plan, done: asyncio.Future[CollectionMeta], appender: Appender
@@ -151,8 +168,8 @@ class Broadcasts:
     def _refuse(self, current: asyncio.Future[CollectionMeta] | None) -> None:
         """Tells everybody who waits that nothing is made any more."""
         waiting = [] if current is None else [current]
-        while not self._requests.empty():
-            waiting.append(self._requests.get_nowait().done)
+        waiting += [request.done for request in self._requests]
+        self._requests.clear()
         self._ended = WalError(
             ErrorCode.ON_SHUTDOWN,
             "the coordinator is shutting down: a change under way is completed by the next one",
@@ -164,16 +181,21 @@ class Broadcasts:
     async def _request(self, plan: Plan) -> CollectionMeta:
         if self._ended is not None:
             raise self._ended
-        done: asyncio.Future[CollectionMeta] = asyncio.get_running_loop().create_future()
-        try:
-            self._requests.put_nowait(_Request(plan, done))
-        except asyncio.QueueFull as error:
+        if len(self._requests) >= _MAX_WAITING:
             raise WalError(
                 ErrorCode.RESOURCE_ACQUIRED,
                 f"{_MAX_WAITING} changes to the catalog wait already: retry later",
                 retry_after_ms=1000,
-            ) from error
-        return await done
+            )
+        request = _Request(plan, asyncio.get_running_loop().create_future())
+        self._requests.append(request)
+        self._asked.set()
+        try:
+            return await request.done
+        except asyncio.CancelledError:
+            if request in self._requests:  # it takes no place from those who still wait
+                self._requests.remove(request)
+            raise
 
     async def _persist(self, delta: CatalogDelta) -> None:
         await self._log.append(COMPONENT, delta.SerializeToString())
@@ -229,7 +251,9 @@ class Broadcasts:
             try:
                 async with asyncio.timeout(self._settings.broadcast_timeout_s):
                     return await appender.append(self._entry(task, target))
-            except Exception as error:  # whatever it is: the change is promised
+            except (Exception, asyncio.CancelledError) as error:  # the change is promised
+                if isinstance(error, asyncio.CancelledError) and not ended_from_afar():
+                    raise
                 self.refusals += 1
                 _log.warning(
                     "a broadcast's append failed and will be tried again",

@@ -42,6 +42,7 @@ class Catalog:
         self.tasks: dict[int, BroadcastTask] = {}
         self._collections: dict[int, CollectionMeta] = {}
         self._by_name: dict[str, int] = {}
+        self._loads: Counter[str] = Counter()
 
     def apply(self, data: bytes) -> None:
         """Takes a durable `CatalogDelta`."""
@@ -115,20 +116,20 @@ class Catalog:
 
     def loads(self) -> Counter[str]:
         """VChannels of living collections on each PChannel."""
-        return Counter(
-            pchannel_of(vchannel)
-            for collection in self._collections.values()
-            for vchannel in collection.vchannels
-        )
+        return +self._loads
 
     def _take_collection(self, collection: CollectionMeta) -> None:
         ident = collection.collection_id
+        before = self._collections.get(ident)
+        if before is not None:
+            self._loads.subtract(map(pchannel_of, before.vchannels))
         if collection.state == coordmeta_pb2.COLLECTION_STATE_DROPPED:
-            if self._collections.pop(ident, None) is not None:
-                del self._by_name[collection.name]
+            if before is not None:
+                del self._collections[ident], self._by_name[collection.name]
             return
         self._collections[ident] = collection
         self._by_name[collection.name] = ident
+        self._loads.update(map(pchannel_of, collection.vchannels))
 
 
 def _is_normal(collection: CollectionMeta) -> bool:

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 import grpc
 import structlog
 
+from walplane.assignment.states import ChannelState
 from walplane.backends.interface import Backend
 from walplane.channel import coord_topic, pchannel_name
 from walplane.coord import catalog as catalog_module
@@ -95,6 +96,7 @@ class Coord:
             settings,
             self.discovery.changed,
             tracing,
+            self._is_served,
         )
 
     @classmethod
@@ -117,6 +119,7 @@ class Coord:
             prefix: of the PChannels' names; names the cluster.
             runtime: clocks and randomness.
             pchannel_count: how many PChannels; may only grow. None = as many as there are, or 16.
+                With a `source` at least so many: it is there that they grow.
             settings: limits and intervals.
             source: who serves what, where somebody else assigns the PChannels.
             tracing: makes spans; by default where the process' own go.
@@ -134,6 +137,9 @@ class Coord:
         }
         topic = coord_topic(prefix)
         async with MetaStore.open(backend, topic, runtime, components, settings) as store:
+            if source is not None and pchannel_count is not None:
+                # What this process was told is of its start: they may have grown since.
+                pchannel_count = max(pchannel_count, channels.pchannel_count)
             await initialise(store, channels, prefix, pchannel_count)
             parts = (oracle, channels, catalog)
             coord = cls(store, prefix, runtime, settings, parts, source, tracing)
@@ -198,6 +204,9 @@ class Coord:
         """Registers the coordinator's services with `server`; their names: `SERVICE_NAMES`."""
         CoordService(self.discovery, self._source, self.catalog, self.broadcasts).add_to(server)
         OracleService(self.oracle).add_to(server)
+
+    def _is_served(self, pchannel: str) -> bool:
+        return self._source.place(pchannel)[0].state is ChannelState.ASSIGNED
 
     def _assignments(self) -> Iterator[coord_pb2.ChannelAssignment]:
         loads = self.catalog.loads()

@@ -6,7 +6,7 @@ Layer: coord.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from walplane.assignment.placement import place_vchannels
 from walplane.channel import VChannelName
@@ -20,9 +20,17 @@ PARTITION = "_default"
 
 
 def plan_create(
-    catalog: Catalog, pchannels: Sequence[str], cchannel: str, term: int, *, name: str, shards: int
+    catalog: Catalog,
+    pchannels: Mapping[str, bool],
+    cchannel: str,
+    term: int,
+    *,
+    name: str,
+    shards: int,
 ) -> CatalogDelta:
     """A collection `name` in state CREATING, its VChannels placed, and its CreateCollection.
+
+    `pchannels` says in order which there are, and whether each is served now.
 
     Raises:
         WalError: INVALID_ARGUMENT, with what is wrong.
@@ -30,7 +38,10 @@ def plan_create(
     catalog.check_new(name, shards)
     ident, partition, broadcast_id = range(catalog.next_id, catalog.next_id + 3)
     loads = catalog.loads()
-    placed = place_vchannels({pchannel: loads[pchannel] for pchannel in pchannels}, shards)
+    unserved = {pchannel for pchannel, served in pchannels.items() if not served}
+    placed = place_vchannels(
+        {pchannel: loads[pchannel] for pchannel in pchannels}, shards, unserved
+    )
     collection = CollectionMeta(
         collection_id=ident,
         name=name,

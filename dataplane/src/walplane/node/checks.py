@@ -15,6 +15,8 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, append_op
 from walplane.wal.limits import too_large
+from walplane.wal.scan.request import ScanRequest, StartKind
+from walplane.wal.shard.table import ShardTable
 
 
 class KnownChannels(Protocol):
@@ -84,6 +86,29 @@ def check_vchannel(name: str, wal: KnownChannels, *, must_exist: bool = True) ->
         raise WalError(
             ErrorCode.CHANNEL_NOT_EXIST,
             f"there is no VChannel {name}: create its collection first, or list the collections",
+        )
+
+
+def check_read(request: ScanRequest, wal: KnownChannels, shards: ShardTable) -> None:
+    """Checks that the VChannel of `request` is one of the WAL's PChannel, or was until lately.
+
+    A dropped one is read up to its DropCollection: its readers may lag, and what they were promised
+    is in the log. Once it is forgotten only a token tells that it may have been there.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it belongs elsewhere; CHANNEL_NOT_EXIST when it was never
+            there, or is not any more and the read asks for what comes.
+    """
+    name, kind = request.vchannel, request.start.kind
+    dropped = shards.dropped.get(name)
+    if dropped is None:
+        forgotten = kind is StartKind.TOKEN and shards.forgotten_tick > 0
+        check_vchannel(name, wal, must_exist=not forgotten)
+    elif kind is StartKind.LATEST:
+        raise WalError(
+            ErrorCode.CHANNEL_NOT_EXIST,
+            f"VChannel {name} was dropped at tick {dropped.dropped_tick}, nothing more comes: read "
+            "what it held from earliest or from a token",
         )
 
 

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import replace
 
 from walplane.message.ids import ResumeToken
-from walplane.node.checks import check_append, check_vchannel
+from walplane.node.checks import check_append, check_read, check_vchannel
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp
@@ -72,9 +72,14 @@ class Edge:
         return await self.wal.opens.open(vchannel, name, opener, after_epoch)
 
     def pin(self, request: ScanRequest) -> ScanRequest:
-        """The request with `latest` replaced by where that is now, so that it can be resumed."""
+        """The request with `latest` replaced by where that is now, so that it can be resumed.
+
+        Raises:
+            WalError: as `scan`, for which the token would vouch that the VChannel was there.
+        """
         if request.start.kind is not StartKind.LATEST:
             return request
+        self._check_read(request)
         return replace(request, start=ScanStart(StartKind.TOKEN, self._live_token()))
 
     def scan(self, request: ScanRequest) -> WALScanner | RawScanner:
@@ -87,8 +92,7 @@ class Edge:
         if request.raw:
             self.wal.check()
             return RawScanner(self.wal, request, self.wal.check)
-        if request.vchannel:
-            check_vchannel(request.vchannel, self.wal)
+        self._check_read(request)
         check_token(request.start.token, self.wal.pchannel)
         return self.wal.scan(request)
 
@@ -104,6 +108,11 @@ class Edge:
         """Ends every stream over this WAL; idempotent."""
         if not self.gone.done():
             self.gone.set_result(reason)
+
+    def _check_read(self, request: ScanRequest) -> None:
+        looks = bool(request.vchannel) and not request.raw
+        if looks and not self.wal.has_vchannel(request.vchannel):
+            check_read(request, self.wal, self.wal.recovery.shards)
 
     def _live_token(self) -> ResumeToken:
         live = self.wal.live_position()

@@ -68,6 +68,19 @@ def create_entry(
     return codec.seal_entry(envelope, codec.encode_body(header.SerializeToString(), [b""]))
 
 
+def drop_entry(vchannel: str) -> log_pb2.Entry:
+    """The DropCollection of the collection that `vchannel` names."""
+    envelope = log_pb2.Envelope(
+        version=1,
+        type=MessageType.DROP_COLLECTION,
+        vchannel=vchannel,
+        collection_id=VChannelName.parse(vchannel).collection_id,
+        count=1,
+    )
+    header = headers_pb2.CollectionHeader(collection_id=envelope.collection_id)
+    return codec.seal_entry(envelope, codec.encode_body(header.SerializeToString(), [b""]))
+
+
 async def create(wal: WAL, *vchannels: str) -> None:
     """Creates the collections of those VChannels that are not there yet."""
     for vchannel in vchannels:

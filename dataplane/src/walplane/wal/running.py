@@ -7,7 +7,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from walplane.prompt import when_done
+from walplane.rpc.errors import ErrorCode, WalError
 
+_T = TypeVar("_T")
 _Task = TypeVar("_Task", bound=asyncio.Future[Any])
 
 
@@ -39,3 +41,21 @@ class Running:
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         del self._tasks[task]
+
+
+async def answer_of(append: asyncio.Future[_T], pchannel: str) -> _T:
+    """What an append came to; cancelling the call does not take it back.
+
+    Raises:
+        WalError: ON_SHUTDOWN for one that its log cancelled, as the last of what it had under way.
+            Bare, that cancellation would pass for the caller's own, and end the caller unnoticed.
+    """
+    try:
+        return await asyncio.shield(append)
+    except asyncio.CancelledError as error:
+        caller = asyncio.current_task()
+        if not append.cancelled() or (caller is not None and caller.cancelling()):
+            raise
+        raise WalError(
+            ErrorCode.ON_SHUTDOWN, f"{pchannel} went away while this waited: ask discovery for it"
+        ) from error

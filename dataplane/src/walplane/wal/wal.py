@@ -38,7 +38,7 @@ from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.state import RecoveryState, checkpoint_at
 from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.reopening import requeue, settle_known, ticks_for
-from walplane.wal.running import Running
+from walplane.wal.running import Running, answer_of
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
@@ -159,7 +159,8 @@ class WAL:
                 INVALID_TRANSACTION_STATE or RESOURCE_ACQUIRED from the chain;
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
-        return await asyncio.shield(self.start_append(append_op(entry), lock_wait_s=lock_wait_s))
+        append = self.start_append(append_op(entry), lock_wait_s=lock_wait_s)
+        return await answer_of(append, self.pchannel)
 
     def start_append(
         self, op: AppendOp, *, lock_wait_s: float | None = None

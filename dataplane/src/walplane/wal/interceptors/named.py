@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from walplane.channel import pchannel_of
 from walplane.message import codec
 from walplane.message.registry import MAX_PRODUCER_NAME, MessageType
 from walplane.rpc.errors import ErrorCode, WalError
@@ -20,6 +21,7 @@ from walplane.wal.interceptors.base import AppendOp, append_op
 from walplane.wal.ports import AppendResult
 from walplane.wal.recovery.named import NamedProducers, Standing
 from walplane.wal.recovery.windows import ProducerKey, producer_key_of, title
+from walplane.wal.running import answer_of
 
 _RETRY_AFTER_MS = 20
 _MAX_OPENER = 64
@@ -80,7 +82,7 @@ class ProducerOpens:
         entry, append = opening
         if entry.envelope.producer.opener != opener:
             raise _busy(key)
-        opened = await asyncio.shield(append)
+        opened = await answer_of(append, pchannel_of(vchannel))
         self._named.check_epoch(key, opened.first_tick)
         return self._named.standing(key)
 

@@ -13,6 +13,7 @@ import traceback
 import structlog
 
 from walplane.message.ids import MessageID
+from walplane.message.registry import MessageType
 from walplane.message.txn import txn_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
@@ -58,16 +59,17 @@ class RecoveryState:
         )
         self.windows = ProducerWindows(limits)
         self.broadcasts = ProducerWindows(_BROADCAST_LIMITS)
+        self.shards = ShardTable(config.shard.kept_segments)
         self.named = NamedProducers(
             limits._replace(
                 producers=config.named_producers,
                 numbers_ms=round(config.named_producer_age_s * 1000),
-            )
+            ),
+            self.shards.__contains__,
         )
         self.keyed = KeyedResults(
             config.key_results, config.key_bytes, round(config.key_age_s * 1000)
         )
-        self.shards = ShardTable(config.shard.kept_segments)
         self.txns = TxnTable(config.txn_results, limits)
         self.segments = SegmentTable()
         self.checkpoint_id: MessageID | None = None
@@ -96,6 +98,8 @@ class RecoveryState:
             if not txn_of(envelope):
                 self.windows_of(envelope).observe(log_entry)
                 self.keyed.observe(log_entry)
+            if envelope.type == MessageType.DROP_COLLECTION:
+                self.named.end(envelope.vchannel)
 
     def windows_of(self, envelope: log_pb2.Envelope) -> ProducerWindows:
         """Where the number of an entry counts that is in no transaction."""
@@ -126,9 +130,9 @@ class RecoveryState:
         """Takes over what the meta topic says."""
         self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
         self.broadcasts.load(meta.snapshot.get(_BROADCASTS, ()))
+        self.shards.load(meta.snapshot.get(ShardTable.component, ()))
         self.named.load(meta.snapshot.get(NamedProducers.component, ()))
         self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
-        self.shards.load(meta.snapshot.get(ShardTable.component, ()))
         self.txns.load(meta.snapshot.get(TxnTable.component, ()))
         self.segments.load(meta.snapshot.get(SegmentTable.component, ()))
         for data in meta.snapshot.get(_CHECKPOINT, ()):

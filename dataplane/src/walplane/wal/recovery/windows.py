@@ -212,15 +212,17 @@ class ProducerWindows:
     def _forget(self) -> None:
         self._kept.trim()
         while self._windows:
-            window = next(iter(self._windows.values()))
+            key, window = next(iter(self._windows.items()))
             if self._fits() and window.last_tick + self._lasts >= self._kept.tick:
                 return
-            self._windows.popitem(last=False)
-            self._let_go(window)
+            self._remove(key)
             self.forgotten_tick = max(self.forgotten_tick, window.last_tick)
 
     def _fits(self) -> bool:
         return len(self._windows) <= self._limits.producers and not self._kept.full
+
+    def _remove(self, key: ProducerKey) -> None:
+        self._let_go(self._windows.pop(key))
 
     def _let_go(self, window: Window) -> None:
         self._kept.drop(window)
