@@ -81,6 +81,9 @@ class Reader:
         self._delay = 0.0
         self._trouble = "it is not served"
         self._ungranted = 0
+        self._iteration = 0  # number of the latest; those before it are over
+        self._under_way = False  # rather than waiting for its program to take the next batch
+        self._left: Iterator[ImmutableMessage] = iter(())  # of the batch that is handed out
         self._txns = TxnAssembler(config.open_txn_bytes)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -116,42 +119,78 @@ class Reader:
         """Ends the read, also one under way in another task, and releases it; idempotent."""
         if not self._closed.done():
             self._closed.set_result(None)
+        self._left = iter(())
         await self._let_go()
 
     async def __aiter__(self) -> AsyncIterator[ImmutableMessage]:
-        """The messages, one by one; those of a transaction follow each other."""
+        """The messages, one by one; those of a transaction follow each other.
+
+        Goes on behind the last message that an iteration broken off before has given.
+        """
+        iteration = self._begin()
+        for message in self._left:
+            yield message
+            if self._iteration != iteration:
+                raise self._two_at_once()
         async for batch in self.batches():
-            for message in batch:
+            self._left, iteration = iter(batch), self._iteration
+            for message in self._left:
                 yield message
+                if self._iteration != iteration:
+                    raise self._two_at_once()
 
     async def batches(self) -> AsyncIterator[AnyBatch]:
         """The messages as they lie in the log: by entry, or by transaction.
 
         Both have a length, `payloads`, and messages to iterate over. An entry that is a transaction
-        by itself comes as a transaction too.
+        by itself comes as a transaction too. Goes on behind the last batch that an iteration broken
+        off before has given, also if that gave it in part, by messages.
 
         Raises:
+            WalError: INVALID_ARGUMENT when the reader is iterated twice at once.
             WalError: RESOURCE_ACQUIRED when open transactions exceed `open_txn_bytes`.
             WalError: DATA_TRUNCATED, UNRECOVERABLE or INVALID_ARGUMENT when reading on is
                 impossible; CHANNEL_NOT_EXIST for an unknown channel; INNER when nobody answered
                 for `patience_s`.
         """
+        iteration = self._begin()
+        self._under_way, self._left = True, iter(())
         try:
+            await self._let_go()  # what is left of a delivery comes again, as after a failure
             while not self._closed.done():
                 delivery = await self._next()
                 if delivery is None:
                     return
                 for batch in self._take(delivery):
                     span = self._span_of(batch) if self._tracing.on else None
+                    self._under_way = False
                     try:
                         yield batch
                     finally:
                         end(span)
+                    if self._iteration != iteration:
+                        raise self._two_at_once()
+                    self._under_way = True
                 if delivery.end:
                     return
                 await self._grant(delivery)
         finally:
-            await self._let_go()
+            if self._iteration == iteration:  # the stream is not the next one's by now
+                self._under_way = False
+                await self._let_go()
+
+    def _begin(self) -> int:
+        """Ends the iteration before, which was broken off, and begins the one of this number."""
+        if self._under_way:
+            raise self._two_at_once()
+        self._iteration += 1
+        return self._iteration
+
+    def _two_at_once(self) -> WalError:
+        return WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"a reader of {self._name} is iterated twice at once: make one for each",
+        )
 
     async def _next(self) -> Delivery | None:
         """The next piece, from whoever owns the PChannel; None when the reader was closed."""
