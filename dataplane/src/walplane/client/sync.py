@@ -102,8 +102,8 @@ class SyncStreamingClient:
     def append_many(
         self, messages: Iterable[MutableMessage], *, timeout: float | None = None
     ) -> AppendResults:
-        """As `StreamingClient.append_many`."""
-        return self._wait(self._connected.append_many(messages, timeout=timeout))
+        """As `StreamingClient.append_many`; `messages` is iterated by the calling thread."""
+        return self._wait(self._connected.append_many(list(messages), timeout=timeout))
 
     def producer(
         self, name: str, vchannel: str, *, timeout: float | None = None

@@ -1,0 +1,49 @@
+"""The blocking client: what runs on which thread, and how all of it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from walplane.client import SyncStreamingClient
+from walplane.embedded import open_embedded_sync
+from walplane.message.builder import MutableMessage, insert
+
+
+@pytest.fixture
+def wal(tmp_path: Path) -> Iterator[SyncStreamingClient]:
+    with open_embedded_sync(tmp_path, pchannels=1, backend="memory:") as wal:
+        yield wal
+
+
+@pytest.fixture
+def vchannel(wal: SyncStreamingClient) -> str:
+    return wal.create_collection("c").vchannels[0]
+
+
+def rows(wal: SyncStreamingClient, vchannel: str) -> list[bytes]:
+    return [each.payload for each in wal.read(vchannel) if each.type.name == "INSERT"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_generator_of_messages_runs_on_the_calling_thread(
+    wal: SyncStreamingClient, vchannel: str, named: bool
+) -> None:
+    """It may call the client itself, which on the client's own thread would wait for ever."""
+    iterated_by = set()
+
+    def messages() -> Iterator[MutableMessage]:
+        for number in range(3):
+            iterated_by.add(threading.current_thread())
+            yield insert(vchannel, b"%d" % number)
+
+    if named:
+        with wal.producer("loader", vchannel) as producer:
+            producer.append_many(messages())
+    else:
+        wal.append_many(messages())
+    assert iterated_by == {threading.current_thread()}
+    assert rows(wal, vchannel) == [b"0", b"1", b"2"]
