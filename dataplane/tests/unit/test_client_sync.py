@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,3 +49,39 @@ def test_a_generator_of_messages_runs_on_the_calling_thread(
         wal.append_many(messages())
     assert iterated_by == {threading.current_thread()}
     assert rows(wal, vchannel) == [b"0", b"1", b"2"]
+
+
+GARBAGE = """
+import gc, sys
+from walplane.embedded import open_embedded_sync
+
+class Job:
+    pass
+
+gc.disable()
+with open_embedded_sync(sys.argv[1], pchannels=1, backend="memory:") as wal:
+    vchannel = wal.create_collection("c").vchannels[0]
+    job = Job()
+    job.itself, job.rows = job, wal.read(vchannel)
+    next(job.rows)
+    del job
+    wal._loop.call_soon_threadsafe(gc.collect)
+    wal.list_collections()
+    kept = wal.read(vchannel)
+    next(kept)
+del kept
+print("ended")
+"""
+
+
+def test_a_read_that_is_garbage_holds_nobody_up_wherever_it_is_collected(tmp_path: Path) -> None:
+    """On the thread of the loop, and behind the end of the client."""
+    ran = subprocess.run(
+        [sys.executable, "-c", GARBAGE, str(tmp_path)],
+        timeout=30,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "ended\n"
+    assert "Exception ignored" not in ran.stderr

@@ -136,7 +136,7 @@ class SyncStreamingClient:
                 yield batch
             self._wait(self._tell())
         finally:
-            self._wait(_close(batches))
+            self._release(batches)
 
     def read(
         self,
@@ -231,6 +231,17 @@ class SyncStreamingClient:
         except BaseException:
             future.cancel()
             raise
+
+    def _release(self, batches: AsyncIterator[AnyBatch]) -> None:
+        """Has a read ended, and waits for nothing.
+
+        The garbage collector may come here, on whatever thread it runs: also on the loop's own.
+        """
+        closing = _close(batches)
+        try:
+            asyncio.run_coroutine_threadsafe(closing, self._loop)
+        except RuntimeError:  # the loop is closed, and took the read along
+            closing.close()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
