@@ -14,6 +14,7 @@ from walplane.client.transport import ConsumeStream, Delivery, ProduceStream, Tr
 from walplane.message.builder import insert
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.waiting import until
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
@@ -70,10 +71,15 @@ class Owners:
         self.move = asyncio.Event()
         self.served_by = Assignment("test_0", 1, "n1", "n1:1", "ASSIGNED")
         self.unserved = False
+        self.awaited = 0
 
     async def served(self, pchannel: str, **_: object) -> Assignment:
         if self.unserved:
-            await asyncio.Event().wait()
+            self.awaited += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.awaited -= 1
         return self.served_by
 
     async def moved(self, assignment: Assignment) -> None:
@@ -216,6 +222,23 @@ async def test_closing_ends_a_read_under_way() -> None:
     await reader.close()
     assert await reading == [10]
     assert owners.streams[0].closed
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_read_that_waits_for_an_owner_is_ended_too(cancelled: bool) -> None:
+    owners = Owners()
+    owners.unserved = True
+    reader = owners.reader()
+    reading = asyncio.create_task(ticks(reader))
+    await until(lambda: owners.awaited == 1)
+    if cancelled:
+        reading.cancel()
+    await reader.close()
+    async with asyncio.timeout(10):
+        await asyncio.wait([reading])
+    assert reading.cancelled() == cancelled
+    assert cancelled or reading.result() == []
+    assert owners.awaited == 0
 
 
 async def test_breaking_off_releases_the_stream() -> None:

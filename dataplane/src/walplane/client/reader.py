@@ -210,9 +210,8 @@ class Reader:
         """As `_next`, however long it takes."""
         while not self._closed.done():
             try:
-                if self._owner is None:
-                    self._owner = await self._connect()
-                return await self._owner.receive()
+                owner = self._owner or await self._connected()
+                return await owner.receive() if owner is not None else None
             except WalError as error:
                 await self._recover(error)
         return None
@@ -220,6 +219,20 @@ class Reader:
     @property
     def _name(self) -> str:
         return self._request.vchannel or self._pchannel
+
+    async def _connected(self) -> _Owner | None:
+        """A stream from whoever owns the PChannel; None when the reader is closed first."""
+        connecting = asyncio.create_task(self._connect(), name=f"read-{self._name}")
+        try:
+            either: set[asyncio.Future[Any]] = {connecting, self._closed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return connecting.result() if connecting.done() else None
+        finally:
+            if not connecting.done():
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+            elif not connecting.cancelled():
+                connecting.exception()  # whoever cancels the read does not ask for it
 
     async def _connect(self) -> _Owner:
         assignment = await self._discovery.served(
@@ -236,7 +249,8 @@ class Reader:
         self._ungranted = 0
         self._txns.clear()  # whatever is still needed comes again
         moved = asyncio.create_task(self._discovery.moved(assignment))
-        return _Owner(stream, moved, self._closed)
+        self._owner = _Owner(stream, moved, self._closed)  # here: whoever asked may be gone
+        return self._owner
 
     async def _recover(self, error: WalError) -> None:
         """Prepares the next attempt, or raises `error` when there is no point in one."""
