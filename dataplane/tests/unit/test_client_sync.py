@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from walplane.client import SyncStreamingClient
+from walplane.client import StreamingClient, SyncStreamingClient
 from walplane.embedded import open_embedded_sync
+from walplane.embedded.cluster import Cluster, ClusterOptions, start_cluster
 from walplane.message.builder import MutableMessage, insert
+from walplane.rpc.errors import ErrorCode, WalError
 
 
 @pytest.fixture
@@ -85,3 +91,48 @@ def test_a_read_that_is_garbage_holds_nobody_up_wherever_it_is_collected(tmp_pat
     )
     assert ran.stdout == "ended\n"
     assert "Exception ignored" not in ran.stderr
+
+
+def test_a_call_under_way_in_another_thread_ends_with_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    told: queue.Queue[WalError] = queue.Queue()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    def call(wal: SyncStreamingClient) -> None:
+        try:
+            wal.describe_collection("c")
+        except WalError as error:
+            told.put(error)
+
+    monkeypatch.setattr(StreamingClient, "describe_collection", never)
+    with open_embedded_sync(tmp_path, pchannels=1, backend="memory:") as wal:
+        threading.Thread(target=call, args=(wal,), daemon=True).start()
+        assert asked.wait(10)
+        txn = wal.txn("wal_0_1v0")
+    assert told.get(timeout=10).code is ErrorCode.OUTCOME_UNKNOWN
+    with pytest.raises(WalError, match="the client is closed") as error:
+        txn.commit()
+    assert error.value.code is ErrorCode.ON_SHUTDOWN
+
+
+def test_an_open_that_is_interrupted_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(options: ClusterOptions, taken: AsyncExitStack) -> Cluster:
+        await start_cluster(options, taken)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("walplane.embedded.program.start_cluster", interrupted)
+    opening = open_embedded_sync(tmp_path, pchannels=1)
+    with pytest.raises(KeyboardInterrupt), opening:
+        pass
+    monkeypatch.undo()
+    with open_embedded_sync(tmp_path, pchannels=1) as wal:
+        assert wal.list_collections() == []
