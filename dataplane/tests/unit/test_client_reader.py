@@ -22,8 +22,9 @@ V0 = "test_0_1v0"
 BROKEN = WalError(ErrorCode.ON_SHUTDOWN, "the owner went away")
 
 
-def entry(first_tick: int, count: int = 1, confirmed: int = 1) -> LogEntry:
-    proto = insert(V0, *(b"%d" % (first_tick + i) for i in range(count))).to_entry()
+def entry(first_tick: int, count: int = 1, confirmed: int = 1, payload: bytes = b"") -> LogEntry:
+    payloads = (payload or b"%d" % (first_tick + i) for i in range(count))
+    proto = insert(V0, *payloads).to_entry()
     proto.envelope.first_tick = first_tick
     proto.envelope.term = 7
     proto.envelope.last_confirmed.CopyFrom(MessageID("memory", (confirmed,)).to_proto())
@@ -212,6 +213,15 @@ async def test_credit_goes_back_as_batches_are_taken() -> None:
     async for _ in batches:
         pass
     assert owners.streams[0].granted == 4 * size
+
+
+async def test_credit_goes_back_before_the_node_runs_out_of_what_it_keeps() -> None:
+    """However much a reader may read ahead: the node keeps a bounded credit."""
+    payload = b"x" * (1 << 20)
+    script: Script = [delivery(entry(tick, payload=payload)) for tick in range(1, 17)]
+    owners = Owners([*script, delivery(end=True)])
+    await ticks(owners.reader(read_ahead_bytes=1 << 30))
+    assert owners.streams[0].granted >= 12 << 20
 
 
 async def test_closing_ends_a_read_under_way() -> None:

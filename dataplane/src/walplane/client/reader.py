@@ -34,6 +34,9 @@ from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 _log = structlog.get_logger(__name__)
 
+_MOST_UNGRANTED_BYTES = 4 << 20
+"""Credit that is kept back, at most: the node keeps only so much, whatever may be read ahead."""
+
 
 class Reader:
     """Use `StreamingClient.reader`; an async context manager and an iterator over messages.
@@ -272,7 +275,8 @@ class Reader:
     async def _grant(self, delivery: Delivery) -> None:
         """Gives the credit of what was taken back, some at a time."""
         self._ungranted += sum(item.size for item in delivery.entries)
-        if self._owner is not None and self._ungranted * 4 >= self._config.read_ahead_bytes:
+        enough = max(min(self._config.read_ahead_bytes // 4, _MOST_UNGRANTED_BYTES), 1)
+        if self._owner is not None and self._ungranted >= enough:
             granted, self._ungranted = self._ungranted, 0
             try:
                 await self._owner.stream.grant(granted)
