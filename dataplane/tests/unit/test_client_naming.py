@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from walplane.client import PartialAppendError, StreamingClient
@@ -11,8 +13,11 @@ from walplane.client.naming import NamedPipeline
 from walplane.client.results import Written
 from walplane.message.builder import insert
 from walplane.message.ids import MessageID
+from walplane.node.edge import Edge
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.reading import payloads
+from walplane.testkit.waiting import until
 
 V = "test_0_1v0"
 LIMIT = 4096
@@ -61,3 +66,29 @@ async def test_another_run_goes_on_at_the_message_that_no_entry_could_hold(
         assert producer.next_number == 1
         await producer.append_many([insert(vchannel, row) for row in rows[1:]])
     assert await payloads(wal, vchannel) == rows
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_an_open_under_way_ends_with_the_client(
+    cluster: MiniCluster, vchannel: str, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    """It would keep out whoever opens the name later, on behalf of a program that is gone."""
+    asked = 0
+
+    async def refuse(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        if not busy:
+            await asyncio.Event().wait()
+        raise WalError(ErrorCode.RESOURCE_ACQUIRED, "busy")
+
+    monkeypatch.setattr(Edge, "open_producer", refuse)
+    config = ClientConfig(backoff_min_s=0.001, backoff_max_s=0.001)
+    async with StreamingClient.connect(cluster.address, config=config) as wal:
+        opening = asyncio.create_task(wal.producer("loader", vchannel).__aenter__())
+        await until(lambda: asked > 0)
+    async with asyncio.timeout(5):
+        await asyncio.wait([opening])
+    error = opening.exception()
+    assert isinstance(error, WalError)
+    assert error.code is ErrorCode.ON_SHUTDOWN
