@@ -14,6 +14,7 @@ from walplane.client.transport import ConsumeStream, Delivery, ProduceStream, Tr
 from walplane.message.builder import insert
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.waiting import until
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
@@ -21,8 +22,9 @@ V0 = "test_0_1v0"
 BROKEN = WalError(ErrorCode.ON_SHUTDOWN, "the owner went away")
 
 
-def entry(first_tick: int, count: int = 1, confirmed: int = 1) -> LogEntry:
-    proto = insert(V0, *(b"%d" % (first_tick + i) for i in range(count))).to_entry()
+def entry(first_tick: int, count: int = 1, confirmed: int = 1, payload: bytes = b"") -> LogEntry:
+    payloads = (payload or b"%d" % (first_tick + i) for i in range(count))
+    proto = insert(V0, *payloads).to_entry()
     proto.envelope.first_tick = first_tick
     proto.envelope.term = 7
     proto.envelope.last_confirmed.CopyFrom(MessageID("memory", (confirmed,)).to_proto())
@@ -70,10 +72,15 @@ class Owners:
         self.move = asyncio.Event()
         self.served_by = Assignment("test_0", 1, "n1", "n1:1", "ASSIGNED")
         self.unserved = False
+        self.awaited = 0
 
     async def served(self, pchannel: str, **_: object) -> Assignment:
         if self.unserved:
-            await asyncio.Event().wait()
+            self.awaited += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.awaited -= 1
         return self.served_by
 
     async def moved(self, assignment: Assignment) -> None:
@@ -208,6 +215,15 @@ async def test_credit_goes_back_as_batches_are_taken() -> None:
     assert owners.streams[0].granted == 4 * size
 
 
+async def test_credit_goes_back_before_the_node_runs_out_of_what_it_keeps() -> None:
+    """However much a reader may read ahead: the node keeps a bounded credit."""
+    payload = b"x" * (1 << 20)
+    script: Script = [delivery(entry(tick, payload=payload)) for tick in range(1, 17)]
+    owners = Owners([*script, delivery(end=True)])
+    await ticks(owners.reader(read_ahead_bytes=1 << 30))
+    assert owners.streams[0].granted >= 12 << 20
+
+
 async def test_closing_ends_a_read_under_way() -> None:
     owners = Owners([delivery(entry(10))])
     reader = owners.reader()
@@ -216,6 +232,23 @@ async def test_closing_ends_a_read_under_way() -> None:
     await reader.close()
     assert await reading == [10]
     assert owners.streams[0].closed
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_read_that_waits_for_an_owner_is_ended_too(cancelled: bool) -> None:
+    owners = Owners()
+    owners.unserved = True
+    reader = owners.reader()
+    reading = asyncio.create_task(ticks(reader))
+    await until(lambda: owners.awaited == 1)
+    if cancelled:
+        reading.cancel()
+    await reader.close()
+    async with asyncio.timeout(10):
+        await asyncio.wait([reading])
+    assert reading.cancelled() == cancelled
+    assert cancelled or reading.result() == []
+    assert owners.awaited == 0
 
 
 async def test_breaking_off_releases_the_stream() -> None:

@@ -229,6 +229,9 @@ class LineAppender:
             shard = self._shard(line)
             if shard is not None:
                 shards[shard].append(line)
+            elif self._named:
+                self.taken = line.number  # nothing behind it: that would take its number
+                break
         return shards
 
     def _shard(self, line: Line) -> int | None:

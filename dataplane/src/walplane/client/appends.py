@@ -75,6 +75,7 @@ class Appends:
         self._kinds = Kinds()
         self._turns = Turns()
         self._pending = ByteBudget(config.pending_bytes)
+        self._openings: set[asyncio.Task[OpenedProducer]] = set()
         self._closed = False
         self._outlet = Outlet(
             kinds=self._kinds,
@@ -92,8 +93,12 @@ class Appends:
         self._closed = True
 
     async def close(self) -> None:
-        """Takes no more, and fails what has no answer."""
+        """Takes no more, ends opens under way, and fails what has no answer."""
         self.stop()
+        openings = list(self._openings)
+        for opening in openings:
+            opening.cancel()
+        await asyncio.gather(*openings, return_exceptions=True)
         error = WalError(
             ErrorCode.OUTCOME_UNKNOWN,
             f"{self._name} was closed before the append was answered: it may or may not be written",
@@ -191,23 +196,27 @@ class Appends:
 
     async def _open_named(self, seconds: float, vchannel: str, name: str) -> OpenedProducer:
         self.check_open()
+        asked = (self._new_id(), self.pchannel_of(vchannel), vchannel, name, self._config)
+        opening = asyncio.create_task(
+            open_named(self._discovery, self._transport, *asked), name=f"open-{name}"
+        )
+        self._openings.add(opening)
         try:
-            async with asyncio.timeout(seconds):
-                return await open_named(
-                    self._discovery,
-                    self._transport,
-                    self._new_id(),
-                    self.pchannel_of(vchannel),
-                    vchannel,
-                    name,
-                    self._config,
-                )
-        except TimeoutError:
+            await asyncio.wait({opening}, timeout=seconds)
+            late = not opening.done()
+        finally:
+            self._openings.discard(opening)
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        if late:
             raise WalError(
                 ErrorCode.RESOURCE_ACQUIRED,
                 f"producer {name} on {vchannel} could not be opened within {seconds:g} s: try "
                 "again",
-            ) from None
+            )
+        if opening.cancelled():
+            self.check_open()  # it was closed meanwhile
+        return opening.result()
 
     async def _offer_named(self, vchannel: str, parcel: Parcel, pipeline: NamedPipeline) -> None:
         try:

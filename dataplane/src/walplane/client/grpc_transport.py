@@ -89,6 +89,11 @@ class GrpcTransport:
             )
         except grpc.aio.AioRpcError as error:
             return WalError.from_rpc(error, f"node at {address}")
+        except asyncio.CancelledError:
+            if not ended_from_afar():
+                raise
+            text = f"the client was closed before the node at {address} answered"
+            return WalError(ErrorCode.ON_SHUTDOWN, text)
 
     async def open_produce(self, assignment: Assignment) -> ProduceStream:
         """Opens the stream and waits for the owner's answer."""

@@ -49,6 +49,15 @@ class NamedPipeline(Pipeline):
         self._failure = self._failure or error
         super().fail(error)
 
+    def _refuse(self, batch: SendBatch, error: WalError) -> None:
+        """Fails all behind it too: a message is known by its number, and this one keeps its place.
+
+        What was sent before has its own outcome to come.
+        """
+        super()._refuse(batch, error)
+        self._failure = self._failure or error
+        self._fail_waiting(error)
+
     def _number(self, batch: SendBatch) -> None:
         super()._number(batch)
         batch.name, batch.epoch, batch.number = self._name, self._epoch, self._next

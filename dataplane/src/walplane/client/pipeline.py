@@ -152,11 +152,15 @@ class Pipeline:
         """Fails everything: the client is closed."""
         for batch in [*self._unsettled, *self._anew]:
             batch.fail(error)
-        for parcel in self._waiting:
-            parcel.fail(error)
-        for collection in (self._unsettled, self._to_send, self._anew, self._waiting):
+        for collection in (self._unsettled, self._to_send, self._anew):
             collection.clear()
         self._awaited = self._unsettled_bytes = 0
+        self._fail_waiting(error)
+
+    def _fail_waiting(self, error: WalError) -> None:
+        for parcel in self._waiting:
+            parcel.fail(error)
+        self._waiting.clear()
         self._waiting_bytes = self._waiting_messages = 0
 
     def _new_batch(self, max_entry_bytes: int) -> SendBatch | None:
@@ -172,8 +176,12 @@ class Pipeline:
             if batch.size <= max_entry_bytes:
                 self._number(batch)
                 return batch
-            batch.fail(too_large(self.vchannel, batch.size, max_entry_bytes))
+            self._refuse(batch, too_large(self.vchannel, batch.size, max_entry_bytes))
         return None
+
+    def _refuse(self, batch: SendBatch, error: WalError) -> None:
+        """Fails a batch that cannot be sent; it has no number, so those behind it miss nothing."""
+        batch.fail(error)
 
     def _holds_back(self) -> bool:
         """Whether it backs off, or a refused batch waits until what is awaited is answered."""

@@ -226,6 +226,8 @@ class ChannelProducer:
             self._queued.discard(pipeline.vchannel)
             batch = pipeline.next_batch(stream.max_entry_bytes, stream.settled_tick)
             if batch is None:
+                if self._leaving:
+                    self._leave(pipeline)
                 continue
             self._request_id += 1
             self._awaited[self._request_id] = (pipeline, batch)
@@ -257,7 +259,12 @@ class ChannelProducer:
             self._back_off(pipeline, verdict.error.retry_after_ms / 1000)
         elif not pipeline.idle:
             self._enqueue(pipeline)
-        elif pipeline.vchannel in self._leaving:
+        elif self._leaving:
+            self._leave(pipeline)
+
+    def _leave(self, pipeline: Pipeline) -> None:
+        """Drops a lane that was forgotten, once all of it is settled or was given up unsent."""
+        if pipeline.vchannel in self._leaving and pipeline.idle:
             self._leaving.discard(pipeline.vchannel)
             self._pipelines.pop(pipeline.vchannel, None)
 

@@ -34,6 +34,9 @@ from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 _log = structlog.get_logger(__name__)
 
+_MOST_UNGRANTED_BYTES = 4 << 20
+"""Credit that is kept back, at most: the node keeps only so much, whatever may be read ahead."""
+
 
 class Reader:
     """Use `StreamingClient.reader`; an async context manager and an iterator over messages.
@@ -81,6 +84,9 @@ class Reader:
         self._delay = 0.0
         self._trouble = "it is not served"
         self._ungranted = 0
+        self._iteration = 0  # number of the latest; those before it are over
+        self._under_way = False  # rather than waiting for its program to take the next batch
+        self._left: Iterator[ImmutableMessage] = iter(())  # of the batch that is handed out
         self._txns = TxnAssembler(config.open_txn_bytes)
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -116,42 +122,78 @@ class Reader:
         """Ends the read, also one under way in another task, and releases it; idempotent."""
         if not self._closed.done():
             self._closed.set_result(None)
+        self._left = iter(())
         await self._let_go()
 
     async def __aiter__(self) -> AsyncIterator[ImmutableMessage]:
-        """The messages, one by one; those of a transaction follow each other."""
+        """The messages, one by one; those of a transaction follow each other.
+
+        Goes on behind the last message that an iteration broken off before has given.
+        """
+        iteration = self._begin()
+        for message in self._left:
+            yield message
+            if self._iteration != iteration:
+                raise self._two_at_once()
         async for batch in self.batches():
-            for message in batch:
+            self._left, iteration = iter(batch), self._iteration
+            for message in self._left:
                 yield message
+                if self._iteration != iteration:
+                    raise self._two_at_once()
 
     async def batches(self) -> AsyncIterator[AnyBatch]:
         """The messages as they lie in the log: by entry, or by transaction.
 
         Both have a length, `payloads`, and messages to iterate over. An entry that is a transaction
-        by itself comes as a transaction too.
+        by itself comes as a transaction too. Goes on behind the last batch that an iteration broken
+        off before has given, also if that gave it in part, by messages.
 
         Raises:
+            WalError: INVALID_ARGUMENT when the reader is iterated twice at once.
             WalError: RESOURCE_ACQUIRED when open transactions exceed `open_txn_bytes`.
             WalError: DATA_TRUNCATED, UNRECOVERABLE or INVALID_ARGUMENT when reading on is
                 impossible; CHANNEL_NOT_EXIST for an unknown channel; INNER when nobody answered
                 for `patience_s`.
         """
+        iteration = self._begin()
+        self._under_way, self._left = True, iter(())
         try:
+            await self._let_go()  # what is left of a delivery comes again, as after a failure
             while not self._closed.done():
                 delivery = await self._next()
                 if delivery is None:
                     return
                 for batch in self._take(delivery):
                     span = self._span_of(batch) if self._tracing.on else None
+                    self._under_way = False
                     try:
                         yield batch
                     finally:
                         end(span)
+                    if self._iteration != iteration:
+                        raise self._two_at_once()
+                    self._under_way = True
                 if delivery.end:
                     return
                 await self._grant(delivery)
         finally:
-            await self._let_go()
+            if self._iteration == iteration:  # the stream is not the next one's by now
+                self._under_way = False
+                await self._let_go()
+
+    def _begin(self) -> int:
+        """Ends the iteration before, which was broken off, and begins the one of this number."""
+        if self._under_way:
+            raise self._two_at_once()
+        self._iteration += 1
+        return self._iteration
+
+    def _two_at_once(self) -> WalError:
+        return WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"a reader of {self._name} is iterated twice at once: make one for each",
+        )
 
     async def _next(self) -> Delivery | None:
         """The next piece, from whoever owns the PChannel; None when the reader was closed."""
@@ -171,9 +213,8 @@ class Reader:
         """As `_next`, however long it takes."""
         while not self._closed.done():
             try:
-                if self._owner is None:
-                    self._owner = await self._connect()
-                return await self._owner.receive()
+                owner = self._owner or await self._connected()
+                return await owner.receive() if owner is not None else None
             except WalError as error:
                 await self._recover(error)
         return None
@@ -181,6 +222,20 @@ class Reader:
     @property
     def _name(self) -> str:
         return self._request.vchannel or self._pchannel
+
+    async def _connected(self) -> _Owner | None:
+        """A stream from whoever owns the PChannel; None when the reader is closed first."""
+        connecting = asyncio.create_task(self._connect(), name=f"read-{self._name}")
+        try:
+            either: set[asyncio.Future[Any]] = {connecting, self._closed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return connecting.result() if connecting.done() else None
+        finally:
+            if not connecting.done():
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+            elif not connecting.cancelled():
+                connecting.exception()  # whoever cancels the read does not ask for it
 
     async def _connect(self) -> _Owner:
         assignment = await self._discovery.served(
@@ -197,7 +252,8 @@ class Reader:
         self._ungranted = 0
         self._txns.clear()  # whatever is still needed comes again
         moved = asyncio.create_task(self._discovery.moved(assignment))
-        return _Owner(stream, moved, self._closed)
+        self._owner = _Owner(stream, moved, self._closed)  # here: whoever asked may be gone
+        return self._owner
 
     async def _recover(self, error: WalError) -> None:
         """Prepares the next attempt, or raises `error` when there is no point in one."""
@@ -219,7 +275,8 @@ class Reader:
     async def _grant(self, delivery: Delivery) -> None:
         """Gives the credit of what was taken back, some at a time."""
         self._ungranted += sum(item.size for item in delivery.entries)
-        if self._owner is not None and self._ungranted * 4 >= self._config.read_ahead_bytes:
+        enough = max(min(self._config.read_ahead_bytes // 4, _MOST_UNGRANTED_BYTES), 1)
+        if self._owner is not None and self._ungranted >= enough:
             granted, self._ungranted = self._ungranted, 0
             try:
                 await self._owner.stream.grant(granted)

@@ -1,7 +1,8 @@
 """The client for programs without an event loop: same calls, blocking. Layer: client.
 
 Contract: a thread of its own runs the loop; every call waits for its result there and may be made
-from any thread. Ctrl-C while waiting cancels the call.
+from any thread. Ctrl-C while waiting cancels the call. Closing the client ends every call under way
+in other threads, and returns when nothing is left on the loop.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from concurrent import futures
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
 from walplane.message.builder import MutableMessage
 from walplane.message.txn_view import AnyBatch
 from walplane.message.view import ImmutableMessage
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.scan.request import EVERYTHING, Only
 
 _Result = TypeVar("_Result")
@@ -47,6 +50,8 @@ class SyncStreamingClient:
         self._thread = threading.Thread(target=self._run, name="walplane-client", daemon=True)
         self._client: StreamingClient | None = None
         self._closing = asyncio.Event()
+        self._gate = threading.RLock()  # the garbage collector may come in between, and call too
+        self._stopped = False
         self._held: asyncio.Task[None] | None = None
 
     @classmethod
@@ -102,8 +107,8 @@ class SyncStreamingClient:
     def append_many(
         self, messages: Iterable[MutableMessage], *, timeout: float | None = None
     ) -> AppendResults:
-        """As `StreamingClient.append_many`."""
-        return self._wait(self._connected.append_many(messages, timeout=timeout))
+        """As `StreamingClient.append_many`; `messages` is iterated by the calling thread."""
+        return self._wait(self._connected.append_many(list(messages), timeout=timeout))
 
     def producer(
         self, name: str, vchannel: str, *, timeout: float | None = None
@@ -136,7 +141,7 @@ class SyncStreamingClient:
                 yield batch
             self._wait(self._tell())
         finally:
-            self._wait(_close(batches))
+            self._release(batches)
 
     def read(
         self,
@@ -189,8 +194,7 @@ class SyncStreamingClient:
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._held.cancel()
-            await asyncio.wait({self._held})
+            await self._give_up(self._held)
             raise
         if not opened.done():
             self._held.result()  # why it could not be opened
@@ -201,6 +205,13 @@ class SyncStreamingClient:
         async with self._opening() as client:
             opened.set_result(client)
             await self._closing.wait()
+
+    async def _give_up(self, held: asyncio.Task[None]) -> None:
+        """Cancels what holds the client: once, or the second request would end its cleaning up."""
+        if not held.cancelling():
+            held.cancel()
+        await asyncio.wait({held})
+        held.cancelled() or held.exception()  # whoever gives it up does not ask for it
 
     async def _leave(self) -> None:
         self._closing.set()
@@ -225,21 +236,61 @@ class SyncStreamingClient:
         return self._connected.reader(channel, start=start, follow=follow, only=only).batches()
 
     def _wait(self, call: Coroutine[Any, Any, _Result]) -> _Result:
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        future = self._submit(call)
         try:
             return future.result()
+        except futures.CancelledError:
+            if not self._stopped:
+                raise
+            raise WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                "the client was closed before the call ended: what it asked for may or may not be "
+                "done",
+            ) from None
         except BaseException:
             future.cancel()
             raise
 
+    def _submit(self, call: Coroutine[Any, Any, _Result]) -> futures.Future[_Result]:
+        """Starts `call` on the loop; one that is started comes to an end, also with the loop.
+
+        Raises:
+            WalError: ON_SHUTDOWN once the loop takes no more.
+        """
+        with self._gate:
+            if self._stopped:
+                call.close()
+                raise WalError(ErrorCode.ON_SHUTDOWN, "the client is closed")
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
+
+    def _release(self, batches: AsyncIterator[AnyBatch]) -> None:
+        """Has a read ended, and waits for nothing.
+
+        The garbage collector may come here, on whatever thread it runs: also on the loop's own.
+        """
+        with suppress(WalError):  # closed: the read has ended with it
+            self._submit(_close(batches))
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
+    async def _end(self) -> None:
+        """Ends what still runs: first what holds the client, since the rest may be part of it."""
+        if self._held is not None:
+            await self._give_up(self._held)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with self._gate:
+            self._stopped = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
 

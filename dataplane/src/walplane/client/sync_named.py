@@ -31,6 +31,7 @@ class SyncNamedProducer(Blocking[NamedProducer]):
     def append_many(
         self, messages: Iterable[MutableMessage], *, timeout: float | None = None
     ) -> AppendResults:
-        """As `NamedProducer.append_many`."""
-        results: AppendResults = self._wait(self._inner.append_many(messages, timeout=timeout))
+        """As `NamedProducer.append_many`; `messages` is iterated by the calling thread."""
+        listed = list(messages)
+        results: AppendResults = self._wait(self._inner.append_many(listed, timeout=timeout))
         return results

@@ -1,0 +1,138 @@
+"""The blocking client: what runs on which thread, and how all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from walplane.client import StreamingClient, SyncStreamingClient
+from walplane.embedded import open_embedded_sync
+from walplane.embedded.cluster import Cluster, ClusterOptions, start_cluster
+from walplane.message.builder import MutableMessage, insert
+from walplane.rpc.errors import ErrorCode, WalError
+
+
+@pytest.fixture
+def wal(tmp_path: Path) -> Iterator[SyncStreamingClient]:
+    with open_embedded_sync(tmp_path, pchannels=1, backend="memory:") as wal:
+        yield wal
+
+
+@pytest.fixture
+def vchannel(wal: SyncStreamingClient) -> str:
+    return wal.create_collection("c").vchannels[0]
+
+
+def rows(wal: SyncStreamingClient, vchannel: str) -> list[bytes]:
+    return [each.payload for each in wal.read(vchannel) if each.type.name == "INSERT"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_generator_of_messages_runs_on_the_calling_thread(
+    wal: SyncStreamingClient, vchannel: str, named: bool
+) -> None:
+    """It may call the client itself, which on the client's own thread would wait for ever."""
+    iterated_by = set()
+
+    def messages() -> Iterator[MutableMessage]:
+        for number in range(3):
+            iterated_by.add(threading.current_thread())
+            yield insert(vchannel, b"%d" % number)
+
+    if named:
+        with wal.producer("loader", vchannel) as producer:
+            producer.append_many(messages())
+    else:
+        wal.append_many(messages())
+    assert iterated_by == {threading.current_thread()}
+    assert rows(wal, vchannel) == [b"0", b"1", b"2"]
+
+
+GARBAGE = """
+import gc, sys
+from walplane.embedded import open_embedded_sync
+
+class Job:
+    pass
+
+gc.disable()
+with open_embedded_sync(sys.argv[1], pchannels=1, backend="memory:") as wal:
+    vchannel = wal.create_collection("c").vchannels[0]
+    job = Job()
+    job.itself, job.rows = job, wal.read(vchannel)
+    next(job.rows)
+    del job
+    wal._loop.call_soon_threadsafe(gc.collect)
+    wal.list_collections()
+    kept = wal.read(vchannel)
+    next(kept)
+del kept
+print("ended")
+"""
+
+
+def test_a_read_that_is_garbage_holds_nobody_up_wherever_it_is_collected(tmp_path: Path) -> None:
+    """On the thread of the loop, and behind the end of the client."""
+    ran = subprocess.run(
+        [sys.executable, "-c", GARBAGE, str(tmp_path)],
+        timeout=30,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "ended\n"
+    assert "Exception ignored" not in ran.stderr
+
+
+def test_a_call_under_way_in_another_thread_ends_with_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    told: queue.Queue[WalError] = queue.Queue()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    def call(wal: SyncStreamingClient) -> None:
+        try:
+            wal.describe_collection("c")
+        except WalError as error:
+            told.put(error)
+
+    monkeypatch.setattr(StreamingClient, "describe_collection", never)
+    with open_embedded_sync(tmp_path, pchannels=1, backend="memory:") as wal:
+        threading.Thread(target=call, args=(wal,), daemon=True).start()
+        assert asked.wait(10)
+        txn = wal.txn("wal_0_1v0")
+    assert told.get(timeout=10).code is ErrorCode.OUTCOME_UNKNOWN
+    with pytest.raises(WalError, match="the client is closed") as error:
+        txn.commit()
+    assert error.value.code is ErrorCode.ON_SHUTDOWN
+
+
+def test_an_open_that_is_interrupted_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(options: ClusterOptions, taken: AsyncExitStack) -> Cluster:
+        await start_cluster(options, taken)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("walplane.embedded.program.start_cluster", interrupted)
+    opening = open_embedded_sync(tmp_path, pchannels=1)
+    with pytest.raises(KeyboardInterrupt), opening:
+        pass
+    monkeypatch.undo()
+    with open_embedded_sync(tmp_path, pchannels=1) as wal:
+        assert wal.list_collections() == []
