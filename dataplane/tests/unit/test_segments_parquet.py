@@ -11,6 +11,8 @@ import pytest
 from walplane.message.ids import MessageID
 from walplane.testkit.segments import arrow_payload, insert, table_payload
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.segments import parquet
+from walplane.wal.recovery.segments.ipc import decoded_bytes
 from walplane.wal.recovery.segments.parquet import ENTRY, PAYLOAD, TICK, ParquetFormat
 from walplane.wal.recovery.segments.units import Unit
 
@@ -70,3 +72,56 @@ def test_metadata_of_the_client_cannot_make_an_object_unreadable() -> None:
     (table,) = encoded(unit(10, table_payload(rows)))
     assert table.column_names == ["a", TICK, ENTRY]
     assert table.schema.metadata[b"theirs"] == b"kept"
+
+
+MANY = 1_000_000
+ZEROS = pa.array(bytes(MANY), pa.uint8())
+
+
+def in_dictionary(values: pa.Array, rows: int = 1) -> pa.Array:
+    """`rows` times the first of `values`."""
+    return pa.DictionaryArray.from_arrays(pa.array(bytes(rows), pa.int8()), values)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("column", [ZEROS, in_dictionary(ZEROS)], ids=["rows", "dictionary"])
+def test_what_would_take_too_much_memory_is_not_even_read(
+    monkeypatch: pytest.MonkeyPatch, column: pa.Array, codec: str
+) -> None:
+    payload = table_payload(pa.table({"a": column}), codec)
+    assert MANY <= decoded_bytes(payload) < 1.1 * MANY
+    monkeypatch.setattr(parquet, "_MOST_BYTES", MANY // 2)
+    opened: list[bytes] = []
+    monkeypatch.setattr(pa.ipc, "open_stream", opened.append)
+    (table,) = encoded(unit(10, payload))
+    assert table.column(PAYLOAD).to_pylist() == [payload]
+    assert not opened
+
+
+def test_what_was_not_compressed_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_MOST_BYTES", 0)
+    payload = arrow_payload({"a": ZEROS, "b": ZEROS})
+    (table,) = encoded(unit(10, payload))
+    assert table.column_names == ["a", "b", TICK, ENTRY]
+
+
+def test_an_object_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_MOST_BYTES", 5 * MANY // 2)
+    payload = table_payload(pa.table({"a": ZEROS}), "zstd")
+    tables = encoded(*(unit(tick, payload) for tick in range(10, 15)))
+    assert [set(table.column(TICK).to_pylist()) for table in tables] == [{10, 11}, {12, 13}, {14}]
+
+
+@pytest.mark.parametrize("nests", [False, True])
+def test_a_large_value_that_many_rows_mean_is_kept_as_sent(nests: bool) -> None:
+    column = in_dictionary(pa.array([bytes(MANY)], pa.binary(MANY)), 100)
+    column = pa.StructArray.from_arrays([column], ["in"]) if nests else column
+    payload = arrow_payload({"a": column})
+    (table,) = encoded(unit(10, payload))
+    assert table.column(PAYLOAD).to_pylist() == [payload]
+
+
+def test_dictionaries_of_text_stay_columns() -> None:
+    payload = table_payload(pa.table({"a": in_dictionary(pa.array(["x"]), 3)}), "zstd")
+    (table,) = encoded(unit(10, payload))
+    assert table.column("a").to_pylist() == ["x"] * 3

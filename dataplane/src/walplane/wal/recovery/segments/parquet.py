@@ -20,6 +20,7 @@ import structlog
 from walplane.message import codec
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.recovery.segments.ipc import decoded_bytes
 from walplane.wal.recovery.segments.store import Encoded
 from walplane.wal.recovery.segments.units import Unit
 
@@ -33,6 +34,10 @@ _ARROW_SCHEMA = b"ARROW:schema"
 _MOST_ROWS = 1 << 24
 """Rows of one append, above which its payloads are kept as they are: columns of nulls, or packed
 ones, take no room until they are written."""
+_MOST_BYTES = 128 << 20
+"""Of columns in memory: what an append may take more than was sent, and what one object does."""
+_WIDE_BYTES = 64
+"""Of a value in a dictionary that is written as often as it is meant."""
 
 
 class ParquetFormat:
@@ -77,13 +82,16 @@ def _runs(
     schema: pa.Schema | None = None
     run: list[Unit] = []
     tables: list[pa.Table] = []
+    size = 0
     for unit in units:
         found = _tables_of(unit)
         of_unit = found[0].schema if found else None
-        if run and not _same(of_unit, schema):
+        more = sum(table.nbytes for table in found)
+        if run and (size + more > _MOST_BYTES or not _same(of_unit, schema)):
             yield schema, run, tables
-            run, tables = [], []
+            run, tables, size = [], [], 0
         schema = of_unit
+        size += more
         run.append(unit)
         tables += found
     if run:
@@ -116,14 +124,30 @@ def _tables_of(unit: Unit) -> list[pa.Table]:
         return []
     payloads, tables = _payloads([unit]), []
     try:
+        if sum(map(decoded_bytes, payloads)) > _MOST_BYTES + sum(map(len, payloads)):
+            return []
         for data in payloads:
-            table = pa.ipc.open_stream(data).read_all()
+            reader = pa.ipc.open_stream(data)
+            if any(map(_grows, reader.schema.types)):
+                return []
+            table = reader.read_all()
             table.validate(full=True)
             tables.append(table)
     except Exception:  # Arrow's complaints are of no common kind, and all are of the payload
         return []
     one = all(table.schema.equals(tables[0].schema) for table in tables)
     return tables if one and sum(map(len, tables)) <= _MOST_ROWS else []
+
+
+def _grows(kind: pa.DataType) -> bool:
+    """Whether a dictionary's values are written in full for each row, and large.
+
+    Of text and bytes each is written once.
+    """
+    if pa.types.is_dictionary(kind):
+        value = kind.value_type
+        return bool(pa.types.is_fixed_size_binary(value)) and value.byte_width > _WIDE_BYTES
+    return any(_grows(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def _with_own_columns(rows: pa.Table, run: list[Unit], counts: list[int]) -> pa.Table:
