@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
+from walplane.backends.registry import open_backend
 from walplane.backends.rocksdb import RocksBackend, committer, layout, values
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
 from walplane.backends.rocksdb.batch import Batch
@@ -381,3 +382,21 @@ async def test_a_database_of_the_format_before_is_read(tmp_path: Path) -> None:
     acks += await append_all(writer, [bytes(LARGE)])
     expect_holds(await read_to_end(session, "t"), acks)
     await backend.close()
+
+
+async def test_a_relative_directory_is_the_one_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the program goes to another one, and large records are read and files begun there."""
+    monkeypatch.chdir(tmp_path)
+    backend = await open_backend("rocksdb:data")
+    assert isinstance(backend, RocksBackend)
+    session, writer = await writer_of(backend)
+    acks = await append_each(writer, payloads("t", 3, LARGE))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    acks += await append_each(writer, payloads("more", 12, LARGE))
+    expect_holds(await read_to_end(session, "t"), acks)
+    await backend.close()
+    await read_again(tmp_path / "data", "t", acks)
+    assert not os.listdir()

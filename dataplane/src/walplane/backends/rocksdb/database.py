@@ -35,7 +35,7 @@ class Database:
     """One open database; the kernel's lock on its LOCK file keeps other processes out.
 
     Attributes:
-        path: its directory.
+        path: its directory, absolute: the program may go to another one meanwhile.
         next_batch: the number of the first batch to write.
         topics: what was found: name, entry, and the sequence number above the last record.
     """
@@ -48,7 +48,7 @@ class Database:
                 damaged or lacks acknowledged records; INVALID_ARGUMENT when `path` is no
                 directory of ours.
         """
-        self.path = path
+        self.path = path = str(Path(path).absolute())
         self._make_directory()
         try:
             self._rocks = Rdict(path, database_options())
