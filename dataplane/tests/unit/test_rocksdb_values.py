@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
+from walplane.backends.interface import EARLIEST
 from walplane.backends.registry import open_backend
 from walplane.backends.rocksdb import RocksBackend, committer, layout, values
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
@@ -340,6 +341,48 @@ async def test_an_error_of_the_disk_is_final(
         assert str(tmp_path) in refused.message
     await backend.close()
     await read_again(tmp_path, "t", acks)
+
+
+class NoTables:
+    """A RocksDB, and an iterator of it, that finds nothing and says why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def iter(self, _: object) -> NoTables:
+        return self
+
+    def seek(self, _: bytes) -> None:
+        pass
+
+    def valid(self) -> bool:
+        return False
+
+    def status(self) -> None:
+        raise RuntimeError(f"IO error: While open a file for random read: 12.sst: {self._why}")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("size", [10, LARGE])
+async def test_no_file_to_be_had_is_no_damage(
+    backend: RocksBackend, monkeypatch: pytest.MonkeyPatch, number: int, size: int
+) -> None:
+    """It passes, and the scanner goes on where it was; RocksDB says it in words alone."""
+    session, writer = await writer_of(backend)
+    acks = await append_all(writer, payloads("t", 3, size))
+    scanner = await session.open_scanner("t", EARLIEST)
+
+    def none(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as refused:
+        refused.setattr(os, "open", none)
+        if size < values.VALUE_BYTES:
+            refused.setattr(backend.database, "_rocks", NoTables(os.strerror(number)))
+        with pytest.raises(WalError) as error:
+            await scanner.read()
+    assert error.value.code is ErrorCode.INNER
+    assert [record.data for record in await scanner.read()] == [ack.data for ack in acks]
 
 
 async def test_a_topic_that_falls_silent_holds_no_file(tmp_path: Path) -> None:

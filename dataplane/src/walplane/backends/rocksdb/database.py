@@ -18,7 +18,7 @@ from rocksdict import Rdict
 from walplane.backends.interface import Record
 from walplane.backends.rocksdb import layout
 from walplane.backends.rocksdb.batch import Batch
-from walplane.backends.rocksdb.errors import damaged, failed
+from walplane.backends.rocksdb.errors import damaged, failed, unread
 from walplane.backends.rocksdb.mark import AcknowledgedMark
 from walplane.backends.rocksdb.options import database_options, read_options, write_options
 from walplane.backends.rocksdb.values import Changes, Place, ValueFiles
@@ -145,7 +145,8 @@ class Database:
         """The records from `first` to below `end`, or as many as fill `max_bytes`; at least one.
 
         Raises:
-            WalError: UNRECOVERABLE when one is damaged or not there.
+            WalError: UNRECOVERABLE when one is damaged or not there; INNER while no file can be
+                opened, after which it is there as before.
         """
         records: list[Record] = []
         rows = self._rocks.iter(read_options())
@@ -164,7 +165,7 @@ class Database:
         except WalError:
             raise
         except Exception as error:
-            raise failed(self.path, "read", error) from error
+            raise unread(self.path, error) from error
         finally:
             # A traceback would keep the iterator, and the iterator the database's lock.
             del rows
@@ -289,7 +290,7 @@ class Database:
             key: bytes = rows.key() if rows.valid() else b""
             rows.status()
         except Exception as error:
-            raise failed(self.path, "read", error) from error
+            raise unread(self.path, error) from error
         finally:
             del rows
         if key < layout.record_key(entry.number, FIRST):
@@ -310,6 +311,6 @@ class Database:
         except Exception as error:
             if isinstance(error, WalError):
                 raise
-            raise failed(self.path, "read", error) from error
+            raise unread(self.path, error) from error
         finally:
             del rows
