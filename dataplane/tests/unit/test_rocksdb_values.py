@@ -283,6 +283,17 @@ async def test_damage_is_reported(backend: RocksBackend, tmp_path: Path) -> None
     await read_again(shutil.copytree(source, tmp_path / "whole"), "t", acks)
 
 
+async def test_a_directory_that_is_refused_is_let_go_of(tmp_path: Path) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    _, writer = await writer_of(backend)
+    await append_all(writer, [bytes(LARGE)])
+    await backend.close()
+    (file,) = files(tmp_path)
+    file.unlink()
+    assert (await refusal(tmp_path, "t")).code is ErrorCode.UNRECOVERABLE
+    assert not open_in(tmp_path)
+
+
 async def test_what_nobody_acknowledged_may_be_torn(tmp_path: Path) -> None:
     """And be lost later: only what somebody points to has to be there."""
     backend = await RocksBackend.open(str(tmp_path))

@@ -216,9 +216,11 @@ class Database:
             raise failed(self.path, "close", error) from error
 
     def _abandon(self) -> None:
-        """Frees the lock of a database that cannot be used; that it complains is no news."""
+        """Lets go of a database that cannot be used; that it complains is no news."""
         with contextlib.suppress(Exception):
             self._rocks.close()
+        with contextlib.suppress(AttributeError):  # it was not even opened
+            self._mark.close()
 
     def _make_directory(self) -> None:
         path = Path(self.path)
