@@ -290,9 +290,11 @@ class WAL:
     async def open_scanner(self, start: Start) -> RecordScanner:
         """A scanner of the data topic, on a client of the readers' own."""
         async with self._reader_lock:
-            if self._readers is None:
-                self._readers = await self._deps.backend.session()
-            return await self._readers.open_scanner(self.pchannel, start)
+            session = self._readers = self._readers or await self._deps.backend.session()
+            if self.stopped.done():  # `_release` may have come by before there was one
+                await session.close()
+                self.check()
+            return await session.open_scanner(self.pchannel, start)
 
     # --- state -------------------------------------------------------------------------------
 
