@@ -207,3 +207,16 @@ async def test_a_program_that_is_killed_loses_nothing_acknowledged(tmp_path: Pat
         there = [int(payload) for payload in await payloads(wal, vchannel)]
     assert there == list(range(len(there)))
     assert told < len(there) <= told + 2
+
+
+async def test_a_program_may_go_to_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_embedded("data", pchannels=1) as wal:
+        vchannel = (await wal.create_collection("c")).vchannels[0]
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        await wal.append(insert(vchannel, b"x" * 1_000_000))
+        assert len((await payloads(wal, vchannel))[0]) == 1_000_000
+    assert not os.listdir()

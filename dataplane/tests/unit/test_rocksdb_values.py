@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
+from walplane.backends.interface import EARLIEST
+from walplane.backends.registry import open_backend
 from walplane.backends.rocksdb import RocksBackend, committer, layout, values
 from walplane.backends.rocksdb.backend import RocksSession, RocksWriter
 from walplane.backends.rocksdb.batch import Batch
@@ -281,6 +283,17 @@ async def test_damage_is_reported(backend: RocksBackend, tmp_path: Path) -> None
     await read_again(shutil.copytree(source, tmp_path / "whole"), "t", acks)
 
 
+async def test_a_directory_that_is_refused_is_let_go_of(tmp_path: Path) -> None:
+    backend = await RocksBackend.open(str(tmp_path))
+    _, writer = await writer_of(backend)
+    await append_all(writer, [bytes(LARGE)])
+    await backend.close()
+    (file,) = files(tmp_path)
+    file.unlink()
+    assert (await refusal(tmp_path, "t")).code is ErrorCode.UNRECOVERABLE
+    assert not open_in(tmp_path)
+
+
 async def test_what_nobody_acknowledged_may_be_torn(tmp_path: Path) -> None:
     """And be lost later: only what somebody points to has to be there."""
     backend = await RocksBackend.open(str(tmp_path))
@@ -341,6 +354,48 @@ async def test_an_error_of_the_disk_is_final(
     await read_again(tmp_path, "t", acks)
 
 
+class NoTables:
+    """A RocksDB, and an iterator of it, that finds nothing and says why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def iter(self, _: object) -> NoTables:
+        return self
+
+    def seek(self, _: bytes) -> None:
+        pass
+
+    def valid(self) -> bool:
+        return False
+
+    def status(self) -> None:
+        raise RuntimeError(f"IO error: While open a file for random read: 12.sst: {self._why}")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("size", [10, LARGE])
+async def test_no_file_to_be_had_is_no_damage(
+    backend: RocksBackend, monkeypatch: pytest.MonkeyPatch, number: int, size: int
+) -> None:
+    """It passes, and the scanner goes on where it was; RocksDB says it in words alone."""
+    session, writer = await writer_of(backend)
+    acks = await append_all(writer, payloads("t", 3, size))
+    scanner = await session.open_scanner("t", EARLIEST)
+
+    def none(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as refused:
+        refused.setattr(os, "open", none)
+        if size < values.VALUE_BYTES:
+            refused.setattr(backend.database, "_rocks", NoTables(os.strerror(number)))
+        with pytest.raises(WalError) as error:
+            await scanner.read()
+    assert error.value.code is ErrorCode.INNER
+    assert [record.data for record in await scanner.read()] == [ack.data for ack in acks]
+
+
 async def test_a_topic_that_falls_silent_holds_no_file(tmp_path: Path) -> None:
     """Though it was truncated while others still wrote into its file."""
     backend = await RocksBackend.open(str(tmp_path))
@@ -381,3 +436,21 @@ async def test_a_database_of_the_format_before_is_read(tmp_path: Path) -> None:
     acks += await append_all(writer, [bytes(LARGE)])
     expect_holds(await read_to_end(session, "t"), acks)
     await backend.close()
+
+
+async def test_a_relative_directory_is_the_one_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the program goes to another one, and large records are read and files begun there."""
+    monkeypatch.chdir(tmp_path)
+    backend = await open_backend("rocksdb:data")
+    assert isinstance(backend, RocksBackend)
+    session, writer = await writer_of(backend)
+    acks = await append_each(writer, payloads("t", 3, LARGE))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    acks += await append_each(writer, payloads("more", 12, LARGE))
+    expect_holds(await read_to_end(session, "t"), acks)
+    await backend.close()
+    await read_again(tmp_path / "data", "t", acks)
+    assert not os.listdir()

@@ -260,6 +260,27 @@ async def test_deletes_are_stored_with_a_flush_of_their_vchannel(
     await until(lambda: wal.recovery.segments.position.time_tick > 0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "folder"), [(MessageType.DELETE, "deletes"), (MessageType.INSERT, "unassigned")]
+)
+async def test_what_nothing_seals_is_stored_by_its_age(
+    world: World, store: MemoryStore, kind: MessageType, folder: str
+) -> None:
+    """Its VChannel may never have another segment, and the whole log would wait for it."""
+    other = "test_0_2v0"
+    wal = await world.open(1, EAGER)
+    await wal.append(insert(0, b"key", kind=kind))
+    await wal.append(flush(8, vchannel=other))
+    await until(lambda: whole(store) == {"8"})
+    assert not any(f"/{folder}/" in path for path in store.objects)
+    short = EAGER.model_copy(update={"shard": ShardConfig(segment_lifetime_s=0.01)})
+    wal = await world.open(2, short)
+    await world.skip_ticks(20)
+    tick = (await wal.append(flush(9, vchannel=other))).first_tick
+    await until(lambda: any(f"/{folder}/" in path for path in store.objects))
+    await until(lambda: wal.recovery.segments.position.time_tick >= tick)
+
+
 async def test_the_log_is_cut_off_behind_what_is_stored(world: World, store: MemoryStore) -> None:
     wal = await world.open(1, EAGER)
     for number in range(20):

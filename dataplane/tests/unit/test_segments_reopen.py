@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from walplane.backends.registry import open_backend
+from walplane.backends.rocksdb.values import DIRECTORY, VALUE_BYTES
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.faulty import Fault, no_faults
+from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.segments import MemoryStore, headed, segment_deps
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, World, entry, payloads_of, read_all
@@ -185,3 +190,31 @@ def test_a_position_never_goes_back_in_the_log() -> None:
     assert table.position == at(10, 101)
     table.move(at(12, 102))
     assert table.position == at(12, 102)
+
+
+async def test_a_log_that_no_file_can_be_opened_of_is_read_again(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than what is unforeseen is tried; the second owner reads what the first wrote."""
+    monkeypatch.setattr("walplane.wal.recovery.segments.flusher._BACKOFF_S", (0.001, 0.001))
+    world = World(FaultyBackend(await open_backend(f"rocksdb:{tmp_path}")))
+    first = await world.open(1, EAGER)
+    payload = bytes(VALUE_BYTES)
+    await first.append(entry(payload))
+    await first.append(headed(MessageType.MANUAL_FLUSH))
+    await first.close()
+    opened, refused = os.open, 0
+
+    def none(path: Path, *arguments: int) -> int:
+        nonlocal refused
+        if refused < 5 and DIRECTORY in str(path):
+            refused += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", none)
+    world.segments = segment_deps(store)
+    await world.open(2, EAGER)
+    await until(lambda: stored(store) == [payload])
+    assert refused == 5
+    await world.close()

@@ -7,10 +7,19 @@ from functools import partial
 
 import pytest
 
+from walplane.backends.interface import BackendSession
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.testkit.faulty import Fault, no_faults
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import V, World, drop_entry, entry, payloads_of, read_all
+from walplane.testkit.wal_world import (
+    EARLIEST,
+    V,
+    World,
+    drop_entry,
+    entry,
+    payloads_of,
+    read_all,
+)
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
@@ -174,3 +183,36 @@ async def test_a_caller_that_is_cancelled_itself_is_cancelled(world: World) -> N
     acknowledged.set()
     await until(lambda: wal.status().bytes_pending == 0)
     assert payloads_of(await read_all(wal)) == [b"row"], "which takes nothing back"
+
+
+async def test_a_reader_that_comes_while_a_log_closes_leaves_no_session(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend gives it one when the log has let go of all it had."""
+    wal = await world.open(1)
+    session, asked, answers = world.backend.session, asyncio.Event(), asyncio.Event()
+    closed: list[bool] = []
+
+    async def slow() -> BackendSession:
+        asked.set()
+        await answers.wait()
+        made = await session()
+        closing = made.close
+
+        async def close() -> None:
+            closed.append(True)
+            await closing()
+
+        monkeypatch.setattr(made, "close", close)
+        return made
+
+    monkeypatch.setattr(world.backend, "session", slow)
+    async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST)) as scanner:
+        reading = asyncio.create_task(scanner.next())
+        await asked.wait()
+        await wal.close()
+        answers.set()
+        with pytest.raises(WalError) as error:
+            await reading
+    assert error.value.code is ErrorCode.ON_SHUTDOWN
+    assert closed

@@ -15,10 +15,13 @@ from walplane.rpc.errors import ErrorCode, WalError
 def only_process(data: Path) -> Iterator[None]:
     """Holds the data directory; the kernel lets go of it however this process ends.
 
+    Processes that it forked meanwhile neither keep it nor let go of it.
+
     Raises:
         WalError: RESOURCE_ACQUIRED when it is held already, INVALID_ARGUMENT when it cannot be
             made.
     """
+    owner = os.getpid()
     try:
         data.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(data / "process", os.O_RDWR | os.O_CREAT, 0o644)
@@ -31,14 +34,16 @@ def only_process(data: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            other = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             raise WalError(
                 ErrorCode.RESOURCE_ACQUIRED,
-                f"data directory {data} is in use by process {owner}: stop it first, or choose "
+                f"data directory {data} is in use by process {other}: stop it first, or choose "
                 "another one",
             ) from error
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.write(descriptor, f"{owner}\n".encode())
         yield
     finally:
+        if os.getpid() == owner:  # a forked one shares the lock: it would be free for anybody
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)

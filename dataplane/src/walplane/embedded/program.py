@@ -50,7 +50,7 @@ async def open_embedded(
         WalError: RESOURCE_ACQUIRED while another process has the directory; INVALID_ARGUMENT for
             what cannot be; UNRECOVERABLE for damage; what ended the coordinator.
     """
-    path = Path(data)
+    path = Path(data).absolute()  # noqa: ASYNC240 - asks for no disk
     options = ClusterOptions(
         listen=listen,
         advertise=listen,

@@ -126,8 +126,13 @@ def headed(kind: MessageType, header: bytes = b"", vchannel: str = V) -> log_pb2
 
 def arrow_payload(columns: dict[str, Sequence[object]]) -> bytes:
     """An Arrow IPC stream of one table."""
-    table = pa.table(columns)
+    return table_payload(pa.table(columns))
+
+
+def table_payload(table: pa.Table, compression: str | None = None) -> bytes:
+    """`table` as an Arrow IPC stream."""
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return sink.getvalue()

@@ -239,9 +239,8 @@ class WAL:
         # Taken and thrown away: this is how the reserve, and tick time with it, goes on.
         tick = self._deps.reserve.take(1, self._acks.last_allocated)
         for txn in [] if tick is None else self._expiry.due(tick):
-            self._running.start(
-                roll_back(txn, self._chain, self.meter, self._deps.runtime.monotonic())
-            )
+            now = self._deps.runtime.monotonic()
+            self._running.start(roll_back(txn, self._chain, self.meter, now))
 
     def seal_segments(self) -> None:
         """Seals what a policy says; cheap while there is nothing to seal."""
@@ -291,9 +290,11 @@ class WAL:
     async def open_scanner(self, start: Start) -> RecordScanner:
         """A scanner of the data topic, on a client of the readers' own."""
         async with self._reader_lock:
-            if self._readers is None:
-                self._readers = await self._deps.backend.session()
-            return await self._readers.open_scanner(self.pchannel, start)
+            session = self._readers = self._readers or await self._deps.backend.session()
+            if self.stopped.done():  # `_release` may have come by before there was one
+                await session.close()
+                self.check()
+            return await session.open_scanner(self.pchannel, start)
 
     # --- state -------------------------------------------------------------------------------
 

@@ -104,8 +104,11 @@ class Pump:
             self._read()
         except pulsar.PulsarException as error:
             self.error = call_failure(f"reading topic {self._topic}", type(error).__name__)
-        self._call(self._arrived.set)
-        self._call(self._ended.set)
+        except Exception as error:  # the client's C++ throws others too, and a thread tells nobody
+            self.error = call_failure(f"reading topic {self._topic}", repr(error))
+        finally:
+            self._call(self._arrived.set)
+            self._call(self._ended.set)
 
     def _read(self) -> None:
         away_since: float | None = None

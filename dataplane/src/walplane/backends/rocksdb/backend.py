@@ -154,7 +154,7 @@ class RocksSession:
         self._forget = forget
         self._tickets: list[Ticket] = []
         self._writers: list[RocksWriter] = []
-        self._scanners: list[RocksScanner] = []
+        self._scanners: set[RocksScanner] = set()
         self._closed = False
 
     async def ensure_topic(self, topic: str) -> None:
@@ -183,9 +183,14 @@ class RocksSession:
         held = self._topic(topic)
         position = first_to_read(topic, start, held.entry.earliest, held.end)
         scanner = RocksScanner(
-            self._database, self._threads, held, position, lambda: self._committer.failure
+            self._database,
+            self._threads,
+            held,
+            position,
+            lambda: self._committer.failure,
+            self._scanners.discard,
         )
-        self._scanners.append(scanner)
+        self._scanners.add(scanner)
         return scanner
 
     async def last_record_id(self, topic: str) -> RecordID | None:
@@ -205,7 +210,7 @@ class RocksSession:
         self._forget(self)
         for ticket in self._tickets:
             ticket.closed = True
-        for scanner in self._scanners:
+        for scanner in list(self._scanners):
             await scanner.close()
         if any(writer.in_flight for writer in self._writers):
             try:

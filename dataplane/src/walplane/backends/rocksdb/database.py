@@ -18,7 +18,7 @@ from rocksdict import Rdict
 from walplane.backends.interface import Record
 from walplane.backends.rocksdb import layout
 from walplane.backends.rocksdb.batch import Batch
-from walplane.backends.rocksdb.errors import damaged, failed
+from walplane.backends.rocksdb.errors import damaged, failed, unread
 from walplane.backends.rocksdb.mark import AcknowledgedMark
 from walplane.backends.rocksdb.options import database_options, read_options, write_options
 from walplane.backends.rocksdb.values import Changes, Place, ValueFiles
@@ -35,7 +35,7 @@ class Database:
     """One open database; the kernel's lock on its LOCK file keeps other processes out.
 
     Attributes:
-        path: its directory.
+        path: its directory, absolute: the program may go to another one meanwhile.
         next_batch: the number of the first batch to write.
         topics: what was found: name, entry, and the sequence number above the last record.
     """
@@ -48,7 +48,7 @@ class Database:
                 damaged or lacks acknowledged records; INVALID_ARGUMENT when `path` is no
                 directory of ours.
         """
-        self.path = path
+        self.path = path = str(Path(path).absolute())
         self._make_directory()
         try:
             self._rocks = Rdict(path, database_options())
@@ -145,7 +145,8 @@ class Database:
         """The records from `first` to below `end`, or as many as fill `max_bytes`; at least one.
 
         Raises:
-            WalError: UNRECOVERABLE when one is damaged or not there.
+            WalError: UNRECOVERABLE when one is damaged or not there; INNER while no file can be
+                opened, after which it is there as before.
         """
         records: list[Record] = []
         rows = self._rocks.iter(read_options())
@@ -164,7 +165,7 @@ class Database:
         except WalError:
             raise
         except Exception as error:
-            raise failed(self.path, "read", error) from error
+            raise unread(self.path, error) from error
         finally:
             # A traceback would keep the iterator, and the iterator the database's lock.
             del rows
@@ -215,9 +216,11 @@ class Database:
             raise failed(self.path, "close", error) from error
 
     def _abandon(self) -> None:
-        """Frees the lock of a database that cannot be used; that it complains is no news."""
+        """Lets go of a database that cannot be used; that it complains is no news."""
         with contextlib.suppress(Exception):
             self._rocks.close()
+        with contextlib.suppress(AttributeError):  # it was not even opened
+            self._mark.close()
 
     def _make_directory(self) -> None:
         path = Path(self.path)
@@ -289,7 +292,7 @@ class Database:
             key: bytes = rows.key() if rows.valid() else b""
             rows.status()
         except Exception as error:
-            raise failed(self.path, "read", error) from error
+            raise unread(self.path, error) from error
         finally:
             del rows
         if key < layout.record_key(entry.number, FIRST):
@@ -310,6 +313,6 @@ class Database:
         except Exception as error:
             if isinstance(error, WalError):
                 raise
-            raise failed(self.path, "read", error) from error
+            raise unread(self.path, error) from error
         finally:
             del rows

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from walplane.rpc.errors import ErrorCode, WalError
+
+_NO_FILES = (os.strerror(errno.EMFILE), os.strerror(errno.ENFILE))
 
 
 def damaged(path: str, what: str) -> WalError:
@@ -42,3 +47,15 @@ def failed(path: str, what: str, error: Exception) -> WalError:
         f"cannot {what} {path}: {text}; check the disk and start again, or restore the directory "
         "from a copy",
     )
+
+
+def unread(path: str, error: Exception) -> WalError:
+    """The error of a read that RocksDB or the system refused."""
+    text = str(error)
+    if any(short in text for short in _NO_FILES):
+        # RocksDB gives but the text. Nothing is wrong with the data, and it passes.
+        return WalError(
+            ErrorCode.INNER,
+            f"cannot read {path} now: {text}; close some files, or raise the limit (ulimit -n)",
+        )
+    return failed(path, "read", error)

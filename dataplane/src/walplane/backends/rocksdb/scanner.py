@@ -29,6 +29,7 @@ class RocksScanner:
         topic: Topic,
         position: int,
         failure: Callable[[], WalError | None],
+        forget: Callable[[RocksScanner], None],
     ) -> None:
         """A scanner of `topic` from `position`, a sequence number.
 
@@ -38,12 +39,14 @@ class RocksScanner:
             topic: what is read.
             position: sequence number of the first record.
             failure: the error after which nothing new will come; None while all is well.
+            forget: told of this scanner when it closes.
         """
         self._database = database
         self._threads = threads
         self._topic = topic
         self._position = position
         self._failure = failure
+        self._forget = forget
         self._fetch: asyncio.Future[list[Record]] | None = None
         self._closed = False
 
@@ -65,8 +68,10 @@ class RocksScanner:
         return records
 
     async def close(self) -> None:
-        """Ends a waiting `read` with ON_SHUTDOWN."""
+        """Ends a waiting `read` with ON_SHUTDOWN; what was read for nobody goes as well."""
         self._closed = True
+        self._fetch = None
+        self._forget(self)
         self._topic.bell.ring()
 
     def _start_fetch(self) -> asyncio.Future[list[Record]]:

@@ -1,7 +1,8 @@
 """Brings one log's segments to object storage, off the append path.
 
 Contract: a reader of the log like any other, from the position that the checkpoint holds on. Rows
-wait in memory until their segment is sealed, or memory is short; then they are written as a part,
+wait in memory until their segment is sealed, or memory is short, or they wait for as long as a
+segment may grow and are of none; then they are written as a part,
 `<first tick>.parquet`, which nobody ever overwrites: whoever comes to the same place later, after a
 crash or as another owner, takes what is there and goes on behind it. So every row is in one part,
 whoever died when. What cannot be stored is tried for ever; a log that cannot be read on is left as
@@ -24,6 +25,7 @@ from walplane.message.txn import is_part
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.config import WALConfig
 from walplane.wal.meter import Meters
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.segments.storing import SegmentDeps, SegmentWriter
@@ -47,11 +49,13 @@ _PACE_S = 0.1
 _ATTEMPTS = 3  # at something unforeseen
 _FATAL = {ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
 _NO_LIMIT_BYTES = 1 << 62
+_MS = 18  # a tick is milliseconds << 18
 
 
 class FlushedLog(LiveLog, Protocol):
     """What a flusher sees of its log."""
 
+    config: WALConfig
     written: Signal
     recovery: RecoveryState
 
@@ -100,6 +104,7 @@ class SegmentFlusher:
         self._txns = TxnAssembler(_NO_LIMIT_BYTES)
         self._done = table.position
         self._last: LogEntry | None = None
+        self._patience = int(log.config.shard.segment_lifetime_s * 1000) << _MS
         self._writer = SegmentWriter(log.pchannel, table, deps, self._note, on_part)
 
     @property
@@ -172,6 +177,8 @@ class SegmentFlusher:
             else:
                 self._txns.pass_by(item)
             self._last = item
+        for key in self._writer.waiting_since(batch.watermark - self._patience):
+            await self._writer.store(key)
         caught_up = batch.watermark >= live.watermark
         last = batch.entries[-1].token() if batch.entries else self._done
         last = last._replace(time_tick=batch.watermark)

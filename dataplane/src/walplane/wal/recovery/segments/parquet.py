@@ -15,18 +15,29 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import structlog
 
 from walplane.message import codec
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.recovery.segments.ipc import decoded_bytes
 from walplane.wal.recovery.segments.store import Encoded
 from walplane.wal.recovery.segments.units import Unit
 
+_log = structlog.get_logger(__name__)
+
 TICK, ENTRY, PAYLOAD = "_tick", "_entry", "payload"
 _METADATA = b"walplane"
+_ARROW_SCHEMA = b"ARROW:schema"
+"""Where Arrow keeps the schema of a Parquet file; a client's own would stand in its place."""
+
 _MOST_ROWS = 1 << 24
 """Rows of one append, above which its payloads are kept as they are: columns of nulls, or packed
 ones, take no room until they are written."""
+_MOST_BYTES = 128 << 20
+"""Of columns in memory: what an append may take more than was sent, and what one object does."""
+_WIDE_BYTES = 64
+"""Of a value in a dictionary that is written as often as it is meant."""
 
 
 class ParquetFormat:
@@ -71,13 +82,16 @@ def _runs(
     schema: pa.Schema | None = None
     run: list[Unit] = []
     tables: list[pa.Table] = []
+    size = 0
     for unit in units:
         found = _tables_of(unit)
         of_unit = found[0].schema if found else None
-        if run and not _same(of_unit, schema):
+        more = sum(table.nbytes for table in found)
+        if run and (size + more > _MOST_BYTES or not _same(of_unit, schema)):
             yield schema, run, tables
-            run, tables = [], []
+            run, tables, size = [], [], 0
         schema = of_unit
+        size += more
         run.append(unit)
         tables += found
     if run:
@@ -108,16 +122,32 @@ def _tables_of(unit: Unit) -> list[pa.Table]:
     formats = {item.entry.envelope.payload_format for item in unit.entries}
     if formats != {log_pb2.PAYLOAD_FORMAT_ARROW_STREAM}:
         return []
-    tables = []
+    payloads, tables = _payloads([unit]), []
     try:
-        for data in _payloads([unit]):
-            table = pa.ipc.open_stream(data).read_all()
+        if sum(map(decoded_bytes, payloads)) > _MOST_BYTES + sum(map(len, payloads)):
+            return []
+        for data in payloads:
+            reader = pa.ipc.open_stream(data)
+            if any(map(_grows, reader.schema.types)):
+                return []
+            table = reader.read_all()
             table.validate(full=True)
             tables.append(table)
-    except (pa.ArrowException, OSError):
+    except Exception:  # Arrow's complaints are of no common kind, and all are of the payload
         return []
     one = all(table.schema.equals(tables[0].schema) for table in tables)
     return tables if one and sum(map(len, tables)) <= _MOST_ROWS else []
+
+
+def _grows(kind: pa.DataType) -> bool:
+    """Whether a dictionary's values are written in full for each row, and large.
+
+    Of text and bytes each is written once.
+    """
+    if pa.types.is_dictionary(kind):
+        value = kind.value_type
+        return bool(pa.types.is_fixed_size_binary(value)) and value.byte_width > _WIDE_BYTES
+    return any(_grows(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def _with_own_columns(rows: pa.Table, run: list[Unit], counts: list[int]) -> pa.Table:
@@ -170,9 +200,13 @@ def _encode(
     if schema is not None:
         try:
             table = _with_own_columns(pa.concat_tables(tables), run, list(map(len, tables)))
-            return _write(table, run, about)
-        except (pa.ArrowException, NotImplementedError):
-            pass  # an Arrow type that Parquet lacks: kept as what was sent
+            columns = _write(table, run, about)
+            # Some that can be written cannot be read: nested too deep, for one.
+            pq.read_schema(pa.BufferReader(columns.data))
+        except Exception as error:  # a type or a name that Parquet lacks, told in many ways
+            _log.debug("payloads kept as sent", reason=repr(error), **about)
+        else:
+            return columns
     flat = _payloads(run)
     opaque = pa.table({PAYLOAD: pa.array(flat, pa.large_binary())})
     return _write(_with_own_columns(opaque, run, [1] * len(flat)), run, about)
@@ -182,6 +216,7 @@ def _write(table: pa.Table, run: list[Unit], about: dict[str, str]) -> Encoded:
     first, last = run[0].first_tick, run[-1].tick
     said = {**about, "first_tick": str(first), "last_tick": str(last), "rows": str(len(table))}
     metadata = {**(table.schema.metadata or {}), _METADATA: json.dumps(said, sort_keys=True)}
+    metadata.pop(_ARROW_SCHEMA, None)
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     return Encoded(first, last, len(table), sink.getvalue().to_pybytes())

@@ -117,6 +117,14 @@ class SegmentWriter:
             backlog = self._backlogs[key] = Backlog(place())
         self.bytes += backlog.add(unit)
 
+    def waiting_since(self, tick: int) -> list[StreamKey]:
+        """The streams that nothing seals, and of which something at or below `tick` waits."""
+        return [
+            key
+            for key, backlog in self._backlogs.items()
+            if key.kind != log_pb2.STREAM_KIND_SEGMENT and backlog.units[0].first_tick <= tick
+        ]
+
     async def store_largest(self) -> None:
         """Stores the stream that takes most."""
         if self._backlogs:

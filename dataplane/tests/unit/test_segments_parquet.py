@@ -1,0 +1,127 @@
+"""Parquet of what clients send: their columns, or else what was sent, and never an error."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from walplane.message.ids import MessageID
+from walplane.testkit.segments import arrow_payload, insert, table_payload
+from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.segments import parquet
+from walplane.wal.recovery.segments.ipc import decoded_bytes
+from walplane.wal.recovery.segments.parquet import ENTRY, PAYLOAD, TICK, ParquetFormat
+from walplane.wal.recovery.segments.units import Unit
+
+ABOUT = {"segment_id": "7"}
+
+
+def unit(tick: int, *payloads: bytes) -> Unit:
+    """One append of Arrow streams."""
+    entry = insert(7, *payloads, arrow=True)
+    entry.envelope.first_tick = tick
+    item = LogEntry(entry, MessageID("memory", (tick,)), 1)
+    return Unit(item.last_tick, (item,))
+
+
+def encoded(*units: Unit) -> list[pa.Table]:
+    """The tables of the objects that `units` become, each of which says what it is."""
+    objects = ParquetFormat().encode(units, ABOUT)
+    for each in objects:
+        assert ParquetFormat().describe(each.data, ABOUT) == each
+    return [pq.read_table(io.BytesIO(each.data)) for each in objects]
+
+
+def nested(depth: int) -> pa.Array:
+    """A list of lists of lists, and so on."""
+    kind = pa.int32()
+    for _ in range(depth):
+        kind = pa.list_(kind)
+    return pa.array([[]], kind)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pytest.param(pa.array([100], pa.decimal128(5, -2)), id="negative scale"),
+        pytest.param(pa.array([b""], pa.binary(0)), id="no width"),
+        pytest.param(nested(50), id="too deep to be read"),
+        pytest.param(nested(55), id="too deep"),
+        pytest.param(pa.array([(1, 2, 3)], pa.month_day_nano_interval()), id="interval"),
+    ],
+)
+def test_types_that_parquet_lacks_are_kept_as_sent(column: pa.Array) -> None:
+    payload = arrow_payload({"a": column})
+    (table,) = encoded(unit(10, payload), unit(20, payload))
+    assert table.column(PAYLOAD).to_pylist() == [payload, payload]
+    assert table.column(TICK).to_pylist() == [10, 20]
+
+
+def test_a_column_whose_name_is_no_text_is_kept_as_sent() -> None:
+    payload = arrow_payload({"name": [1]}).replace(b"name", b"\xff\xfe\xff\xfe")
+    (table,) = encoded(unit(10, payload))
+    assert table.column(PAYLOAD).to_pylist() == [payload]
+
+
+def test_metadata_of_the_client_cannot_make_an_object_unreadable() -> None:
+    metadata = {b"ARROW:schema": b"xx", b"theirs": b"kept"}
+    rows = pa.table({"a": [1]}).replace_schema_metadata(metadata)
+    (table,) = encoded(unit(10, table_payload(rows)))
+    assert table.column_names == ["a", TICK, ENTRY]
+    assert table.schema.metadata[b"theirs"] == b"kept"
+
+
+MANY = 1_000_000
+ZEROS = pa.array(bytes(MANY), pa.uint8())
+
+
+def in_dictionary(values: pa.Array, rows: int = 1) -> pa.Array:
+    """`rows` times the first of `values`."""
+    return pa.DictionaryArray.from_arrays(pa.array(bytes(rows), pa.int8()), values)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("column", [ZEROS, in_dictionary(ZEROS)], ids=["rows", "dictionary"])
+def test_what_would_take_too_much_memory_is_not_even_read(
+    monkeypatch: pytest.MonkeyPatch, column: pa.Array, codec: str
+) -> None:
+    payload = table_payload(pa.table({"a": column}), codec)
+    assert MANY <= decoded_bytes(payload) < 1.1 * MANY
+    monkeypatch.setattr(parquet, "_MOST_BYTES", MANY // 2)
+    opened: list[bytes] = []
+    monkeypatch.setattr(pa.ipc, "open_stream", opened.append)
+    (table,) = encoded(unit(10, payload))
+    assert table.column(PAYLOAD).to_pylist() == [payload]
+    assert not opened
+
+
+def test_what_was_not_compressed_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_MOST_BYTES", 0)
+    payload = arrow_payload({"a": ZEROS, "b": ZEROS})
+    (table,) = encoded(unit(10, payload))
+    assert table.column_names == ["a", "b", TICK, ENTRY]
+
+
+def test_an_object_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_MOST_BYTES", 5 * MANY // 2)
+    payload = table_payload(pa.table({"a": ZEROS}), "zstd")
+    tables = encoded(*(unit(tick, payload) for tick in range(10, 15)))
+    assert [set(table.column(TICK).to_pylist()) for table in tables] == [{10, 11}, {12, 13}, {14}]
+
+
+@pytest.mark.parametrize("nests", [False, True])
+def test_a_large_value_that_many_rows_mean_is_kept_as_sent(nests: bool) -> None:
+    column = in_dictionary(pa.array([bytes(MANY)], pa.binary(MANY)), 100)
+    column = pa.StructArray.from_arrays([column], ["in"]) if nests else column
+    payload = arrow_payload({"a": column})
+    (table,) = encoded(unit(10, payload))
+    assert table.column(PAYLOAD).to_pylist() == [payload]
+
+
+def test_dictionaries_of_text_stay_columns() -> None:
+    payload = table_payload(pa.table({"a": in_dictionary(pa.array(["x"]), 3)}), "zstd")
+    (table,) = encoded(unit(10, payload))
+    assert table.column("a").to_pylist() == ["x"] * 3
