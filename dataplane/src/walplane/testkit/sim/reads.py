@@ -19,9 +19,8 @@ from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.scenario import Step
 from walplane.testkit.sim.workload import Work, delivered
 
-_BOUNDED = 0.5  # up to this force a tick is read at
 _AHEAD_MS = 400  # at most; the log has not reached it then
-_SPAN_MS = 200
+_SPAN_MS = 400
 _MS = 18  # a tick is milliseconds << 18
 
 
@@ -86,7 +85,7 @@ class Reads(Errands):
 
     async def _at_a_tick(self, process: Process, vchannel: str, step: Step) -> None:
         tick = await self.take_tick(process, pchannel_of(vchannel))
-        if tick is None or step.force > _BOUNDED:
+        if tick is None:
             return
         first = tick + (step.which % _AHEAD_MS << _MS)
         only = Only(from_tick=first, until_tick=first + (_SPAN_MS << _MS))
