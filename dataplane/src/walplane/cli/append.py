@@ -206,7 +206,14 @@ class LineAppender:
             _complain(f"walplane: {self.skipped} lines were appended by an earlier run")
         if self.failed:
             total = self.failed + self.acknowledged
-            _complain(f"walplane: {self.failed} of {total} lines were not acknowledged")
+            text = f"walplane: {self.failed} of {total} lines were not acknowledged"
+            # how many more there are is not known: the input may never end
+            if self._named:
+                text += (
+                    f", and no line behind line {self.taken}: mend what failed, then run it again "
+                    "with the same input"
+                )
+            _complain(text)
 
     def interrupted(self) -> CommandError:
         """What is said once every line that was taken has its outcome."""
