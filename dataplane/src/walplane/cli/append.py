@@ -166,7 +166,7 @@ class LineAppender:
         self.taken = 0
         self._wal = wal
         self._info = info
-        self._key = key or once_by
+        self._key = once_by if key is None else key  # '' is the name of a field, too
         self._once_by = once_by
         self._timeout_s = timeout_s
         self._printer = printer
