@@ -57,6 +57,17 @@ def test_a_generator_of_messages_runs_on_the_calling_thread(
     assert rows(wal, vchannel) == [b"0", b"1", b"2"]
 
 
+def test_what_is_asked_of_nodes_and_of_the_client_itself(tmp_path: Path) -> None:
+    with open_embedded_sync(tmp_path, pchannels=1, backend="memory:") as wal:
+        assignment = wal.wait_for_assignment("wal_0", timeout=10)
+        assert assignment.address == wal.address
+        assert list(wal.node_status()) == [wal.address]
+        assert not wal.closed
+        with pytest.raises(WalError, match="wal_7"):
+            wal.wait_for_assignment("wal_7", timeout=0.01)
+    assert wal.closed
+
+
 GARBAGE = """
 import gc, sys
 from walplane.embedded import open_embedded_sync
