@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 from walplane.cli.options import OutputFormat
 
 Row = Mapping[str, Any]
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey
 _LINE = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -112,8 +114,12 @@ def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return " ".join(str(value).split()) or "-"
+        value = ", ".join(map(str, value))
+    return _CONTROL.sub(_escaped, " ".join(str(value).split())) or "-"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _write(text: str) -> None:
