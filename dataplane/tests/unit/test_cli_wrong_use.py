@@ -32,6 +32,7 @@ from walplane.testkit.standalone import free_port
         (["ingest", "file.txt", "--collection", "x"], "file.txt: which format?"),
         (["standalone"], "--data"),
         (["standalone", "--data", "x", "--pchannels", "0"], "--pchannels"),
+        (["standalone", "--data", "", "--backend", "tape:"], "no directory"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_line(

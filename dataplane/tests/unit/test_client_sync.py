@@ -68,6 +68,15 @@ def test_what_is_asked_of_nodes_and_of_the_client_itself(tmp_path: Path) -> None
     assert wal.closed
 
 
+def test_an_empty_name_of_a_directory_is_not_the_present_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WalError, match="no data directory"), open_embedded_sync("", pchannels=1):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 GARBAGE = """
 import gc, sys
 from walplane.embedded import open_embedded_sync

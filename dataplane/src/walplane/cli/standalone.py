@@ -34,9 +34,20 @@ EXAMPLES = examples(
 _WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by default
 
 
+def _directory(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("no directory: for the present one, give .")
+    return Path(text)
+
+
 def standalone(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Directory of the cluster; made if missing.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH", parser=_directory, help="Directory of the cluster; made if missing."
+        ),
+    ],
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", callback=parse_address, help="Where to listen.")
     ] = DEFAULT_ADDRESS,
