@@ -58,6 +58,13 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
     assert re.search(r"Examples:\n +(echo|walplane) ", capsys.readouterr().out)
 
 
+def test_help_of_flush_says_what_it_does_without_a_store(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["collection", "flush", "--help"]) == 0
+    assert "store nothing" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("command", [[], ["collection"]])
 def test_no_command_shows_the_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 0
