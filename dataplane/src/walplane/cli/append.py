@@ -55,6 +55,12 @@ _LINE_OVERHEAD_BYTES = 256  # of a message in memory, so that short lines are bo
 _WIDTHS = {"line": 8, "vchannel": 16, "time_tick": 18, "message_id": 20}
 
 
+def _not_empty(name: str | None) -> str | None:
+    if name == "":
+        raise typer.BadParameter("a name has at least one character")
+    return name
+
+
 def append(
     context: typer.Context,
     collection: Annotated[
@@ -81,6 +87,7 @@ def append(
         str | None,
         typer.Option(
             metavar="NAME",
+            callback=_not_empty,
             help="Goes on behind what an earlier run under this name appended of the same "
             "input, exactly once, and ends that run if it is still at it.",
         ),

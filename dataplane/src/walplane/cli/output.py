@@ -19,6 +19,7 @@ import yaml
 from walplane.cli.options import OutputFormat
 
 Row = Mapping[str, Any]
+STANDARD_OUTPUT = "standard output"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey
 _LINE = json.JSONEncoder(ensure_ascii=False)
 
@@ -27,7 +28,8 @@ def open_standard_streams() -> None:
     """Puts nothing in place of standard streams that are closed: another file would get theirs."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            # the lowest free number, which is this one; what was no input is no empty one either
+            os.open(os.devnull, os.O_RDWR if number else os.O_WRONLY)
             setattr(sys, name, os.fdopen(number, mode))
 
 
@@ -123,5 +125,9 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale says
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale says
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        error.filename = STANDARD_OUTPUT
+        raise
