@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import io
 import json
+import tempfile
 from decimal import Decimal
 
 import pyarrow as pa
@@ -12,12 +14,14 @@ import pyarrow.parquet as pa_parquet
 import pytest
 
 from walplane.channel import shard_of
+from walplane.cli.append import LineAppender
 from walplane.cli.arrow import pieces
 from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.keys import json_object, key_bytes
 from walplane.cli.records import MalformedInput
 from walplane.cli.rows import Rows
 from walplane.cli.tables import read_batches
+from walplane.client import CollectionInfo, StreamingClient
 
 SHARDS = 4
 MANY = 60_000  # lines: several chunks
@@ -76,9 +80,9 @@ def test_a_key_of_a_csv_is_its_text() -> None:
 
 
 def test_one_key_of_one_json_value_from_append_and_ingest() -> None:
-    values = ["17", "-0", "12345678901234567890123", "17.0", "2.50", "1e3", "true", "null"]
+    values = ["17", "-0", "9223372036854775807", "17.0", "2.50", "1e3", "true", "null"]
     values += ['"17"', '"a\\u00fc"', '"2013-01-01T00:00:00"', '""', "NaN"]
-    expected = [b"17", b"0", b"12345678901234567890123", b"17.0", b"2.50", b"1e3", b"true", b""]
+    expected = [b"17", b"0", b"9223372036854775807", b"17.0", b"2.50", b"1e3", b"true", b""]
     expected += [b"17", "aü".encode(), b"2013-01-01T00:00:00", b"", b"NaN"]
     for value, key in zip(values, expected, strict=True):
         line = f'{{"id":{value}}}\n'.encode()
@@ -161,3 +165,17 @@ def test_rows_go_where_their_keys_say_and_keep_their_order() -> None:
         assert [row["n"] for row in stored] == [
             n for n in range(10, 100) if shard_of(b"%d" % (n % 7), SHARDS) == piece.shard
         ]
+
+
+@pytest.mark.parametrize(("key", "once_by"), [("", None), (None, ""), ("", "k")])
+async def test_an_empty_name_of_a_field_is_a_name(
+    wal: StreamingClient, vchannel: str, key: str | None, once_by: str | None
+) -> None:
+    info = CollectionInfo("c", 1, (vchannel,), 0, 1, 0)
+    with tempfile.TemporaryFile() as file:
+        file.write(b'{"k": "1"}\nno json\n')
+        file.seek(0)
+        appender = LineAppender(wal, info, key, 20, None, once_by)
+        async with asyncio.timeout(30):
+            await appender.run(file.fileno(), asyncio.Event())
+    assert (appender.acknowledged, appender.failed) == (0, 2)

@@ -161,6 +161,67 @@ def test_a_malformed_line_in_the_first_chunk() -> None:
     assert table.to_pylist() == [{"a": 1, "b": 2}]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("numbers", "line"),
+    [
+        (["9007199254740993", "1.5"], 2),
+        (["1.5", "9007199254740993"], 2),
+        (["1", "18446744073709551615", "2"], 2),
+        (["-9223372036854775809"], 1),
+        (["1" * 5000], 1),
+    ],
+)
+@pytest.mark.parametrize("form", ["%s", "[%s]", '{"b": %s}'])
+def test_a_whole_number_that_would_be_rounded_is_malformed(
+    kind: str, numbers: list[str], line: int, form: str
+) -> None:
+    if kind == "csv":
+        data = "\n".join(["a", *numbers, ""])
+    else:
+        data = "".join(f'{{"a": {form % number}}}\n' for number in numbers)
+    table, error = read(data.encode(), kind)
+    assert error is not None
+    assert error.line == line + (kind == "csv")
+    assert "cannot be kept exactly" in error.reason or "too big" in error.reason
+    assert table.num_rows == line - 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_whole_number_in_a_later_chunk_is_malformed_beside_fractions(kind: str) -> None:
+    lines = [f"{number}.5" for number in range(MANY)]
+    lines[-2] = "9007199254740993"
+    if kind == "jsonl":
+        lines = [f'{{"a": {line}, "b": 9007199254740993}}' for line in lines]
+    table, error = read("\n".join(["a"] * (kind == "csv") + lines).encode(), kind)
+    assert error is not None
+    assert error.line == MANY - 1 + (kind == "csv")
+    assert table.num_rows == MANY - 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_numbers_that_are_kept(kind: str) -> None:
+    for numbers in (
+        ["9007199254740993", "-1"],
+        ["9007199254740992", "1e300", "9007199254740993.0"],
+    ):
+        record = "%s" if kind == "csv" else '{"a": %s}'
+        header = ["a"] * (kind == "csv")
+        table, error = read("\n".join(header + [record % each for each in numbers]).encode(), kind)
+        assert error is None
+        assert table["a"].to_pylist() == [json.loads(each) for each in numbers]
+
+
+def test_csv_numbers_are_no_booleans() -> None:
+    table, error = read(b"a,b,c\ntrue,TRUE,1\nfalse,False,true\n1,true,0\n", "csv")
+    assert error is None
+    assert table.to_pydict() == {
+        "a": ["true", "false", "1"],
+        "b": [True, False, True],
+        "c": ["1", "true", "0"],
+    }
+
+
 def test_a_newline_between_quotes_belongs_to_the_record() -> None:
     text = b'a,b\n1,"x\ny ""z"""\n2,w\n'
     table, error = read(text, "csv")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from walplane.cli.main import main
+from walplane.client import StreamingClient
+from walplane.embedded import open_embedded
 from walplane.testkit.command import start
 from walplane.testkit.standalone import free_port
 
@@ -32,6 +34,13 @@ from walplane.testkit.standalone import free_port
         (["ingest", "file.txt", "--collection", "x"], "file.txt: which format?"),
         (["standalone"], "--data"),
         (["standalone", "--data", "x", "--pchannels", "0"], "--pchannels"),
+        (["standalone", "--data", "x", "--pchannels", "100000"], "equal to 1024"),
+        (["standalone", "--data", "x", "--prefix", "a b"], "'a b' is no channel prefix"),
+        (["standalone", "--data", "x", "--backend", "tape:"], "unknown backend 'tape'"),
+        (["tail", "x", "--from", "bogus"], "--from 'bogus' is no start"),
+        (["tail", "x", "--type", "FOO"], "no message type 'FOO': TIME_TICK, INSERT, "),
+        (["append", "--collection", "x", "--producer", ""], "--producer"),
+        (["standalone", "--data", "", "--backend", "tape:"], "no directory"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_line(
@@ -57,6 +66,13 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
     assert re.search(r"Examples:\n +(echo|walplane) ", capsys.readouterr().out)
 
 
+def test_help_of_flush_says_what_it_does_without_a_store(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["collection", "flush", "--help"]) == 0
+    assert "store nothing" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("command", [[], ["collection"]])
 def test_no_command_shows_the_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 0
@@ -78,13 +94,6 @@ def test_a_data_directory_that_cannot_be_made(
     assert f"data directory {tmp_path}/file/data cannot be used: Not a directory" in error
 
 
-def test_an_unknown_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["standalone", "--data", str(tmp_path / "data"), "--backend", "tape:"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "unknown backend 'tape'" in error
-
-
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +108,20 @@ def test_a_missing_extra_is_named(
 @pytest.mark.parametrize("arguments", [["--help"], ["version"], ["collection"]])
 async def test_output_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
     err, code = await _in_a_shell(*arguments, redirections="> /dev/full")
-    assert (err, code) == ("walplane: No space left on device\n", 1)
+    assert (err, code) == ("walplane: standard output: No space left on device\n", 1)
+
+
+@pytest.mark.parametrize("command", [[], ["topology"], ["collection", "list"]])
+def test_h_is_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "-h"]) == 0
+    assert "Examples:" in capsys.readouterr().out
+
+
+def test_nobody_there_says_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-a", f"127.0.0.1:{free_port()}", "topology"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "; start one with `walplane standalone`, or give the address of one" in error
 
 
 @pytest.mark.parametrize("redirections", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
@@ -108,6 +130,20 @@ async def test_standard_streams_may_be_closed(redirections: str) -> None:
     err, code = await _in_a_shell(*arguments, redirections=redirections)
     assert code == 1
     assert err.count("\n") == (0 if "2>" in redirections else 1)
+
+
+async def test_an_input_that_is_closed_is_not_an_empty_one(tmp_path: Path) -> None:
+    async with open_embedded(tmp_path, pchannels=1, backend="memory:") as wal:
+        await wal.create_collection("c")
+        arguments = ("-a", wal.address, "append", "--collection", "c")
+        assert await _in_a_shell(*arguments, redirections="< /dev/null") == ("", 0)
+        said = "walplane: standard input: Bad file descriptor\n"
+        assert await _in_a_shell(*arguments, redirections="<&-") == (said, 1)
+
+
+async def test_an_argument_that_is_no_utf_8_is_wrong_use(wal: StreamingClient) -> None:
+    err, code = await _in_a_shell("-a", wal.address, "tail", redirections="$(printf 'x\\377')")
+    assert (err, code) == ("walplane: 'x\\udcff' is not UTF-8\n", 2)
 
 
 async def test_ctrl_c_while_modules_are_loaded_leaves_no_stack_trace(tmp_path: Path) -> None:

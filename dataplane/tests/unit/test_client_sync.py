@@ -57,6 +57,26 @@ def test_a_generator_of_messages_runs_on_the_calling_thread(
     assert rows(wal, vchannel) == [b"0", b"1", b"2"]
 
 
+def test_what_is_asked_of_nodes_and_of_the_client_itself(tmp_path: Path) -> None:
+    with open_embedded_sync(tmp_path, pchannels=1, backend="memory:") as wal:
+        assignment = wal.wait_for_assignment("wal_0", timeout=10)
+        assert assignment.address == wal.address
+        assert list(wal.node_status()) == [wal.address]
+        assert not wal.closed
+        with pytest.raises(WalError, match="wal_7"):
+            wal.wait_for_assignment("wal_7", timeout=0.01)
+    assert wal.closed
+
+
+def test_an_empty_name_of_a_directory_is_not_the_present_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WalError, match="no data directory"), open_embedded_sync("", pchannels=1):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 GARBAGE = """
 import gc, sys
 from walplane.embedded import open_embedded_sync
@@ -131,8 +151,12 @@ def test_an_open_that_is_interrupted_leaves_nothing_behind(
 
     monkeypatch.setattr("walplane.embedded.program.start_cluster", interrupted)
     opening = open_embedded_sync(tmp_path, pchannels=1)
-    with pytest.raises(KeyboardInterrupt), opening:
-        pass
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), opening:
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.undo()
     with open_embedded_sync(tmp_path, pchannels=1) as wal:
         assert wal.list_collections() == []

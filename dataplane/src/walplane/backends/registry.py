@@ -29,12 +29,7 @@ async def open_backend(url: str) -> Backend:
         WalError: INVALID_ARGUMENT for an unknown scheme or bad options; INNER when an extra is
             not installed or the backend cannot be opened.
     """
-    scheme = url.partition(":")[0]
-    if scheme not in _MODULES:
-        known = ", ".join(sorted(_MODULES))
-        raise WalError(
-            ErrorCode.INVALID_ARGUMENT, f"unknown backend {scheme!r} in {url!r}: one of {known}"
-        )
+    scheme = scheme_of(url)
     module, extra = _MODULES[scheme]
     try:
         opener: Callable[[str], Awaitable[Backend]] = import_module(module).open_backend
@@ -44,3 +39,18 @@ async def open_backend(url: str) -> Backend:
             f"backend {scheme} needs {error.name}: pip install 'walplane[{extra}]'",
         ) from error
     return await opener(url)
+
+
+def scheme_of(url: str) -> str:
+    """The backend that `url` names; nothing is imported.
+
+    Raises:
+        WalError: INVALID_ARGUMENT for an unknown one.
+    """
+    scheme = url.partition(":")[0]
+    if scheme not in _MODULES:
+        known = ", ".join(sorted(_MODULES))
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT, f"unknown backend {scheme!r} in {url!r}: one of {known}"
+        )
+    return scheme

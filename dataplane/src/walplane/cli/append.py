@@ -55,6 +55,12 @@ _LINE_OVERHEAD_BYTES = 256  # of a message in memory, so that short lines are bo
 _WIDTHS = {"line": 8, "vchannel": 16, "time_tick": 18, "message_id": 20}
 
 
+def _not_empty(name: str | None) -> str | None:
+    if name == "":
+        raise typer.BadParameter("a name has at least one character")
+    return name
+
+
 def append(
     context: typer.Context,
     collection: Annotated[
@@ -81,6 +87,7 @@ def append(
         str | None,
         typer.Option(
             metavar="NAME",
+            callback=_not_empty,
             help="Goes on behind what an earlier run under this name appended of the same "
             "input, exactly once, and ends that run if it is still at it.",
         ),
@@ -166,7 +173,7 @@ class LineAppender:
         self.taken = 0
         self._wal = wal
         self._info = info
-        self._key = key or once_by
+        self._key = once_by if key is None else key  # '' is the name of a field, too
         self._once_by = once_by
         self._timeout_s = timeout_s
         self._printer = printer
@@ -206,7 +213,14 @@ class LineAppender:
             _complain(f"walplane: {self.skipped} lines were appended by an earlier run")
         if self.failed:
             total = self.failed + self.acknowledged
-            _complain(f"walplane: {self.failed} of {total} lines were not acknowledged")
+            text = f"walplane: {self.failed} of {total} lines were not acknowledged"
+            # how many more there are is not known: the input may never end
+            if self._named:
+                text += (
+                    f", and no line behind line {self.taken}: mend what failed, then run it again "
+                    "with the same input"
+                )
+            _complain(text)
 
     def interrupted(self) -> CommandError:
         """What is said once every line that was taken has its outcome."""

@@ -108,7 +108,10 @@ def flush(
     address: AddressOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Seals what grows of a collection: its rows come to the segment store now."""
+    """Seals what grows of a collection: its rows come to the segment store now.
+
+    Nodes without a segment store (--segment-store) seal it, too, and store nothing.
+    """
     settings = settings_of(context, address, debug)
 
     async def command() -> None:

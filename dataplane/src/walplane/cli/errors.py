@@ -37,6 +37,8 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code that `error` stands for."""
     if isinstance(error, CommandError):
         return error.exit_code
+    if isinstance(error, UnicodeEncodeError):
+        return WRONG_USE
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
@@ -51,6 +53,8 @@ def describe(error: BaseException) -> str:
         return ""
     if isinstance(error, CommandError | WalError | InvalidChannelName):
         return one_line(str(error))
+    if isinstance(error, UnicodeEncodeError):  # an argument of the command that no message can hold
+        return one_line(f"{error.object!r} is not UTF-8")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return one_line(f"{where}{error.strerror}")

@@ -86,6 +86,7 @@ async def line_groups(descriptor: int) -> AsyncIterator[list[Line]]:
             try:
                 block = os.read(descriptor, READ_BYTES)
             except OSError as error:
+                error.filename = "standard input"
                 block = error
             try:
                 loop.call_soon_threadsafe(blocks.put_nowait, block)

@@ -25,7 +25,7 @@ from walplane.cli.options import (
     Settings,
     examples,
 )
-from walplane.cli.output import open_standard_streams
+from walplane.cli.output import STANDARD_OUTPUT, open_standard_streams
 from walplane.cli.run import report
 from walplane.runtime import keep_large_buffers
 
@@ -34,6 +34,7 @@ app = typer.Typer(
     help="A streaming write-ahead log: one durable, ordered log from client to tailing reader.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     epilog=examples(
         "walplane standalone --data ./data --pchannels 16",
         "walplane collection create flights --shards 4",
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:  # of the output: help and version run outside of `run`
+        error.filename = error.filename or STANDARD_OUTPUT
         return report(error, debug=False)
     return code if isinstance(code, int) else 0
 

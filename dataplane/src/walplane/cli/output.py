@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ import yaml
 from walplane.cli.options import OutputFormat
 
 Row = Mapping[str, Any]
+STANDARD_OUTPUT = "standard output"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # what a terminal would obey
 _LINE = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -25,7 +28,8 @@ def open_standard_streams() -> None:
     """Puts nothing in place of standard streams that are closed: another file would get theirs."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            # the lowest free number, which is this one; what was no input is no empty one either
+            os.open(os.devnull, os.O_RDWR if number else os.O_WRONLY)
             setattr(sys, name, os.fdopen(number, mode))
 
 
@@ -112,10 +116,18 @@ def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return " ".join(str(value).split()) or "-"
+        value = ", ".join(map(str, value))
+    return _CONTROL.sub(_escaped, " ".join(str(value).split())) or "-"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale says
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale says
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        error.filename = STANDARD_OUTPUT
+        raise

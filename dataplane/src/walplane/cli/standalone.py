@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from walplane.backends.registry import scheme_of
+from walplane.channel import MAX_PCHANNELS, InvalidChannelName, pchannel_name
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
@@ -23,6 +25,7 @@ from walplane.cli.options import (
     settings_of,
 )
 from walplane.cli.run import needs, run
+from walplane.rpc.errors import WalError
 from walplane.wal.config import RETENTION_S
 
 EXAMPLES = examples(
@@ -34,15 +37,26 @@ EXAMPLES = examples(
 _WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by default
 
 
+def _directory(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("no directory: for the present one, give .")
+    return Path(text)
+
+
 def standalone(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Directory of the cluster; made if missing.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH", parser=_directory, help="Directory of the cluster; made if missing."
+        ),
+    ],
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", callback=parse_address, help="Where to listen.")
     ] = DEFAULT_ADDRESS,
     pchannels: Annotated[
         int | None,
-        typer.Option(min=1, help="PChannels; may only grow. 16 for a new cluster if not given."),
+        typer.Option(min=1, max=MAX_PCHANNELS, help="May only grow; 16 in a new cluster."),
     ] = None,
     backend: Annotated[
         str,
@@ -75,6 +89,7 @@ def standalone(
     drain: what is in flight is answered, then the process ends.
     """
     settings = settings_of(context, None, debug)
+    _check(backend, prefix)
     configure_logging(log_level, log_format)
 
     async def main() -> None:
@@ -95,6 +110,17 @@ def standalone(
         await wiring.run_standalone(options, _stop_on_signals(), ready)
 
     run(settings, main, logs=False)
+
+
+def _check(backend: str, prefix: str) -> None:
+    """Tells wrong use before anything is made."""
+    try:
+        scheme_of(backend)
+        pchannel_name(prefix, 0)
+    except WalError as error:
+        raise typer.BadParameter(error.message) from error
+    except InvalidChannelName as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -30,6 +30,7 @@ from walplane.cli.options import (
 from walplane.cli.output import StreamPrinter
 from walplane.cli.run import run
 from walplane.client import Only, StreamingClient
+from walplane.client.reader import start_position
 from walplane.message.registry import MessageType
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
@@ -94,6 +95,7 @@ def tail(
     go on behind one, use the token of its last message.
     """
     settings = settings_of(context, address, debug)
+    _check_start(start)
 
     async def command() -> None:
         only = Only(types=frozenset(map(_type, types or ())))
@@ -117,11 +119,19 @@ def tail(
     run(settings, command)
 
 
+def _check_start(start: str) -> None:
+    try:
+        start_position(start)
+    except WalError as error:
+        raise typer.BadParameter(f"--from {error.message}") from error
+
+
 def _type(name: str) -> MessageType:
     try:
         return MessageType[name.upper().replace("-", "_")]
     except KeyError:
-        raise CommandError(f"there is no message type {name!r}", WRONG_USE) from None
+        known = ", ".join(each.name for each in MessageType)
+        raise CommandError(f"there is no message type {name!r}: {known}", WRONG_USE) from None
 
 
 async def _channels(wal: StreamingClient, target: str) -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 
+from walplane.cli.exact import check_csv, check_json
 from walplane.cli.keys import json_object, key_bytes
 from walplane.cli.records import Chunk, MalformedInput, records
 from walplane.cli.rows import check_key
@@ -22,6 +23,7 @@ _MAX_REASON = 200
 _AS_WRITTEN = {pa.string(), pa.int64(), pa.bool_(), pa.null()}
 """Types of JSON columns from which a key can be told as it is written."""
 
+_TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]  # not the numbers 1 and 0
 _MAX_DEPTH = 50  # Arrow writes 64 levels at most, and its parser dies of some thousand
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}\n"))
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
@@ -67,20 +69,13 @@ class Csv:
 
     def parse(self, data: bytes, schema: pa.Schema | None) -> pa.Table:
         """As `TextFormat.parse`."""
-        table = pa_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa_csv.ReadOptions(
-                use_threads=False,
-                column_names=schema.names if schema else None,
-                block_size=len(data) + 1,
-            ),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(column_types=self._types(schema)),
-        )
+        types = self._types(schema)
+        table = _read_csv(data, schema, types)
         try:
             table.schema.names  # noqa: B018 - decodes the header
         except UnicodeDecodeError as error:
             raise pa.ArrowInvalid("the names of the columns are not UTF-8") from error
+        check_csv(table, lambda names: _read_csv(data, schema, types | _texts(names)))
         return table
 
     def _types(self, schema: pa.Schema | None) -> dict[str, pa.DataType]:
@@ -129,6 +124,7 @@ class JsonLines:
         )
         if table.num_rows != objects:
             raise pa.ArrowInvalid("more than one object in a line")
+        check_json(table, data)
         return table
 
     def keys(
@@ -146,7 +142,7 @@ class JsonLines:
     def reason(self, record: bytes, error: pa.ArrowException, names: list[str]) -> str:
         """As `TextFormat.reason`."""
         try:
-            value = json.loads(record.strip())
+            value = json.loads(record.strip(), parse_int=str)  # of any length
         except json.JSONDecodeError as wrong:
             return f"not valid JSON, {wrong.msg} at column {wrong.colno}: {_quote(record)}"
         except UnicodeDecodeError:
@@ -156,6 +152,25 @@ class JsonLines:
         if not isinstance(value, dict):
             return f"not a JSON object: {_quote(record)}"
         return re.sub(r"^JSON parse error: | in row \d+$", "", str(error))[:_MAX_REASON]
+
+
+def _read_csv(data: bytes, schema: pa.Schema | None, types: dict[str, pa.DataType]) -> pa.Table:
+    return pa_csv.read_csv(
+        pa.BufferReader(data),
+        read_options=pa_csv.ReadOptions(
+            use_threads=False,
+            column_names=schema.names if schema else None,
+            block_size=len(data) + 1,
+        ),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=types, true_values=_TRUE, false_values=_FALSE
+        ),
+    )
+
+
+def _texts(names: list[str]) -> dict[str, pa.DataType]:
+    return dict.fromkeys(names, pa.string())
 
 
 def _check_lines(data: bytes) -> int:

@@ -131,7 +131,9 @@ class Discovery:
         except TimeoutError:
             await self.close()
             raise WalError(
-                ErrorCode.ON_SHUTDOWN, f"no walplane at {self._address}: {self._last_error}"
+                ErrorCode.ON_SHUTDOWN,
+                f"no walplane at {self._address}: {self._last_error}; start one with `walplane "
+                "standalone`, or give the address of one that runs (--address)",
             ) from None
         except BaseException:
             await self.close()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from walplane.client.batcher import Kind, Parcel
-from walplane.message.builder import MutableMessage
+from walplane.message.builder import MutableMessage, check_payloads
 from walplane.message.registry import IDEMPOTENCY_KEY, MessageType
 
 _MERGED = frozenset({MessageType.INSERT, MessageType.DELETE})
@@ -51,11 +51,16 @@ def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Pack
     counts: list[int] = []
     for message in messages:
         payloads = message.payloads
-        size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
+        count = len(payloads)
+        try:
+            size = len(payloads[0]) if count == 1 else sum(map(len, payloads))
+        except TypeError:
+            check_payloads(message, payloads)
+            raise
         run = open_runs.get(message.vchannel)
         if (
             run is None
-            or len(run.payloads) + len(payloads) > most
+            or len(run.payloads) + count > most
             or run.size + size > most_bytes
             or not run.takes(message)
         ):
@@ -63,7 +68,7 @@ def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Pack
             runs.append(run)
         numbers.append(run.number)
         offsets.append(len(run.payloads))
-        counts.append(len(payloads))
+        counts.append(count)
         run.payloads.extend(payloads)
         run.size += size
     starts = [0]
@@ -116,6 +121,7 @@ class _Run:
         )
 
     def parcel(self) -> Parcel:
+        check_payloads(self._first, self.payloads)
         return Parcel(self.kind, self.payloads, self.size - self.kind.overhead)
 
 
@@ -133,6 +139,8 @@ class Kinds:
             WalError: INVALID_ARGUMENT for a message that no client may append.
         """
         payloads = message.payloads
+        if not (len(payloads) == 1 and type(payloads[0]) is bytes):
+            check_payloads(message, payloads)
         size = len(payloads[0]) if len(payloads) == 1 else sum(map(len, payloads))
         return Parcel(self._kind(message), payloads, size)
 

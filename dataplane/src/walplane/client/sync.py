@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -20,7 +20,7 @@ from walplane.client.blocking import Blocking
 from walplane.client.catalog import CollectionInfo
 from walplane.client.client import StartAt, StreamingClient
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
-from walplane.client.discovery import Topology
+from walplane.client.discovery import Assignment, Topology
 from walplane.client.named import NamedProducer
 from walplane.client.results import AppendResult, AppendResults
 from walplane.client.sync_named import SyncNamedProducer
@@ -29,6 +29,7 @@ from walplane.message.builder import MutableMessage
 from walplane.message.txn_view import AnyBatch
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.v1 import streaming_pb2
 from walplane.wal.scan.request import EVERYTHING, Only
 
 _Result = TypeVar("_Result")
@@ -178,6 +179,25 @@ class SyncStreamingClient:
     def topology(self) -> Topology:
         """As `StreamingClient.topology`."""
         return self._connected.topology()
+
+    def node_status(self) -> Mapping[str, streaming_pb2.NodeStatusResponse | WalError]:
+        """As `StreamingClient.node_status`."""
+        return self._wait(self._connected.node_status())
+
+    def wait_for_assignment(self, pchannel: str, timeout: float) -> Assignment:
+        """As `StreamingClient.wait_for_assignment`."""
+        return self._wait(self._connected.wait_for_assignment(pchannel, timeout))
+
+    @property
+    def address(self) -> str:
+        """As `StreamingClient.address`; only while it is connected."""
+        return self._connected.address
+
+    @property
+    def closed(self) -> bool:
+        """As `StreamingClient.closed`."""
+        client = self._client
+        return self._stopped or self._closing.is_set() or (client is not None and client.closed)
 
     @property
     def _connected(self) -> StreamingClient:

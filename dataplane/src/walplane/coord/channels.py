@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from walplane.assignment.states import Channel, ChannelState
-from walplane.channel import cchannel_name, pchannel_name
+from walplane.channel import MAX_PCHANNELS, cchannel_name, pchannel_name
 from walplane.coord.backoff import Backoff
 from walplane.coord.ports import ConfirmingLog, DeltaLog
 from walplane.coord.settings import CoordSettings
@@ -28,7 +28,6 @@ _log = structlog.get_logger(__name__)
 
 COMPONENT = "channels"
 DEFAULT_PCHANNELS = 16
-MAX_PCHANNELS = 1024
 
 _CLIENT_MAY_REPORT = {
     ErrorCode.CHANNEL_FENCED,

@@ -13,6 +13,7 @@ from walplane.client.config import ClientConfig
 from walplane.embedded.cluster import ClusterOptions, drained, start_cluster
 from walplane.embedded.directory import only_process
 from walplane.embedded.until import Until
+from walplane.rpc.errors import ErrorCode, WalError
 
 _Options = ParamSpec("_Options")
 
@@ -50,6 +51,10 @@ async def open_embedded(
         WalError: RESOURCE_ACQUIRED while another process has the directory; INVALID_ARGUMENT for
             what cannot be; UNRECOVERABLE for damage; what ended the coordinator.
     """
+    if not str(data):
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT, "no data directory: for the present one, give '.'"
+        )
     path = Path(data).absolute()  # noqa: ASYNC240 - asks for no disk
     options = ClusterOptions(
         listen=listen,

@@ -127,6 +127,7 @@ class MutableMessage:
         Raises:
             WalError: INVALID_ARGUMENT for what no client may append.
         """
+        check_payloads(self, self.payloads)
         body = codec.encode_body(self.encoded_header(), self.payloads)
         return codec.seal_entry(self.envelope(), body)
 
@@ -183,6 +184,35 @@ def _invalid(message: str) -> WalError:
     return WalError(ErrorCode.INVALID_ARGUMENT, message)
 
 
+def check_payloads(message: MutableMessage, payloads: Sequence[bytes]) -> None:
+    """Refuses what could not be put into an entry, before anything else is there with it.
+
+    Args:
+        message: one of those that `payloads` are of, for the error.
+        payloads: of one or of several.
+
+    Raises:
+        WalError: INVALID_ARGUMENT for one that is neither bytes nor a buffer of bytes.
+    """
+    # two sweeps at the speed of C: this is done for every payload that is sent
+    if list(map(type, payloads)).count(bytes) == len(payloads):
+        return
+    for payload in payloads:
+        if not _is_bytes(payload):
+            raise _invalid(
+                f"a payload of {message.type.name} for {message.vchannel!r} is of type "
+                f"{type(payload).__name__}, not bytes: encode it, text with `.encode()`"
+            )
+
+
+def _is_bytes(payload: object) -> bool:
+    try:
+        view = memoryview(payload)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return view.c_contiguous and view.ndim == 1 and view.itemsize == 1
+
+
 def insert(
     vchannel: str,
     *payloads: bytes,
@@ -197,7 +227,7 @@ def insert(
 
     Args:
         vchannel: where they go.
-        payloads: one a message.
+        payloads: one a message; text is refused when it is appended: encode it.
         collection_id: the collection.
         partition_id: the partition; 0 = the default one.
         schema_version: of the schema they follow; 0 = not checked.

@@ -57,8 +57,9 @@ def encode_body(header: bytes, payloads: Sequence[bytes]) -> bytes:
         size = varint(len(payloads[0]))
         head = b"".join((HEADER_TAG, varint(len(header)), header)) if header else b""
         return b"".join((head, SIZES_TAG, _SMALL[len(size)], size, PAYLOADS_TAG, size, *payloads))
-    head = log_pb2.EntryBody(header=header, sizes=list(map(len, payloads))).SerializeToString()
-    total = sum(map(len, payloads))
+    sizes = list(map(len, payloads))
+    head = log_pb2.EntryBody(header=header, sizes=sizes).SerializeToString()
+    total = sum(sizes)
     if not total:
         return head
     return b"".join((head, PAYLOADS_TAG, varint(total), *payloads))
