@@ -269,6 +269,18 @@ async def test_an_event_that_cannot_be_written_holds_nothing_up(
     assert len(kmock["post"]) == 1
 
 
+async def test_an_event_that_makes_no_sense_is_dropped_and_the_next_one_told(
+    kmock: kmocks.RawHandler, kube: Kube
+) -> None:
+    """One task writes for all clusters: what it failed of would end the operator."""
+    kmock["post"] << Answer(status=201, payload={})
+    writer = EventWriter(kube, "me")
+    writer.tell(Event({"metadata": {"name": "no-uid"}}, names.WALCLUSTER, "A", "b"), NOW)
+    writer.tell(Event(walcluster(), names.WALCLUSTER, "A", "b"), NOW)
+    await writer.flush()
+    assert len(kmock["post"]) == 1
+
+
 class Seen:
     """What a watcher tells."""
 

@@ -86,6 +86,20 @@ class Clock:
         return self.now
 
 
+Second = tuple[Leader, Clock, asyncio.Task[None]]
+"""One that waits for the Lease, its clock, and its waiting."""
+
+
+@pytest.fixture
+async def second(server: Server, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> Second:
+    """Begins while another one holds the Lease."""
+    monkeypatch.setattr(leader_module, "_RETRY_S", 0.01)
+    clock = Clock()
+    server.hold("other")
+    leader = Leader(kube, "ops", "me", 15, clock)
+    return leader, clock, asyncio.create_task(leader.acquire())
+
+
 async def test_the_first_one_leads(server: Server, kube: Kube) -> None:
     leader = Leader(kube, "ops", "me", 15)
     assert not leader.valid
@@ -99,13 +113,9 @@ async def test_the_first_one_leads(server: Server, kube: Kube) -> None:
 
 
 async def test_the_second_waits_a_full_duration_by_its_own_clock(
-    server: Server, kube: Kube, monkeypatch: pytest.MonkeyPatch
+    server: Server, second: Second
 ) -> None:
-    monkeypatch.setattr(leader_module, "_RETRY_S", 0.01)
-    clock = Clock()
-    server.hold("other")
-    leader = Leader(kube, "ops", "me", 15, clock)
-    acquiring = asyncio.create_task(leader.acquire())
+    leader, clock, acquiring = second
     while leader.tried is None:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     clock.now += 14
@@ -113,20 +123,13 @@ async def test_the_second_waits_a_full_duration_by_its_own_clock(
     await asyncio.sleep(0.1)
     assert server.holder == "other", "it has renewed meanwhile"
     clock.now += 16
-    async with asyncio.timeout(5):
-        await acquiring
+    await asyncio.wait_for(acquiring, 5)
     assert server.holder == "me"
 
 
-async def test_the_second_waits_anew_after_an_outage(
-    server: Server, kube: Kube, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_second_waits_anew_after_an_outage(server: Server, second: Second) -> None:
     """The first one could not renew either."""
-    monkeypatch.setattr(leader_module, "_RETRY_S", 0.01)
-    clock = Clock()
-    server.hold("other")
-    leader = Leader(kube, "ops", "me", 15, clock)
-    acquiring = asyncio.create_task(leader.acquire())
+    leader, clock, acquiring = second
     for status, later in ((0, 14.0), (500, 60.0), (0, 14.0), (0, 1.0)):
         server.status = status
         clock.now += later
@@ -137,8 +140,7 @@ async def test_the_second_waits_anew_after_an_outage(
         await asyncio.sleep(0.05)
         assert server.holder == "other"
     clock.now += 16
-    async with asyncio.timeout(5):
-        await acquiring
+    await asyncio.wait_for(acquiring, 5)
     assert server.holder == "me"
 
 

@@ -16,7 +16,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.cluster import HandCoord, MiniCluster
 from walplane.testkit.reading import payloads, tailing
 from walplane.testkit.standalone import free_port
-from walplane.testkit.waiting import until
+from walplane.testkit.waiting import unanswered, until
 
 P0, P1 = "test_0", "test_1"
 
@@ -106,12 +106,7 @@ async def test_collections_and_their_errors(wal: StreamingClient) -> None:
 async def test_a_closed_client_says_so_of_the_catalog_too(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = asyncio.Event()
-
-    async def never(*_: object) -> None:
-        asked.set()
-        await asyncio.Event().wait()
-
+    asked, never = unanswered()
     monkeypatch.setattr(HandCoord, "DropCollection", never)
     async with MiniCluster(backend) as cluster:
         async with StreamingClient.connect(cluster.address) as wal:

@@ -17,7 +17,7 @@ from walplane.message.builder import insert
 from walplane.node.service import StreamingNodeService
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.cluster import MiniCluster
-from walplane.testkit.waiting import until
+from walplane.testkit.waiting import unanswered, until
 
 P0 = "test_0"
 
@@ -25,12 +25,7 @@ P0 = "test_0"
 async def test_a_status_under_way_tells_that_the_client_was_closed(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = asyncio.Event()
-
-    async def never(*_: object) -> None:
-        asked.set()
-        await asyncio.Event().wait()
-
+    asked, never = unanswered()
     monkeypatch.setattr(StreamingNodeService, "NodeStatus", never)
     async with MiniCluster(backend) as cluster:
         async with StreamingClient.connect(cluster.address) as wal:

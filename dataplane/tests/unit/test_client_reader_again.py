@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 
@@ -15,6 +17,8 @@ from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import V, World, entry
 from walplane.wal.config import WALConfig
 from walplane.wal.wal import WAL
+
+_Item = TypeVar("_Item")
 
 QUIET = WALConfig(idle_tick_s=30)
 CREATED = 3  # CreateCollections at the head of the log
@@ -58,22 +62,27 @@ async def some_messages(reader: Reader, most: int) -> list[bytes]:
     return got
 
 
+async def in_pieces(
+    log: WAL, some: Callable[[Reader, int], Awaitable[list[_Item]]], most: int
+) -> list[_Item]:
+    """All that one reader gives to iterations of which each is broken off."""
+    got: list[_Item] = []
+    async with client_reader(log, follow=False) as reader, asyncio.timeout(10):
+        while more := await some(reader, most):
+            got += more
+    return got
+
+
 @pytest.mark.parametrize("most", range(1, 9))
 async def test_batches_go_on_behind_the_last_one(log: WAL, most: int) -> None:
-    got: list[AnyBatch] = []
-    async with client_reader(log, follow=False) as reader, asyncio.timeout(10):
-        while more := await some_batches(reader, most):
-            got += more
+    got = await in_pieces(log, some_batches, most)
     expected = await read_batches(log)
     assert shape(batch for batch in got if not creates(batch)) == shape(expected)
 
 
 @pytest.mark.parametrize("most", range(1, 9))
 async def test_messages_go_on_behind_the_last_one_also_within_a_batch(log: WAL, most: int) -> None:
-    got: list[bytes] = []
-    async with client_reader(log, follow=False) as reader, asyncio.timeout(10):
-        while more := await some_messages(reader, most):
-            got += more
+    got = await in_pieces(log, some_messages, most)
     expected = [payload for batch in await read_batches(log) for payload in batch.payloads]
     assert [payload for payload in got if payload] == expected
 

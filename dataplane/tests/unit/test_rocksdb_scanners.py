@@ -52,13 +52,21 @@ async def scanner(tmp_path: Path) -> AsyncIterator[RocksScanner]:
     await backend.close()
 
 
+async def read_under_way(
+    scanner: RocksScanner, monkeypatch: pytest.MonkeyPatch
+) -> tuple[HeldRead, asyncio.Future[list[Record]]]:
+    """A read that is held where it fetches."""
+    held = HeldRead(scanner._database, monkeypatch)
+    waiting = asyncio.ensure_future(scanner.read())
+    await asyncio.to_thread(held.reached.wait, 30)
+    return held, waiting
+
+
 async def test_a_closed_scanner_keeps_nothing_of_what_it_fetched(
     scanner: RocksScanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though nobody waits for it any more."""
-    held = HeldRead(scanner._database, monkeypatch)
-    waiting = asyncio.ensure_future(scanner.read())
-    await asyncio.to_thread(held.reached.wait, 30)
+    held, waiting = await read_under_way(scanner, monkeypatch)
     waiting.cancel()
     await asyncio.wait({waiting})
     await scanner.close()
@@ -82,9 +90,7 @@ async def test_a_session_forgets_scanners_that_are_closed(tmp_path: Path) -> Non
 async def test_a_reader_is_told_that_its_scanner_closed_while_it_fetches(
     scanner: RocksScanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = HeldRead(scanner._database, monkeypatch)
-    waiting = asyncio.ensure_future(scanner.read())
-    await asyncio.to_thread(held.reached.wait, 30)
+    held, waiting = await read_under_way(scanner, monkeypatch)
     await scanner.close()
     held.go_on.set()
     with pytest.raises(WalError, match="ON_SHUTDOWN"):

@@ -39,7 +39,7 @@ _WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by 
 
 def _directory(text: str) -> Path:
     if not text:
-        raise typer.BadParameter("no directory: for the present one, give .")
+        raise typer.BadParameter("no directory: give '.' for the present one")
     return Path(text)
 
 

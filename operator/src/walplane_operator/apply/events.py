@@ -71,7 +71,11 @@ class EventWriter:
         """Writes what waits; returns once it is written or dropped."""
         self._news.clear()
         while self._waiting:
-            await self._write(*self._waiting.popleft())
+            event, now = self._waiting.popleft()
+            try:
+                await self._write(event, now)
+            except Exception:  # whatever it is: all clusters share this task
+                _log.warning("event dropped", reason=event.reason, exc_info=True)
 
     async def _write(self, event: Event, now: datetime) -> None:
         about = event.about["metadata"]
