@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.model import VALUE, BenchmarkError, Measure, Pair, Row, Sample, Setting, Target
-from benchmarks.sides import Start, unused, walplane
+from benchmarks.sides import Start, unused, walplane, walplane_in_process
 from benchmarks.system import broker, fresh_directory, load, standalone
 from devservices.peers import Peer, PeerError, milvus_server, nats_server, redis_server
 from devservices.pulsar import PrerequisiteMissingError
@@ -47,34 +48,45 @@ def _client(program: str, peer: Peer, size: int, at_once: int) -> Measure:
     return measure
 
 
-def _beside(name: str, package: str, server: Server, at_once: int) -> Start:
-    """Node and peer on one disk, both durable before they answer."""
+def _beside(name: str, package: str, server: Server, at_once: int, in_process: bool) -> Start:
+    """Walplane and peer on one disk, both durable before they answer."""
+
+    @contextmanager
+    def ours(setting: Setting) -> Iterator[Measure]:
+        if in_process:
+            yield walplane_in_process(setting, _CONCURRENT, _BYTES, at_once)
+        else:
+            with standalone(setting, name, None) as node:
+                yield walplane(node, _CONCURRENT, _BYTES, at_once)
 
     @contextmanager
     def start(setting: Setting) -> Iterator[Pair]:
         if importlib.util.find_spec(package) is None:
             raise BenchmarkError(f"no Python package {package!r} here: pip install '.[bench]'")
-        with standalone(setting, name, None) as node, _up(name, setting, server) as peer:
+        with ours(setting) as measure, _up(name, setting, server) as peer:
             reference = _client(f"{package}_client", peer, _BYTES, at_once)
-            ours = walplane(node, _CONCURRENT, _BYTES, at_once)
-            yield Pair(ours, reference, {f"{package} server": peer.version})
+            yield Pair(measure, reference, {f"{package} server": peer.version})
 
     return start
 
 
-def _row(peer: str, package: str, server: Server, at_once: int, reference: str) -> Row:
-    many = at_once > 1
-    name = f"embedded-{at_once if many else 'sync'}-{peer}"
-    how = f"{at_once} in flight" if many else "one after the other"
-    return Row(
-        name=name,
-        what=f"durable appends of 1 KiB on the embedded backend, {how}.",
-        reference=f"{reference}, same disk, {how}.",
-        unit="msg/s",
-        higher_is_better=True,
-        targets={VALUE: Target(None, 1, 1), "p50": Target(None, None, 1, "ms", False)},
-        start=_beside(name, package, server, at_once),
-    )
+def _rows(peer: str, server: Server, reference: str) -> Iterator[Row]:
+    """Over gRPC and in process, one append after the other and many at a time."""
+    for in_process, at_once in itertools.product((False, True), (1, _IN_FLIGHT)):
+        many = at_once > 1
+        where = "in-process-" if in_process else ""
+        name = f"embedded-{where}{at_once if many else 'sync'}-{peer}"
+        how = f"{at_once} in flight" if many else "one after the other"
+        what = "a log that `open_embedded` opened" if in_process else "the embedded backend"
+        yield Row(
+            name=name,
+            what=f"durable appends of 1 KiB on {what}, {how}.",
+            reference=f"{reference}, same disk, {how}.",
+            unit="msg/s",
+            higher_is_better=True,
+            targets={VALUE: Target(None, 1, 1), "p50": Target(None, None, 1, "ms", False)},
+            start=_beside(name, peer, server, at_once, in_process),
+        )
 
 
 @contextmanager
@@ -106,9 +118,7 @@ ROWS = (
         targets={VALUE: Target(None, 5, 10)},
         start=_beside_milvus,
     ),
-    _row("nats", "nats", nats_server, 1, _NATS),
-    _row("nats", "nats", nats_server, _IN_FLIGHT, _NATS),
-    _row("redis", "redis", redis_server, 1, _REDIS),
-    _row("redis", "redis", redis_server, _IN_FLIGHT, _REDIS),
+    *_rows("nats", nats_server, _NATS),
+    *_rows("redis", redis_server, _REDIS),
 )
 """In the order of the table."""

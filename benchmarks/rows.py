@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import growth, peers, reading, recovery
-from benchmarks.model import VALUE, Measure, Pair, Row, Sample, Setting, Target
-from benchmarks.sides import Start, unused, walplane
-from benchmarks.system import broker, fresh_directory, load, standalone
+from benchmarks.model import VALUE, Pair, Row, Sample, Setting, Target
+from benchmarks.sides import Start, on_disk, unused, walplane, walplane_in_process
+from benchmarks.system import broker, load, standalone
 
 _APPENDERS = 256
 _FLOOD, _SINGLES, _CONCURRENT, _SYNC = "flood", "singles", "concurrent", "sync"
@@ -47,38 +47,23 @@ def _embedded(name: str, mode: str, disk_mode: str, size: int) -> Start:
     @contextmanager
     def start(setting: Setting) -> Iterator[Pair]:
         with standalone(setting, name, None) as node:
-            reference = _on_disk("disk", disk_mode, setting, "--size", str(size), "--data")
+            reference = on_disk("disk", disk_mode, setting, "--size", str(size), "--data")
             yield Pair(walplane(node, mode, size), reference)
 
     return start
 
 
 def _in_process(mode: str, disk_mode: str, size: int) -> Start:
-    """The same with coordinator, node and client in one process, new in each round."""
+    """The same with coordinator, node and client in one process."""
 
     @contextmanager
     def start(setting: Setting) -> Iterator[Pair]:
-        sized = ("--size", str(size))
-        own = (*sized, "--collection", "benchmark", "--embedded")
         yield Pair(
-            _on_disk("walplane_client", mode, setting, *own),
-            _on_disk("disk", disk_mode, setting, *sized, "--data"),
+            walplane_in_process(setting, mode, size),
+            on_disk("disk", disk_mode, setting, "--size", str(size), "--data"),
         )
 
     return start
-
-
-def _on_disk(program: str, mode: str, setting: Setting, *arguments: str) -> Measure:
-    """A load in one process; `arguments` end with the option that takes its new directory."""
-
-    def measure(seconds: float) -> Sample:
-        data = fresh_directory(setting.data / unused(f"{mode}-"))
-        try:
-            return load(program, mode, *arguments, str(data), seconds=seconds)
-        finally:
-            fresh_directory(data)
-
-    return measure
 
 
 def _sync_embedded(name: str, what: str, start: Start) -> Row:

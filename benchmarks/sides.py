@@ -1,4 +1,4 @@
-"""What several rows have in common: our side under an append load, names that nobody used."""
+"""What several rows have in common: our side under an append load, new names and directories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from benchmarks.model import Measure, Pair, Sample, Setting
-from benchmarks.system import Node, load
+from benchmarks.system import Node, fresh_directory, load
 
 Start = Callable[[Setting], AbstractContextManager[Pair]]
 
@@ -28,6 +28,26 @@ def walplane(node: Node, mode: str, size: int, appenders: int = 1, shards: int =
         arguments += ["--size", str(size), "--concurrency", str(appenders)]
         arguments += ["--shards", str(shards), "--node", str(node.pid)]
         return load("walplane_client", *arguments, seconds=seconds, node=node)
+
+    return measure
+
+
+def walplane_in_process(setting: Setting, mode: str, size: int, appenders: int = 1) -> Measure:
+    """As `walplane`; coordinator, node and log are in the appending process, new in each round."""
+    sized = ("--size", str(size), "--concurrency", str(appenders))
+    own = (*sized, "--collection", "benchmark", "--embedded")
+    return on_disk("walplane_client", mode, setting, *own)
+
+
+def on_disk(program: str, mode: str, setting: Setting, *arguments: str) -> Measure:
+    """A load in one process; `arguments` end with the option that takes its new directory."""
+
+    def measure(seconds: float) -> Sample:
+        data = fresh_directory(setting.data / unused(f"{mode}-"))
+        try:
+            return load(program, mode, *arguments, str(data), seconds=seconds)
+        finally:
+            fresh_directory(data)
 
     return measure
 
