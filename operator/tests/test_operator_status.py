@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from walplane.testkit.kube_objects import RENEWED, ClusterObjects, Object, walcluster
+from walplane.ticks import TICKS_PER_MS, TICKS_PER_S
 from walplane.wal.status import QUARANTINED, SEGMENTS_WAIT
 from walplane_operator.api.conditions import find
 from walplane_operator.api.spec import WALCluster
@@ -17,8 +18,7 @@ from walplane_operator.plan.observed import Raw, read
 from walplane_operator.plan.workload import Progress
 
 NOW = datetime.fromisoformat(RENEWED) + timedelta(seconds=2)
-SECOND = 1000 << 18
-TICK = int(datetime.fromisoformat(RENEWED).timestamp() * 1000) << 18
+TICK = int(datetime.fromisoformat(RENEWED).timestamp() * 1000) * TICKS_PER_MS
 
 
 class Scene(ClusterObjects):
@@ -136,9 +136,9 @@ def test_lags_come_from_the_report_and_the_time_it_was_made() -> None:
     scene = Scene()
     report = {
         "term": 1,
-        "timeTick": TICK - 3 * SECOND,
-        "watermark": TICK - 5 * SECOND,
-        "checkpoint": TICK - 50 * SECOND,
+        "timeTick": TICK - 3 * TICKS_PER_S,
+        "watermark": TICK - 5 * TICKS_PER_S,
+        "checkpoint": TICK - 50 * TICKS_PER_S,
         "vchannels": 12,
     }
     scene.grant(0, scene.node(0, channels={0: report}), 1)

@@ -25,6 +25,7 @@ from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
 from walplane.testkit.txns import HOUR_MS, exclusive_entry, read_batches, txn_entry
 from walplane.testkit.wal_world import create, entry
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import AppendResult
 from walplane.wal.wal import WAL
@@ -230,7 +231,7 @@ class Actor:
 
     async def skip(self) -> None:
         reserve = self.world.nodes[-1].reserve
-        reserve.take((SHORT_MS + 5) << 18, 0)
+        reserve.take((SHORT_MS + 5) * TICKS_PER_MS, 0)
         await asyncio.sleep(SHORT_MS / 1000)
 
 

@@ -6,10 +6,11 @@ import random
 
 import pytest
 
-from walplane.coord.oracle import COMPONENT, LOGICAL_BITS, MAX_BATCH, Oracle, OracleState
+from walplane.coord.oracle import COMPONENT, MAX_BATCH, Oracle, OracleState
 from walplane.coord.settings import CoordSettings
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
+from walplane.ticks import TICKS_PER_MS
 
 BATCH = 16 << 20
 
@@ -72,7 +73,7 @@ async def test_the_first_tick_is_the_wall_clock() -> None:
     clock = Clock()
     batch = await Log().open(clock).batch({}, BATCH)
     assert (batch.first, batch.size, batch.lost) == (
-        clock.wall_ms << LOGICAL_BITS,
+        clock.wall_ms * TICKS_PER_MS,
         BATCH,
         frozenset(),
     )

@@ -22,6 +22,7 @@ from walplane.testkit.outside import TestAuthority, TestOracle
 from walplane.testkit.txns import begin, exclusive_entry
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, create, entry
+from walplane.ticks import TICKS_PER_MS, TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import append_op
 from walplane.wal.ports import StaleTerm
@@ -29,7 +30,7 @@ from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 CONFIG = NodeConfig(wal=WALConfig(idle_tick_s=0.02, silence_s=3600, checkpoint_s=3600))
 COUNTED = [f"appended_{what}_total" for what in ("frames", "entries", "messages", "bytes")]
-_NOW_TICKS = (1_700_000_000_000) << 18
+_NOW_TICKS = 1_700_000_000_000 * TICKS_PER_MS
 
 
 class Watched:
@@ -175,7 +176,7 @@ async def test_transactions_and_locks(watched: Watched) -> None:
     await begin(edge.wal, V)
     assert watched.of_log("open_transactions") == 1
     await begin(edge.wal, V, keepalive_ms=1)
-    watched.oracle._next += 10_000 << 18
+    watched.oracle._next += 10 * TICKS_PER_S
     await until(lambda: watched.of_log("transactions_expired_total") == 1)
     assert watched.of_log("open_transactions") == 1
     blocked = [edge.start_append(append_op(exclusive_entry(V))) for _ in range(2)]

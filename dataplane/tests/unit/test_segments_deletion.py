@@ -8,6 +8,7 @@ from walplane.message.registry import MessageType
 from walplane.testkit.segments import MemoryStore, headed, segment_deps
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import World, create, entry
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.recovery.segments.deletion import Deletion
 from walplane.wal.recovery.segments.table import SegmentTable
@@ -15,7 +16,6 @@ from walplane.wal.wal import WAL
 
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0)
 V, OTHER, ELSE = "test_0_3v0", "test_0_3v1", "test_0_2v0"
-SECOND = 1000 << 18
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ async def test_what_an_owner_left_its_successor_deletes(world: World, store: Mem
 
 def test_a_drop_waits_for_checkpoint_position_and_retention() -> None:
     table = SegmentTable()
-    table.drop(V, 1, 10 * SECOND)
-    table.drop(V, 1, 11 * SECOND)  # its broadcast may come again
+    table.drop(V, 1, 10 * TICKS_PER_S)
+    table.drop(V, 1, 11 * TICKS_PER_S)  # its broadcast may come again
     deletion = Deletion("test_0", table, WALConfig(retention_s=5.0), None)
-    assert deletion.due(14 * SECOND, 20 * SECOND) == []
-    assert deletion.due(20 * SECOND, 9 * SECOND) == []
-    assert [gone.vchannel for gone in deletion.due(15 * SECOND, 10 * SECOND)] == [V]
+    assert deletion.due(14 * TICKS_PER_S, 20 * TICKS_PER_S) == []
+    assert deletion.due(20 * TICKS_PER_S, 9 * TICKS_PER_S) == []
+    assert [gone.vchannel for gone in deletion.due(15 * TICKS_PER_S, 10 * TICKS_PER_S)] == [V]
     kept = SegmentTable()
     kept.load(table.save())
     assert kept.dropped == table.dropped

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from walplane.node.memory import memory_share
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.shard.config import GrowthConfig, ShardConfig
 from walplane.wal.shard.growth import NodeGrowth
 from walplane.wal.shard.policies import GrowingSegment, due
 from walplane.wal.shard.segments import Segment
-
-SECOND = 1000 << 18
 
 
 class Grower:
@@ -72,12 +71,12 @@ def test_a_node_short_of_memory_seals_one_segment_at_a_look() -> None:
     assert one.sizes == [10]
 
 
-@pytest.mark.parametrize(
-    ("last_tick", "why"), [(80 * SECOND, "recovered and stale"), (95 * SECOND, "lifetime")]
-)
-def test_why_a_segment_that_recovery_found_is_due(last_tick: int, why: str) -> None:
-    segment = Segment(70 * SECOND, "v", 1, 0, 0, rows=1, bytes=1, last_tick=last_tick)
-    growing = GrowingSegment.recover(segment, 100 * SECOND, 1000.0)
+@pytest.mark.parametrize(("last_s", "why"), [(80, "recovered and stale"), (95, "lifetime")])
+def test_why_a_segment_that_recovery_found_is_due(last_s: int, why: str) -> None:
+    segment = Segment(
+        70 * TICKS_PER_S, "v", 1, 0, 0, rows=1, bytes=1, last_tick=last_s * TICKS_PER_S
+    )
+    growing = GrowingSegment.recover(segment, 100 * TICKS_PER_S, 1000.0)
     assert due(growing, ShardConfig(segment_lifetime_s=20), 1000.0)[0] == why
 
 

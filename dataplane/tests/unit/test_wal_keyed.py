@@ -14,13 +14,12 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.testkit.faulty import Fault
 from walplane.testkit.wal_world import CH, V, World, entry, payloads_of, read_all
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import AppendOp, append_op
 from walplane.wal.interceptors.keyed import KeyedAppends
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.keyed import KeyedResults
-
-MS = 1 << 18
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def keyed(key: str, *payloads: bytes, vchannel: str = V) -> log_pb2.Entry:
 def written(key: str, tick: int, payload: bytes = b"x") -> LogEntry:
     item = keyed(key, payload)
     item.envelope.first_tick = tick
-    return LogEntry(item, MessageID("memory", (tick // MS,)), 1)
+    return LogEntry(item, MessageID("memory", (tick // TICKS_PER_MS,)), 1)
 
 
 async def test_a_repeat_gets_the_first_result_also_beside_batches_of_producers(
@@ -148,7 +147,7 @@ async def test_a_repeat_goes_ahead_when_the_first_failed() -> None:
 def test_results_are_bounded_in_number_bytes_and_age() -> None:
     few = KeyedResults(3, 1 << 20, 10_000)
     for number in range(5):
-        few.observe(written(str(number), number * MS))
+        few.observe(written(str(number), number * TICKS_PER_MS))
     assert [few.find((V, str(n)), keyed(str(n), b"x")) is None for n in range(5)] == [
         True,
         True,
@@ -158,14 +157,14 @@ def test_results_are_bounded_in_number_bytes_and_age() -> None:
     ]
     small = KeyedResults(1000, 2000, 10_000)
     for number in range(50):
-        small.observe(written("k" * 200 + str(number), number * MS))
+        small.observe(written("k" * 200 + str(number), number * TICKS_PER_MS))
         assert small.held_bytes <= 2000
     young = KeyedResults(1000, 1 << 20, 10)
     young.observe(written("old", 0))
     young.observe(LogEntry(entry(b"plain"), MessageID("memory", (1,)), 1))
     assert len(young) == 1
     late = LogEntry(entry(b"plain"), MessageID("memory", (2,)), 1)
-    late.entry.envelope.first_tick = 11 * MS
+    late.entry.envelope.first_tick = 11 * TICKS_PER_MS
     young.observe(late)
     assert len(young) == 0
     assert young.held_bytes == 0
@@ -173,7 +172,7 @@ def test_results_are_bounded_in_number_bytes_and_age() -> None:
 
 def test_a_snapshot_restores_and_observing_twice_changes_nothing() -> None:
     keys = KeyedResults(5000, 1 << 24, 10_000)
-    items = [written(str(number), number * MS) for number in range(2500)]
+    items = [written(str(number), number * TICKS_PER_MS) for number in range(2500)]
     for item in items:
         keys.observe(item)
     parts = keys.save()

@@ -28,6 +28,7 @@ from walplane.testkit.wal_world import (
     payloads_of,
     read_all,
 )
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import append_op
 from walplane.wal.interceptors.named import _entry as open_entry
@@ -37,7 +38,6 @@ from walplane.wal.recovery.named import Standing
 from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.wal import WAL
 
-MS = 1 << 18
 FENCED, BUSY = ErrorCode.PRODUCER_FENCED, ErrorCode.RESOURCE_ACQUIRED
 
 
@@ -194,8 +194,8 @@ async def test_a_new_name_is_refused_when_there_are_too_many_and_none_is_forgott
     assert (await opened(wal, b"you", "a")).next_number == 1
     reserve = world.opened[-1][0].reserve
     for _ in range(20):  # tick time goes on by 1.2 s
-        while reserve.take(60 * MS, 0) is None:
-            await reserve.ready(60 * MS, 0)
+        while reserve.take(60 * TICKS_PER_MS, 0) is None:
+            await reserve.ready(60 * TICKS_PER_MS, 0)
     await wal.append(entry(b"later"))
     await opened(wal, b"me", "c")
     again = await opened(wal, b"me", "b")

@@ -10,12 +10,12 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.testkit.txns import begin, end, txn_entry
 from walplane.testkit.wal_world import V, World, entry, payloads_of, read_all
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.wal import WAL
 
 SHORT = WALConfig(producer_age_s=0.05, idle_tick_s=0.02)
 NARROW = WALConfig(producer_bytes=2000, idle_tick_s=0.02)
-MS = 1 << 18
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ async def unknown(wal: WAL, number: int, producer: bytes = b"p", since: int = 0)
 async def pass_time(world: World, ms: int) -> None:
     """Tick time goes on, and an entry of somebody else's tells the log."""
     node, wal = world.opened[-1]
-    while node.reserve.take(ms * MS, 0) is None:
-        await node.reserve.ready(ms * MS, 0)
+    while node.reserve.take(ms * TICKS_PER_MS, 0) is None:
+        await node.reserve.ready(ms * TICKS_PER_MS, 0)
     await wal.append(entry(b"other"))
 
 

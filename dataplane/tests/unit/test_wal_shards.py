@@ -29,6 +29,7 @@ from walplane.testkit.wal_world import (
     entry,
     read_all,
 )
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import Only, ScanRequest
 from walplane.wal.shard.config import ShardConfig
@@ -222,11 +223,11 @@ async def test_what_recovery_finds_stale_is_sealed_at_once(world: World) -> None
     wal = await world.open(1)
     await wal.append(entry(b"a"))
     node = world.opened[-1][0]
-    while node.reserve.take(10_000 << 18, 0) is None:  # ten seconds of tick time pass
+    while node.reserve.take(10 * TICKS_PER_S, 0) is None:  # ten seconds of tick time pass
         await node.reserve.ready(16 << 20, 0)
-        world.oracle._next += 10_000 << 18
+        world.oracle._next += 10 * TICKS_PER_S
         break
-    world.oracle._next += 10_000 << 18
+    world.oracle._next += 10 * TICKS_PER_S
     successor = await world.open(2, shaped(segment_lifetime_s=10))
     await until(lambda: shape(successor, V) == [(1, False)])
 

@@ -10,10 +10,9 @@ from walplane.backends.interface import BackendSession
 from walplane.message.ids import MessageID, RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.recovery.segments.table import SegmentTable
 from walplane.wal.recovery.truncation import Truncation
-
-SECOND = 1000 << 18
 
 
 class Session:
@@ -70,11 +69,11 @@ async def test_one_that_fails_is_left_to_the_next_and_none_is_done_twice() -> No
 
 async def test_what_is_safe_stays_for_the_retention_also_over_owners() -> None:
     session, table = Session(), SegmentTable()
-    await Truncation("test_0", table, 60.0).after(asked(session), checkpoint(5, SECOND), at(5))
+    await Truncation("test_0", table, 60.0).after(asked(session), checkpoint(5, TICKS_PER_S), at(5))
     kept = SegmentTable()
     kept.load(table.save())
     later = Truncation("test_0", kept, 60.0)
-    await later.after(asked(session), checkpoint(9, 60 * SECOND), at(9))
+    await later.after(asked(session), checkpoint(9, 60 * TICKS_PER_S), at(9))
     assert session.cuts == []
-    await later.after(asked(session), checkpoint(9, 61 * SECOND), at(9))
+    await later.after(asked(session), checkpoint(9, 61 * TICKS_PER_S), at(9))
     assert session.cuts == [(5,)]

@@ -23,6 +23,7 @@ from walplane.testkit.txns import (
 )
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import V, World, entry
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.windows import WindowLimits
@@ -234,15 +235,17 @@ def test_neither_tick_time_nor_the_owners_clock_alone_expires() -> None:
     made = txn_entry(MessageType.BEGIN_TXN, V, keepalive_ms=30)
     made.envelope.first_tick = 1000
     table.observe(LogEntry(made, MessageID("memory", (1,)), 0))
-    late = 1000 + (31 << 18)
+    late = 1000 + 31 * TICKS_PER_MS
     assert expiry.due(late) == []  # an old reserve was filled: it was heard of a moment ago
     now = 0.031
-    assert expiry.due(1000 + (29 << 18)) == []  # the coordinator is away: tick time runs slow
+    assert (
+        expiry.due(1000 + 29 * TICKS_PER_MS) == []
+    )  # the coordinator is away: tick time runs slow
     assert [txn.txn_id for txn in expiry.due(late)] == [1000]
     assert expiry.due(late) == [], "its rollback is under way"
     now = 0.062
     table.renew(late)
-    assert expiry.due(late + (31 << 18)) == []
+    assert expiry.due(late + 31 * TICKS_PER_MS) == []
 
 
 async def test_what_comes_while_the_rollback_is_in_flight_is_told_that_it_expired(

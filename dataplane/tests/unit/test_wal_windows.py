@@ -13,12 +13,12 @@ from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.results import KeptResults
 from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
 KEY = (b"p", "c_0_1v0")
-MS = 1 << 18
 LIMITS = WindowLimits(results=4, producers=4, max_bytes=1 << 20, age_ms=1000, numbers_ms=7000)
 
 
@@ -27,7 +27,7 @@ def batch(
 ) -> LogEntry:
     envelope = log_pb2.Envelope(
         vchannel=KEY[1],
-        first_tick=100 + number + ms * MS,
+        first_tick=100 + number + ms * TICKS_PER_MS,
         count=1,
         term=3,
         producer=log_pb2.ProducerBatch(producer_id=producer, number=number),
@@ -39,7 +39,7 @@ def batch(
 
 def other_entry(ms: int) -> LogEntry:
     """One of nobody's, at `ms` of tick time."""
-    entry = log_pb2.Entry(envelope=log_pb2.Envelope(first_tick=ms * MS, count=1))
+    entry = log_pb2.Entry(envelope=log_pb2.Envelope(first_tick=ms * TICKS_PER_MS, count=1))
     return LogEntry(entry, MessageID("memory", (10_000 + ms,)), 2)
 
 
@@ -108,7 +108,7 @@ def test_who_wrote_longest_ago_is_forgotten_first_whoever_was_asked_about() -> N
     windows.observe(batch(0, producer=b"c", ms=3))
     assert windows.expected((b"a", KEY[1])) == 2
     assert windows.expected((b"b", KEY[1])) == 0
-    assert windows.forgotten_tick == 100 + MS
+    assert windows.forgotten_tick == 100 + TICKS_PER_MS
 
 
 def test_results_leave_with_age_and_the_number_that_is_due_stays() -> None:
@@ -144,7 +144,7 @@ def test_all_results_together_are_bounded_in_bytes_and_the_oldest_go_first() -> 
         windows.observe(batch(0, producer=b"%d" % number, ms=100 + number))
         assert windows.held_bytes <= 6000
     assert windows.find((b"29", KEY[1]), 1, 7) is None
-    assert windows.forgotten_tick >= 100 + 110 * MS
+    assert windows.forgotten_tick >= 100 + 110 * TICKS_PER_MS
 
 
 def test_batch_0_of_a_producer_that_may_have_been_forgotten_is_not_new() -> None:

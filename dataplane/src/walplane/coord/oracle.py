@@ -19,9 +19,9 @@ from walplane.coord.settings import CoordSettings
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coordmeta_pb2
 from walplane.runtime import Runtime
+from walplane.ticks import TICKS_PER_MS, TICKS_PER_S
 from walplane.wal.ports import TickBatch
 
-LOGICAL_BITS = 18
 MAX_BATCH = 256 << 20
 """Ticks one request may ask for: about a second of tick space."""
 
@@ -39,7 +39,7 @@ class TickSource:
     def __init__(self, mark: int, lead_ms: int) -> None:
         """Starts at `mark`: nothing can be given before it is raised."""
         self._next = max(mark, 1)  # 0 means "no tick" everywhere
-        self._lead = lead_ms << LOGICAL_BITS
+        self._lead = lead_ms * TICKS_PER_MS
         self._physical = self._next
         self._at: float | None = None
         self.mark = mark
@@ -73,8 +73,8 @@ class TickSource:
         self._at = monotonic
         # Elapsed time is added to the clock, not to the last tick: batches taken faster than time
         # passes run ahead of the clock, and the clock catches up with them.
-        steady = self._physical + int(elapsed * (1000 << LOGICAL_BITS))
-        self._physical = max(wall_ms << LOGICAL_BITS, steady)
+        steady = self._physical + int(elapsed * TICKS_PER_S)
+        self._physical = max(wall_ms * TICKS_PER_MS, steady)
         self._next = max(self._next, self._physical)
 
 

@@ -19,17 +19,16 @@ from prometheus_client.registry import Collector
 
 from walplane.node.streaming_node import StreamingNode
 from walplane.runtime import Runtime
+from walplane.ticks import TICKS_PER_MS, TICKS_PER_S
 from walplane.wal.meter import LATENCY_BOUNDS_S, Durations, LogMeter
 from walplane.wal.wal import WAL
-
-_MS = 18  # a tick is milliseconds << 18
 
 
 def _checkpoint_lag(wal: WAL) -> float:
     """Of what was written: idle ticks need no replay."""
     if not wal.unsaved_bytes:
         return 0.0
-    return max(wal.settled_tick() - wal.recovery.checkpoint_tick, 0) / (1000 << _MS)
+    return max(wal.settled_tick() - wal.recovery.checkpoint_tick, 0) / TICKS_PER_S
 
 
 _STATES: tuple[tuple[str, str, Callable[[WAL], float]], ...] = (
@@ -115,7 +114,7 @@ class NodeCollector(Collector):
         wal.move_idle()
         if wal.acks.idle:
             return 0.0
-        return max(self._runtime.wall_ms() - (wal.acks.watermark >> _MS), 0) / 1000
+        return max(self._runtime.wall_ms() - wal.acks.watermark // TICKS_PER_MS, 0) / 1000
 
     def _oldest(self, wal: WAL) -> float:
         since = [next(iter(wal.meter.waiting.values()), None), wal.appender.oldest_append]

@@ -15,6 +15,7 @@ from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.segments.storing import SegmentDeps
@@ -140,8 +141,8 @@ class World:
     async def skip_ticks(self, milliseconds: int) -> None:
         """Tick time goes on for the latest owner."""
         reserve = self.opened[-1][0].reserve
-        while reserve.take(milliseconds << 18, 0) is None:
-            await reserve.ready(milliseconds << 18, 0)
+        while reserve.take(milliseconds * TICKS_PER_MS, 0) is None:
+            await reserve.ready(milliseconds * TICKS_PER_MS, 0)
 
     async def close(self) -> None:
         """Closes every owner and the backend."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime, timedelta
 
+from walplane.ticks import TICKS_PER_MS
 from walplane_operator.api import names
 from walplane_operator.api.conditions import Condition, find, merge
 from walplane_operator.api.leases import ChannelReport
@@ -22,7 +23,6 @@ HISTORY = 10
 REFRESH_S = 60.0
 """A report is copied at least this often."""
 _MAX_MESSAGE = 2048
-_LOGICAL_BITS = 18
 _NUMBERS = ("timeTick", "watermark", "checkpoint", "reportedAt")
 _TEXTS = ("vchannels", "timeTickLag", "checkpointLag")
 
@@ -168,13 +168,13 @@ def _numbers(view: ChannelView, before: Object) -> Object:
         numbers["timeTickLag"] = lag_text(max(0, _milliseconds(renewed) - _physical(report)))
     if report.checkpoint:
         numbers["checkpoint"] = report.checkpoint
-        lag = (report.watermark >> _LOGICAL_BITS) - (report.checkpoint >> _LOGICAL_BITS)
+        lag = report.watermark // TICKS_PER_MS - report.checkpoint // TICKS_PER_MS
         numbers["checkpointLag"] = lag_text(max(0, lag))
     return numbers
 
 
 def _physical(report: ChannelReport) -> int:
-    return report.time_tick >> _LOGICAL_BITS
+    return report.time_tick // TICKS_PER_MS
 
 
 def _milliseconds(moment: datetime) -> int:

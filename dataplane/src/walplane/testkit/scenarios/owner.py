@@ -11,6 +11,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.outside import TestAuthority
 from walplane.testkit.sim.process import Process
 from walplane.testkit.wal_world import CH, VCHANNELS, create
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.ownership import WALDeps
@@ -21,15 +22,13 @@ from walplane.wal.wal import WAL
 NAME = "name"
 """The property by which an append is held and released."""
 
-_LOGICAL_BITS = 18
-
 
 class VirtualOracle:
     """Ticks as the loop's clock has them; small batches, so that they stay readable."""
 
     def __init__(self) -> None:
         """Nothing is given yet."""
-        self._next = 1 << _LOGICAL_BITS
+        self._next = TICKS_PER_MS
         self._terms: dict[str, int] = {}
 
     async def batch(self, terms: Mapping[str, int], size: int) -> TickBatch:
@@ -42,11 +41,11 @@ class VirtualOracle:
         if self._terms.get(pchannel, 0) > term:
             raise WalError(ErrorCode.UNMATCHED_CHANNEL_TERM, f"{pchannel} has a higher term")
         self._terms[pchannel] = term
-        return self._take(1 << _LOGICAL_BITS)
+        return self._take(TICKS_PER_MS)
 
     def _take(self, size: int) -> int:
         now_ms = int(asyncio.get_running_loop().time() * 1000)
-        first = max(self._next, now_ms << _LOGICAL_BITS)
+        first = max(self._next, now_ms * TICKS_PER_MS)
         self._next = first + size
         return first
 
@@ -81,7 +80,7 @@ class Owner:
         self._held: dict[str, int] = {}
         self._authority = authority
         reserve = TickReserve(
-            oracle, process.runtime, lambda: self._held, lambda _: None, 1 << _LOGICAL_BITS
+            oracle, process.runtime, lambda: self._held, lambda _: None, TICKS_PER_MS
         )
         # Idle ticks would come between any two lines.
         self._deps = WALDeps(backend, reserve, oracle, authority, process.runtime, lambda: False)

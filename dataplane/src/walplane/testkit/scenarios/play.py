@@ -37,6 +37,7 @@ from walplane.testkit.sim.loop import SimLoop
 from walplane.testkit.sim.process import Process
 from walplane.testkit.txns import client_reader, creates, exclusive_entry, txn_entry
 from walplane.testkit.wal_world import CH, entry
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.ports import AppendResult
 from walplane.wal.wal import WAL
 
@@ -327,7 +328,7 @@ def _bytes(words: Iterable[str]) -> list[bytes]:
 
 
 def _tick(tick: int) -> str:
-    return f"{tick >> 18}:{tick & ((1 << 18) - 1)}"
+    return f"{tick // TICKS_PER_MS}:{tick % TICKS_PER_MS}"
 
 
 def _place(place: MessageID | None) -> str:

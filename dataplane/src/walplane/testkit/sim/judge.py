@@ -34,6 +34,7 @@ from walplane.testkit.sim.process import PROCESS
 from walplane.testkit.sim.run import Run
 from walplane.testkit.sim.scenario import Plan, plan_of
 from walplane.testkit.store_checks import Expected, check_store
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.recovery.segments.table import SegmentTable
 
 _MOST_TOLD = 12
@@ -157,7 +158,7 @@ def _judge_store(run: Run, log: LogView, meta: Sequence[Record]) -> Iterator[str
     saved = list(log_checks.snapshots(meta_topic(log.pchannel), meta))[-1:]
     parts = saved[0][SegmentTable.component] if saved else []
     flushed = {} if cluster.broker.damaged or run.late else run.flushes.ticks
-    wait = int(run.plan.shape.wal.retention_s * 1000) << 18
+    wait = int(run.plan.shape.wal.retention_s * TICKS_PER_S)
     deleted = [
         (each.path, min(each.checkpoint - wait, each.position))
         for each in cluster.cuts.deleted

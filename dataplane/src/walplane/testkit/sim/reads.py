@@ -18,10 +18,10 @@ from walplane.testkit.sim.node import COORD
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.scenario import Step
 from walplane.testkit.sim.workload import Work, delivered
+from walplane.ticks import TICKS_PER_MS
 
 _AHEAD_MS = 400  # at most; the log has not reached it then
 _SPAN_MS = 400
-_MS = 18  # a tick is milliseconds << 18
 
 
 class Reads(Errands):
@@ -87,8 +87,8 @@ class Reads(Errands):
         tick = await self.take_tick(process, pchannel_of(vchannel))
         if tick is None:
             return
-        first = tick + (step.which % _AHEAD_MS << _MS)
-        only = Only(from_tick=first, until_tick=first + (_SPAN_MS << _MS))
+        first = tick + step.which % _AHEAD_MS * TICKS_PER_MS
+        only = Only(from_tick=first, until_tick=first + _SPAN_MS * TICKS_PER_MS)
         reading = self._work.history.reading(process.name, vchannel, complete=False)
         reading.after = first - 1
         try:

@@ -16,13 +16,13 @@ from typing import NamedTuple
 from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.results import result_from_proto
 
 Key = tuple[str, str]
 """VChannel, and the caller's key."""
 
-_TICK_BITS = 18  # a tick is milliseconds << 18
 _PART_RESULTS = 1000
 _OVERHEAD_BYTES = 300  # of one result in memory, besides its bytes
 
@@ -47,7 +47,7 @@ class KeyedResults:
         """Keeps `results`, `max_bytes` of them, none older than `age_ms` of tick time."""
         self._results = results
         self._max_bytes = max_bytes
-        self._age = age_ms << _TICK_BITS
+        self._age = age_ms * TICKS_PER_MS
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._bytes = 0
         self._tick = 0  # the newest that was seen: age is told by the log, not by a clock

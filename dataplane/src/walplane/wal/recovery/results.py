@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from walplane.message.ids import MessageID
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.ports import AppendResult
 
-_TICK_BITS = 18  # a tick is milliseconds << 18
 _RESULT_BYTES = 900  # of one result in memory, with all objects around it, as measured
 
 
@@ -63,7 +63,7 @@ class KeptResults:
         self.used = 0
         self.tick = 0
         self._max_bytes = max_bytes
-        self._age = age_ms << _TICK_BITS
+        self._age = age_ms * TICKS_PER_MS
         self._kept: OrderedDict[tuple[Window, int], KeptResult] = OrderedDict()
 
     @property

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.results import (
     KeptResult,
@@ -28,7 +29,6 @@ from walplane.wal.recovery.results import (
 ProducerKey = tuple[bytes | str, str]
 """Id or name of a producer, and the VChannel."""
 
-_TICK_BITS = 18  # a tick is milliseconds << 18
 _WINDOW_BYTES = 500  # of one window in memory, besides its names, as measured
 
 
@@ -79,7 +79,7 @@ class ProducerWindows:
         """Empty; `kept` is shared with other windows."""
         self.forgotten_tick = 0
         self._limits = limits
-        self._lasts = limits.numbers_ms << _TICK_BITS
+        self._lasts = limits.numbers_ms * TICKS_PER_MS
         self._kept = KeptResults(limits.max_bytes, limits.age_ms) if kept is None else kept
         self._windows: OrderedDict[ProducerKey, Window] = OrderedDict()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.shard.config import ShardConfig
 from walplane.wal.shard.segments import Segment
 
@@ -71,4 +72,4 @@ def due(growing: GrowingSegment, config: ShardConfig, now: float) -> tuple[str, 
 
 
 def _seconds(ticks: int) -> float:
-    return (ticks >> 18) / 1000
+    return ticks // TICKS_PER_MS / 1000

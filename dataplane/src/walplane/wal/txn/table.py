@@ -17,12 +17,12 @@ from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType, Scope
 from walplane.message.txn import exclusive_scope, is_part
 from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.ticks import TICKS_PER_MS
 from walplane.wal.latest import Latest
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.results import KeptResults, result_from_proto
 from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
-_MS = 18  # a tick is milliseconds << 18
 _ENDING = 256
 _PRODUCERS = 16  # of one transaction: a client has one, and another after each refusal
 
@@ -49,7 +49,7 @@ class OpenTxn:
 
     def expired(self, tick: int) -> bool:
         """Whether its keepalive has run out at `tick`."""
-        return tick > self.renewed + (self.keepalive_ms << _MS)
+        return tick > self.renewed + self.keepalive_ms * TICKS_PER_MS
 
 
 class EndedTxn(NamedTuple):

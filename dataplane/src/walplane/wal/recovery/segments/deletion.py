@@ -12,6 +12,7 @@ import asyncio
 
 import structlog
 
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.recovery.segments.store import SegmentStore
 from walplane.wal.recovery.segments.storing import SegmentDeps
@@ -22,7 +23,6 @@ _log = structlog.get_logger(__name__)
 
 _AT_ONCE = 1000
 _BACKOFF_S = (0.1, 30.0)
-_MS = 18  # a tick is milliseconds << 18
 
 
 class Deletion:
@@ -34,7 +34,7 @@ class Deletion:
         """Objects stay for the retention, in ticks, behind the drop; without `deps`, for ever."""
         self._pchannel = pchannel
         self._table = table
-        self._wait = int(config.retention_s * 1000) << _MS
+        self._wait = int(config.retention_s * TICKS_PER_S)
         self._deps = deps
         self._busy = False
 

@@ -25,6 +25,7 @@ from walplane.message.txn import is_part
 from walplane.message.txn_view import ImmutableTxnMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.meter import Meters
 from walplane.wal.ports import LogEntry
@@ -49,7 +50,6 @@ _PACE_S = 0.1
 _ATTEMPTS = 3  # at something unforeseen
 _FATAL = {ErrorCode.UNRECOVERABLE, ErrorCode.INVALID_ARGUMENT}
 _NO_LIMIT_BYTES = 1 << 62
-_MS = 18  # a tick is milliseconds << 18
 
 
 class FlushedLog(LiveLog, Protocol):
@@ -104,7 +104,7 @@ class SegmentFlusher:
         self._txns = TxnAssembler(_NO_LIMIT_BYTES)
         self._done = table.position
         self._last: LogEntry | None = None
-        self._patience = int(log.config.shard.segment_lifetime_s * 1000) << _MS
+        self._patience = int(log.config.shard.segment_lifetime_s * TICKS_PER_S)
         self._writer = SegmentWriter(log.pchannel, table, deps, self._note, on_part)
 
     @property

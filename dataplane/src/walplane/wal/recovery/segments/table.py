@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.v1 import log_pb2
+from walplane.ticks import TICKS_PER_S
 
 _PARTS_A_RECORD = 1000
 _SAFE_POSITIONS = 64
 _MOST_DROPPED = 10_000
-_MS = 18  # a tick is milliseconds << 18
 
 BEGINNING = ResumeToken(None, 0, 0, 0)
 """Nothing is stored yet."""
@@ -137,7 +137,7 @@ class SegmentTable:
 
         What was safe for less than `retention_s` seconds of ticks stays.
         """
-        wait = int(retention_s * 1000) << _MS
+        wait = int(retention_s * TICKS_PER_S)
         if not self._safe or tick >= self._safe[-1][0] + wait // _SAFE_POSITIONS:
             self._safe.append((tick, safe))
         cut = None

@@ -1,0 +1,8 @@
+"""What a TimeTick counts. Layer: base.
+
+Contract: a tick is `physical_ms << 18 | logical`: milliseconds since 1970 by the coordinator's
+clock, and below them a count. Whoever turns ticks into time, or time into ticks, does it by these.
+"""
+
+TICKS_PER_MS = 1 << 18
+TICKS_PER_S = 1000 * TICKS_PER_MS
