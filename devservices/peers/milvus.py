@@ -6,29 +6,25 @@ Milvus cannot be told to listen on loopback only.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from devservices.peers.server import HOME, Peer, answers, free_port, running
-from devservices.pulsar import PrerequisiteMissingError
-from devservices.pulsar.locks import locked
+from devservices.peers.environment import python_with
+from devservices.peers.server import Peer, answers, free_port, running
 
 VERSION = "2.3.5"
 VARIABLE = "WALPLANE_MILVUS_PYTHON"
 _PACKAGES = (f"milvus=={VERSION}", "pymilvus==2.3.7", "marshmallow<4", "setuptools<80")
+_NEEDS = "; they need Linux on x86-64 and Python 3.8 to 3.12"
 _PORTS = (
     *("proxy", "proxy-internal", "etcd", "root-coord", "query-coord", "query-node"),
     *("index-coord", "index-node", "data-coord", "data-node"),
 )
 _READY_TIMEOUT_S = 300.0
-_INSTALL_TIMEOUT_S = 1800.0
 
 
 @contextmanager
@@ -45,7 +41,7 @@ def milvus_server(data: Path, log: Path, service: str, namespace: str) -> Iterat
         PrerequisiteMissingError: the packages could not be installed.
         PeerError: it did not get ready.
     """
-    python = _python()
+    python = python_with(f"milvus/{VERSION}", _PACKAGES, VARIABLE, _NEEDS)
     ports = {name: free_port() for name in _PORTS}
     command = [python, "-c", "import milvus; milvus.main()", "--data", str(data)]
     for name, port in ports.items():
@@ -82,35 +78,3 @@ def _on_pulsar(service: str, namespace: str) -> dict[str, str]:
         "pulsar.tenant": tenant,
         "pulsar.namespace": name,
     }
-
-
-def _python() -> str:
-    """An interpreter that has both packages; installed at the first call (about 500 MB)."""
-    if os.environ.get(VARIABLE):
-        return os.environ[VARIABLE]
-    directory = HOME / "milvus" / VERSION
-    python, complete = directory / "bin" / "python", directory / "complete"
-    with locked(HOME / "milvus.lock"):
-        if not complete.is_file():
-            shutil.rmtree(directory, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", str(directory)])
-            _run([str(python), "-m", "pip", "install", "-q", *_PACKAGES])
-            complete.touch()
-    return str(python)
-
-
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_INSTALL_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        last = f"took longer than {_INSTALL_TIMEOUT_S:.0f} s"
-    else:
-        if not done.returncode:
-            return
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-    raise PrerequisiteMissingError(
-        f"pip cannot install {' '.join(_PACKAGES)} ({last}); they need Linux on x86-64 and Python "
-        f"3.8 to 3.12: set {VARIABLE} to an interpreter that has them"
-    )

@@ -36,7 +36,7 @@ class StandaloneProcess:
         backend: str = "rocksdb",
         port: int | None = None,
         prefix: str = "wal",
-        segments: Path | None = None,
+        segments: Path | str | None = None,
     ) -> None:
         """Nothing is started; `port` is a free one, and segments go nowhere, unless given.
 

@@ -26,6 +26,11 @@ _TIMEOUT_S = 60.0
 _LEAST_BYTES_PER_S = 256 << 10  # of a way to a store that is worth waiting for
 _NO_TIMEOUT = timedelta(days=1)  # the client's own for a request; ours grows with the object
 _RETRIES_S = 20.0
+_PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_"}  # all others are Azure's
+_HTTP_OPTIONS = (
+    *("allow_http", "allow_invalid_certificates", "connect_timeout", "http1_only", "http2_only"),
+    *("proxy_url", "proxy_ca_certificate", "proxy_excludes", "user_agent"),
+)
 
 
 class ObjectStore:
@@ -87,7 +92,7 @@ def open_store(where: str) -> ObjectStore:
             root = Path(rest if found else where).absolute()
             return ObjectStore(LocalStore(root, mkdir=True), root)
         retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=_RETRIES_S)}
-        options = cast("Any", {"timeout": _NO_TIMEOUT})
+        options = cast("Any", _http_options(scheme))
         store = from_url(where, retry_config=cast("Any", retries), client_options=options)
         return ObjectStore(store, None)
     except (BaseError, ValueError, OSError) as error:
@@ -97,6 +102,17 @@ def open_store(where: str) -> ObjectStore:
             f"{where} is no segment store ({why}): name a directory, or s3://BUCKET/PREFIX, "
             "gs:// or az:// with its credentials in the environment",
         ) from error
+
+
+def _http_options(scheme: str) -> dict[str, object]:
+    """How its HTTP client is to work, by the environment: obstore asks that only without options.
+
+    `AWS_ALLOW_HTTP=true` is what most stores within a cluster need.
+    """
+    prefix = _PREFIXES.get(scheme, "AZURE_")
+    named = {option: os.environ.get(prefix + option.upper()) for option in _HTTP_OPTIONS}
+    told = {option: value for option, value in named.items() if value is not None}
+    return {**told, "timeout": _NO_TIMEOUT}
 
 
 def _create(root: Path, path: str, data: bytes) -> bool:
