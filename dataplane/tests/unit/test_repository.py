@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import filecmp
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -86,3 +87,19 @@ def test_test_files_have_unique_names_and_no_packages() -> None:
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"])
 def test_papers_are_there(name: str) -> None:
     assert (ROOT / name).read_text().strip()
+
+
+def test_every_rule_that_is_named_is_on_the_page_of_rules() -> None:
+    """`rules §n`, the labels `§n` of violations, and I1 to I16."""
+    page = (ROOT / "docs" / "rules.md").read_text()
+    rules = set(re.findall(r"^## (\d+) ", page, re.M))
+    invariants = set(re.findall(r"^\| (I\d+) \|", page, re.M))
+    lost = []
+    for path in tracked("*.py", "*.md", "*.proto", "*.toml", "*.yaml"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            here = set(re.findall(r"§(\d+)", line)) <= rules
+            here &= set(re.findall(r"\b(I\d{1,2})\b", line)) <= invariants
+            if not here or re.search(r"(semantics|architecture) §", line, re.I):
+                lost.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert rules and invariants
+    assert lost == []

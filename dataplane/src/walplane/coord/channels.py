@@ -1,6 +1,6 @@
 """Who serves which PChannel, in a cluster without Kubernetes: the coordinator grants terms.
 
-Contract (semantics §11): a term is persisted before it is granted and grows with every grant.
+Contract (rules §11): a term is persisted before it is granted and grows with every grant.
 A PChannel is served, or being opened, or waits for its next attempt with the reason and the number
 of attempts visible; each has its own backoff, so one that fails slows no other. What a node or a
 client reports about the present term takes the PChannel away and grants it anew. Layer: coord.

@@ -1,6 +1,6 @@
 """What an entry is to a transaction, told from its envelope.
 
-Contract: pure; one rule for the node, its recovery and every reader (semantics §5). A transaction
+Contract: pure; one rule for the node, its recovery and every reader (rules §5). A transaction
 ends by its Commit, its Rollback, or an exclusive message on its VChannel or PChannel, and by
 nothing else. Layer: message.
 """

@@ -20,7 +20,7 @@ from walplane.rpc.v1 import errors_pb2
 
 
 class ErrorCode(enum.IntEnum):
-    """Codes of semantics §15, and PRODUCER_FENCED, which is final; numbers of `errors.proto`."""
+    """Codes of rules §15, and PRODUCER_FENCED, which is final; numbers of `errors.proto`."""
 
     CHANNEL_NOT_EXIST = 1
     CHANNEL_FENCED = 2
@@ -80,7 +80,7 @@ class WalError(Exception):
     """A failure with its code.
 
     Attributes:
-        code: what happened, in the vocabulary of semantics §15.
+        code: what happened, in the vocabulary of rules §15.
         message: one sentence that names the object and the way out.
         retry_after_ms: hint of the server, milliseconds; 0 = none.
     """

@@ -76,7 +76,7 @@ class LogMeter:
         reopens: self-reopens.
         lost: WALs that ended without having been released.
         dropped: frames that do not count, by why, as opens and readers met them.
-        reorder_violations: entries that came at or below a tick that was let go (semantics §3).
+        reorder_violations: entries that came at or below a tick that was let go (rules §3).
         expired: transactions that were rolled back because nothing was heard of them.
         delivered_bytes: bodies sent to readers in other processes.
         readers: open ones.
