@@ -103,3 +103,21 @@ def test_every_rule_that_is_named_is_on_the_page_of_rules() -> None:
                 lost.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
     assert rules and invariants
     assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("package", "page"),
+    [("cli", "command"), ("embedded", "embedded"), ("lease", "lease"), ("testkit", "testkit")],
+)
+def test_a_page_that_lists_modules_lists_all(package: str, page: str) -> None:
+    """That of testkit has a table of `testkit/sim` as well, below its own."""
+    text = (ROOT / "docs" / "components" / f"{page}.md").read_text()
+    own, _, below = text.partition("\n## The simulation\n")
+    source = ROOT / "dataplane" / "src" / "walplane" / package
+    lacks = [
+        str(module.relative_to(source))
+        for listed, folder in ((own, source), (below, source / "sim"))
+        for module in folder.glob("*.py")
+        if module.name != "__init__.py" and not re.search(rf"[`/]{module.name}`", listed)
+    ]
+    assert lacks == [], f"docs/components/{page}.md says nothing of them"
