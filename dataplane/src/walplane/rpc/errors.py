@@ -58,6 +58,9 @@ _REDISCOVER = {
     ErrorCode.UNMATCHED_CHANNEL_TERM,
     ErrorCode.NOT_PRIMARY,
 }
+DAMAGE = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
+"""What of a log cannot be read, or is gone: no new try helps, somebody has to look at it."""
+
 _RETRY = {ErrorCode.INNER, ErrorCode.RESOURCE_ACQUIRED, ErrorCode.UNKNOWN}
 
 _GRPC_CODE = {
