@@ -66,6 +66,10 @@ class MessageType(enum.IntEnum):
     REFRESH_EXTERNAL_COLLECTION = 1007
 
 
+DATA_TYPES = frozenset({MessageType.INSERT, MessageType.DELETE})
+"""Rows, or what takes rows away; all else is about the log, collections or the cluster."""
+
+
 class Dispatch(enum.Enum):
     """Where a message of the type goes."""
 
