@@ -69,6 +69,9 @@ class MessageType(enum.IntEnum):
 DATA_TYPES = frozenset({MessageType.INSERT, MessageType.DELETE})
 """Rows, or what takes rows away; all else is about the log, collections or the cluster."""
 
+TYPE_NAMES = {kind.value: kind.name for kind in MessageType}
+"""By wire number; one that is not here may be of a newer walplane."""
+
 
 class Dispatch(enum.Enum):
     """Where a message of the type goes."""
