@@ -96,12 +96,13 @@ def standalone(
         began = time.monotonic()
         wiring = needs("standalone", "walplane.cli.wiring")
         embedded = needs("standalone", "walplane.embedded")
+        directory = needs("standalone", "walplane.embedded.directory")
         cluster = embedded.ClusterOptions(
             listen=listen,
             advertise=advertise or _reachable(listen),
             pchannels=pchannels,
             prefix=prefix,
-            backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
+            backend=directory.backend_url(data, backend),
             segment_store=segment_store,
             retention_s=retention_seconds,
         )
