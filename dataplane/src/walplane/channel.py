@@ -18,6 +18,9 @@ import google_crc32c
 MAX_PCHANNELS = 1024
 """PChannels a cluster may have, at most."""
 
+CLAIM_PROPERTY = "walplane-claim"
+"""Property of a topic, where the backend has such: whose it is."""
+
 _PREFIX = r"[A-Za-z0-9](?:[-_A-Za-z0-9]*[A-Za-z0-9])?"
 _NUMBER = r"(?:0|[1-9][0-9]*)"  # one way to write it: names are compared as text
 _PCHANNEL = re.compile(rf"(?P<prefix>{_PREFIX})_(?P<number>{_NUMBER})")
