@@ -21,12 +21,17 @@ from walplane.cli.errors import CommandError
 from walplane.cli.options import parse_address
 from walplane.cli.serving import WILDCARDS
 from walplane.lease.contract import Identity
+from walplane.lease.session import Session
+from walplane.lease.store import ApiError
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_S = (0.5, 5.0)
+GRACE_S = 1.0
+"""How long calls under way have when the port is closed, in seconds."""
+
 _INCARNATION_BYTES = 4
 
 _Result = TypeVar("_Result")
@@ -180,3 +185,11 @@ async def within(seconds: float, work: Awaitable[object], what: str) -> bool:
         _log.warning("not done in time", what=what, seconds=seconds)
         return False
     return True
+
+
+async def end_session(session: Session, pod: Pod) -> None:
+    """Deletes the session Lease of this process, or leaves it to expire."""
+    try:
+        await within(pod.lease_s, session.end(), "deleting the session")
+    except ApiError as error:
+        _log.warning("the session Lease is left to expire", error=str(error))
