@@ -34,6 +34,7 @@ from walplane.lease.report import (
     BACKEND_UNREACHABLE,
     CLAIMED,
     DATA_LOSS,
+    OPEN_FAILED,
     CoordReport,
     reason_of,
 )
@@ -46,7 +47,7 @@ from walplane.runtime import Runtime
 _log = structlog.get_logger(__name__)
 
 _PAUSE_S = (1.0, 10.0)
-_UNREACHABLE, _OPEN_FAILED = "Unreachable", "OpenFailed"
+_UNREACHABLE = "Unreachable"
 
 
 @dataclass(frozen=True)
@@ -252,9 +253,9 @@ class _Process:
     def _note(self, error: BaseException) -> None:
         """The meta topic cannot be opened."""
         known = {CLAIMED, DATA_LOSS}
-        reason = reason_of(error, _OPEN_FAILED)
+        reason = reason_of(error, OPEN_FAILED)
         unreachable = isinstance(error, TimeoutError) or reason == BACKEND_UNREACHABLE
-        self._reason = reason if reason in known else _OPEN_FAILED
+        self._reason = reason if reason in known else OPEN_FAILED
         if unreachable:
             self._reason = _UNREACHABLE
         self._message = error.message if isinstance(error, WalError) else repr(error)
