@@ -30,7 +30,6 @@ MANAGED_BY = "walplane-operator"
 
 LEASE_SESSION = contract.SESSION
 LEASE_PCHANNEL = contract.PCHANNEL
-LEASE_COORD = contract.COORDINATOR
 LEASE_OPERATOR = "operator"
 
 NODE = contract.NODE
