@@ -121,3 +121,16 @@ def test_a_page_that_lists_modules_lists_all(package: str, page: str) -> None:
         if module.name != "__init__.py" and not re.search(rf"[`/]{module.name}`", listed)
     ]
     assert lacks == [], f"docs/components/{page}.md says nothing of them"
+
+
+def test_every_decision_says_its_status_and_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    expected = []
+    for path in sorted(folder.glob("0*.md")):
+        title, _, status, *_ = path.read_text().splitlines()
+        number, _, text = title.removeprefix("# ").partition(" ")
+        word = status.removeprefix("Status: ").partition(".")[0]
+        expected.append(f"| [{number}]({path.name}) | {text} | {word} |")
+    listed = (folder / "README.md").read_text().splitlines()
+    assert expected
+    assert [line for line in listed if line.startswith("| [")] == expected
