@@ -1,6 +1,6 @@
 """The one table of message types; dispatch, locks, keys, flushing and replication read it.
 
-Contract: one row per type of rules §2. Wire numbers are fixed for ever: those the field shares
+Contract: one row per type (rules §2). Wire numbers are fixed for ever: those the field shares
 come from Milvus, ours begin at 1001. Whatever a type implies is said here and nowhere else.
 Layer: message.
 """

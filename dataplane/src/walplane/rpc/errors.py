@@ -20,7 +20,7 @@ from walplane.rpc.v1 import errors_pb2
 
 
 class ErrorCode(enum.IntEnum):
-    """Codes of rules §15, and PRODUCER_FENCED, which is final; numbers of `errors.proto`."""
+    """What happened (rules §15); numbers of `errors.proto`. PRODUCER_FENCED is final."""
 
     CHANNEL_NOT_EXIST = 1
     CHANNEL_FENCED = 2
@@ -83,7 +83,7 @@ class WalError(Exception):
     """A failure with its code.
 
     Attributes:
-        code: what happened, in the vocabulary of rules §15.
+        code: what happened (rules §15).
         message: one sentence that names the object and the way out.
         retry_after_ms: hint of the server, milliseconds; 0 = none.
     """

@@ -1,6 +1,6 @@
 """Collections, partitions and segments as a log has them, by a second implementation.
 
-Contract: the order rules of rules §2 written down again, from entries in tick order alone; a
+Contract: the order rules (rules §2) written down again, from entries in tick order alone; a
 body of a transaction counts at its Commit. What was created before the first entry that is there is
 not known, and not asked about. Layer: testkit.
 

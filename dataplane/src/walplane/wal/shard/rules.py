@@ -1,4 +1,4 @@
-"""The order rules of rules §2, asked before an entry gets its ticks.
+"""The order rules (rules §2), asked before an entry gets its ticks.
 
 Contract: pure; what breaks a rule is refused with an error that names collection, partition and
 rule, and is never written. What a coordinator may repeat after its crash is no offence. Layer: wal.
