@@ -5,9 +5,10 @@ from __future__ import annotations
 import kmock as kmocks
 import pytest
 
+from walplane.channel import CLAIM_PROPERTY
 from walplane.testkit.kube_objects import UID, walcluster
 from walplane_operator.api.spec import PulsarSpec, WALCluster
-from walplane_operator.apply.topics import CLAIM_PROPERTY, admin_root, delete_topics, describe
+from walplane_operator.apply.topics import admin_root, delete_topics, describe
 from walplane_operator.plan.deletion import topics
 
 pytestmark = pytest.mark.kmock(cls=kmocks.RawHandler)

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 import google_crc32c
 
 MAX_PCHANNELS = 1024
-"""That a cluster may have."""
+"""PChannels a cluster may have, at most."""
+
+CLAIM_PROPERTY = "walplane-claim"
+"""Property of a topic, where the backend has such: whose it is."""
 
 _PREFIX = r"[A-Za-z0-9](?:[-_A-Za-z0-9]*[A-Za-z0-9])?"
 _NUMBER = r"(?:0|[1-9][0-9]*)"  # one way to write it: names are compared as text

@@ -6,7 +6,7 @@ prompt futures it awaits. Both are futures of asyncio for everybody else. A list
 anew what its future was completed in: locks, budgets and signals are plain futures for that reason.
 
 Each turn of the loop that this saves costs a lone append some 40 us: the loop, a poll of its
-sockets, and code that has left the processor's caches while the backend wrote. Layer: base.
+sockets, and code that has left the processor's caches while the backend wrote. Layer: lowest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a TimeTick counts. Layer: base.
+"""What a TimeTick counts. Layer: lowest.
 
 Contract: a tick is `physical_ms << 18 | logical`: milliseconds since 1970 by the coordinator's
 clock, and below them a count. Whoever turns ticks into time, or time into ticks, does it by these.

@@ -96,7 +96,7 @@ def end(span: Span | None, error: BaseException | None = None) -> None:
 
 
 def attributes_of(envelope: log_pb2.Envelope, type_name: str) -> Attributes:
-    """What spans say of an entry (semantics §15); `type_name` of its message type."""
+    """What spans say of an entry (rules §15); `type_name` of its message type."""
     found: Attributes = {"message.type": type_name, "message.vchannel": envelope.vchannel}
     if envelope.first_tick:
         found["message.timetick"] = str(envelope.first_tick)

@@ -51,7 +51,7 @@ def entry_of(batch: SendBatch) -> log_pb2.Entry:
 
 @dataclass
 class WindowNode:
-    """The node's side of architecture §6, for one VChannel."""
+    """The node's side of rules §13, for one VChannel."""
 
     log: list[bytes] = field(default_factory=list)
     windows: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)

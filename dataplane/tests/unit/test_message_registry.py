@@ -1,4 +1,4 @@
-"""The registry, row by row, against the table of the semantics. Wire numbers are literal here."""
+"""The registry, row by row, against a second copy of it. Wire numbers are literal here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ B_V, B_P = Dispatch.VCHANNELS, Dispatch.PCHANNELS
 
 
 class Row(NamedTuple):
-    """What the semantics say of a type; `locks` as in its column "resource keys"."""
+    """What a type implies, written down again; `locks` as in its column "resource keys"."""
 
     number: int
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import filecmp
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -86,3 +87,50 @@ def test_test_files_have_unique_names_and_no_packages() -> None:
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"])
 def test_papers_are_there(name: str) -> None:
     assert (ROOT / name).read_text().strip()
+
+
+def test_every_rule_that_is_named_is_on_the_page_of_rules() -> None:
+    """`rules §n`, the labels `§n` of violations, and I1 to I16."""
+    page = (ROOT / "docs" / "rules.md").read_text()
+    rules = set(re.findall(r"^## (\d+) ", page, re.M))
+    invariants = set(re.findall(r"^\| (I\d+) \|", page, re.M))
+    lost = []
+    for path in tracked("*.py", "*.md", "*.proto", "*.toml", "*.yaml"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            here = set(re.findall(r"§(\d+)", line)) <= rules
+            here &= set(re.findall(r"\b(I\d{1,2})\b", line)) <= invariants
+            if not here or re.search(r"(semantics|architecture) §", line, re.I):
+                lost.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert rules and invariants
+    assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("package", "page"),
+    [("cli", "command"), ("embedded", "embedded"), ("lease", "lease"), ("testkit", "testkit")],
+)
+def test_a_page_that_lists_modules_lists_all(package: str, page: str) -> None:
+    """That of testkit has a table of `testkit/sim` as well, below its own."""
+    text = (ROOT / "docs" / "components" / f"{page}.md").read_text()
+    own, _, below = text.partition("\n## The simulation\n")
+    source = ROOT / "dataplane" / "src" / "walplane" / package
+    lacks = [
+        str(module.relative_to(source))
+        for listed, folder in ((own, source), (below, source / "sim"))
+        for module in folder.glob("*.py")
+        if module.name != "__init__.py" and not re.search(rf"[`/]{module.name}`", listed)
+    ]
+    assert lacks == [], f"docs/components/{page}.md says nothing of them"
+
+
+def test_every_decision_says_its_status_and_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    expected = []
+    for path in sorted(folder.glob("0*.md")):
+        title, _, status, *_ = path.read_text().splitlines()
+        number, _, text = title.removeprefix("# ").partition(" ")
+        word = status.removeprefix("Status: ").partition(".")[0]
+        expected.append(f"| [{number}]({path.name}) | {text} | {word} |")
+    listed = (folder / "README.md").read_text().splitlines()
+    assert expected
+    assert [line for line in listed if line.startswith("| [")] == expected

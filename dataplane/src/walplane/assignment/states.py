@@ -1,4 +1,4 @@
-"""The life of one PChannel's assignment, as a value with transitions (semantics §11).
+"""The life of one PChannel's assignment, as a value with transitions (rules §11).
 
 Contract: pure. A term only grows, and grows with every grant; what is said about another term than
 the present one changes nothing but the floor of the next term. Layer: assignment.

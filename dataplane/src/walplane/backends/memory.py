@@ -1,4 +1,4 @@
-"""Topics in memory, for tests and for the simulation. Layer: backends.
+"""Topics in memory, for tests and scenario files. Layer: backends.
 
 Contract: no threads, no clock, no randomness; everything happens in callbacks of the running loop,
 in the order of the calls. The object is the storage: whoever uses it may vanish without closing

@@ -94,8 +94,13 @@ def version(
     show_object({"walplane": walplane.__version__, "python": platform.python_version()}, output)
 
 
+def _by_number(pchannel: str) -> tuple[int, str]:
+    """Puts `wal_2` before `wal_10`."""
+    return len(pchannel), pchannel
+
+
 def _topology_rows(known: Topology) -> list[dict[str, Any]]:
-    by_number = sorted(known.assignments.values(), key=lambda a: (len(a.pchannel), a.pchannel))
+    by_number = sorted(known.assignments.values(), key=lambda a: _by_number(a.pchannel))
     return [
         {
             "pchannel": each.pchannel,
@@ -115,7 +120,7 @@ def _status_rows(
 ) -> list[Mapping[str, Any]]:
     if isinstance(answer, WalError):
         return [{"node": "", "address": address, "last_error": one_line(str(answer))}]
-    channels = sorted(answer.channels, key=lambda c: (len(c.pchannel), c.pchannel))
+    channels = sorted(answer.channels, key=lambda c: _by_number(c.pchannel))
     return [
         {
             "node": answer.node_id,

@@ -20,9 +20,9 @@ from walplane.cli.pods import (
     PodUidOption,
     advertised,
     new_identity,
-    stop_on_signals,
 )
 from walplane.cli.run import needs, run
+from walplane.cli.serving import stop_on_signals
 from walplane.runtime import Runtime
 
 EXAMPLES = examples(

@@ -20,7 +20,7 @@ import structlog
 from walplane.backends.claims import claimed
 from walplane.backends.interface import Backend
 from walplane.cli.metrics import serving_metrics
-from walplane.cli.pods import Pod, backend_when_there, unless, within
+from walplane.cli.pods import GRACE_S, Pod, backend_when_there, end_session, unless, within
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.lease_view import LeaseView
 from walplane.coord.metrics import CoordCollector
@@ -34,11 +34,11 @@ from walplane.lease.report import (
     BACKEND_UNREACHABLE,
     CLAIMED,
     DATA_LOSS,
+    OPEN_FAILED,
     CoordReport,
     reason_of,
 )
 from walplane.lease.session import Session
-from walplane.lease.store import ApiError
 from walplane.lease.watch import LeaseWatch
 from walplane.node.server import AddToServer, start_server
 from walplane.rpc.errors import WalError
@@ -46,9 +46,8 @@ from walplane.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
-_GRACE_S = 1.0
 _PAUSE_S = (1.0, 10.0)
-_UNREACHABLE, _OPEN_FAILED = "Unreachable", "OpenFailed"
+_UNREACHABLE = "Unreachable"
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class _Process:
             raise error
         if self._session.ended.done():
             raise self._session.ended.result()
-        await self._end_session()
+        await end_session(self._session, self._pod)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -200,7 +199,7 @@ class _Process:
         services: dict[str, AddToServer] = {name: _nothing for name in SERVICE_NAMES}
         services[SERVICE_NAMES[0]] = coord.add_to  # one call registers them all
         server = await start_server(self._pod.listen, services)
-        taken.push_async_callback(server.stop, _GRACE_S)
+        taken.push_async_callback(server.stop, GRACE_S)
         for service in ("", *SERVICE_NAMES):
             await server.set_serving(service, True)
         self._coord, self._leading = coord, True
@@ -254,9 +253,9 @@ class _Process:
     def _note(self, error: BaseException) -> None:
         """The meta topic cannot be opened."""
         known = {CLAIMED, DATA_LOSS}
-        reason = reason_of(error, _OPEN_FAILED)
+        reason = reason_of(error, OPEN_FAILED)
         unreachable = isinstance(error, TimeoutError) or reason == BACKEND_UNREACHABLE
-        self._reason = reason if reason in known else _OPEN_FAILED
+        self._reason = reason if reason in known else OPEN_FAILED
         if unreachable:
             self._reason = _UNREACHABLE
         self._message = error.message if isinstance(error, WalError) else repr(error)
@@ -276,12 +275,6 @@ class _Process:
     def _drain(self, _stopping: asyncio.Future[Any]) -> None:
         self._draining = True
         self._session.changed()
-
-    async def _end_session(self) -> None:
-        try:
-            await within(self._pod.lease_s, self._session.end(), "deleting the session")
-        except ApiError as error:
-            _log.warning("the session Lease is left to expire", error=str(error))
 
 
 @asynccontextmanager

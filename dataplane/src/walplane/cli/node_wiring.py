@@ -18,7 +18,7 @@ import structlog
 from walplane.backends.claims import ClaimedBackend, claimed
 from walplane.backends.interface import Backend
 from walplane.cli.metrics import serving_metrics
-from walplane.cli.pods import Pod, backend_when_there, unless, within
+from walplane.cli.pods import GRACE_S, Pod, backend_when_there, end_session, unless, within
 from walplane.lease import contract
 from walplane.lease.authority import LeaseAuthority
 from walplane.lease.contract import PChannelLease
@@ -27,7 +27,6 @@ from walplane.lease.follower import Follower
 from walplane.lease.kube import KubeLeases
 from walplane.lease.report import CoordinatorAwayError
 from walplane.lease.session import Session
-from walplane.lease.store import ApiError
 from walplane.lease.watch import LeaseWatch
 from walplane.node.config import NodeConfig
 from walplane.node.memory import memory_share
@@ -47,7 +46,6 @@ _log = structlog.get_logger(__name__)
 _RESERVED_S = 10.0  # of the grace period, for closing what is still held
 _LEAVE_S = 7.0
 _LEASES_REFUSED = 2  # so many durations without the right to renew: nobody takes anything away
-_GRACE_S = 1.0
 _COORDINATOR_S = 30.0
 
 
@@ -138,7 +136,7 @@ class _Process:
         server = await start_server(
             pod.listen, {SERVICE_NAME: StreamingNodeService(self._node).add_to}
         )
-        taken.push_async_callback(server.stop, _GRACE_S)
+        taken.push_async_callback(server.stop, GRACE_S)
         collector = NodeCollector(self._node, runtime)
         await taken.enter_async_context(serving_metrics(self._options.metrics, [collector]))
         await self._live(watch, server, stopping)
@@ -161,7 +159,7 @@ class _Process:
         if self._session.ended.done():
             await self._replaced(self._session.ended.result())
         await self._node.close()
-        await self._end_session()
+        await end_session(self._session, self._pod)
 
     async def _work(self, watch: LeaseWatch) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -201,12 +199,6 @@ class _Process:
         for each in self._follower.followers:
             self._node.stop(each.pchannel, reason)
         raise reason
-
-    async def _end_session(self) -> None:
-        try:
-            await within(self._pod.lease_s, self._session.end(), "deleting the session")
-        except ApiError as error:
-            _log.warning("the session Lease is left to expire", error=str(error))
 
     async def _may_open(self, lease: PChannelLease) -> None:
         """No log is taken from anybody before a coordinator of this cluster gives ticks."""

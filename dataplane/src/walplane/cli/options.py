@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_ADDRESS = "127.0.0.1:7650"
+from walplane.client.config import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 
 
 class OutputFormat(enum.StrEnum):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -20,14 +19,19 @@ from walplane.backends.interface import Backend
 from walplane.backends.registry import open_backend
 from walplane.cli.errors import CommandError
 from walplane.cli.options import parse_address
+from walplane.cli.serving import WILDCARDS
 from walplane.lease.contract import Identity
+from walplane.lease.session import Session
+from walplane.lease.store import ApiError
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
-_WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on here
 _RETRY_S = (0.5, 5.0)
+GRACE_S = 1.0
+"""How long calls under way have when the port is closed, in seconds."""
+
 _INCARNATION_BYTES = 4
 
 _Result = TypeVar("_Result")
@@ -130,21 +134,12 @@ def advertised(listen: str, advertise: str | None) -> str:
     if advertise:
         return advertise
     host, _, port = listen.rpartition(":")
-    if host in _WILDCARDS:
+    if host in WILDCARDS:
         host = os.environ.get("WALPLANE_POD_IP", "")
         if not host:
             raise CommandError("say --advertise HOST:PORT, or set WALPLANE_POD_IP")
         host = f"[{host}]" if ":" in host else host
     return f"{host}:{port}"
-
-
-def stop_on_signals() -> asyncio.Event:
-    """Set by SIGTERM and by SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 async def backend_when_there(
@@ -190,3 +185,11 @@ async def within(seconds: float, work: Awaitable[object], what: str) -> bool:
         _log.warning("not done in time", what=what, seconds=seconds)
         return False
     return True
+
+
+async def end_session(session: Session, pod: Pod) -> None:
+    """Deletes the session Lease of this process, or leaves it to expire."""
+    try:
+        await within(pod.lease_s, session.end(), "deleting the session")
+    except ApiError as error:
+        _log.warning("the session Lease is left to expire", error=str(error))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +23,7 @@ from walplane.cli.options import (
     settings_of,
 )
 from walplane.cli.run import needs, run
+from walplane.cli.serving import WILDCARDS, stop_on_signals
 from walplane.rpc.errors import WalError
 from walplane.wal.config import RETENTION_S
 
@@ -34,7 +33,6 @@ EXAMPLES = examples(
     "walplane standalone --data ./data --backend pulsar://127.0.0.1:6650",
     "walplane standalone --data ./data --segment-store s3://bucket/segments",
 )
-_WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - recognised, not listened on by default
 
 
 def _directory(text: str) -> Path:
@@ -96,18 +94,19 @@ def standalone(
         began = time.monotonic()
         wiring = needs("standalone", "walplane.cli.wiring")
         embedded = needs("standalone", "walplane.embedded")
+        directory = needs("standalone", "walplane.embedded.directory")
         cluster = embedded.ClusterOptions(
             listen=listen,
             advertise=advertise or _reachable(listen),
             pchannels=pchannels,
             prefix=prefix,
-            backend=f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend,
+            backend=directory.backend_url(data, backend),
             segment_store=segment_store,
             retention_s=retention_seconds,
         )
         options = wiring.StandaloneOptions(data, cluster, metrics)
         ready = functools.partial(_ready, began)
-        await wiring.run_standalone(options, _stop_on_signals(), ready)
+        await wiring.run_standalone(options, stop_on_signals(), ready)
 
     run(settings, main, logs=False)
 
@@ -123,14 +122,6 @@ def _check(backend: str, prefix: str) -> None:
         raise typer.BadParameter(str(error)) from error
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
 def _ready(began: float, address: str, pchannels: int) -> None:
     seconds = time.monotonic() - began
     print(f"ready at {address}: {pchannels} PChannels served after {seconds:.1f} s", flush=True)
@@ -139,4 +130,4 @@ def _ready(began: float, address: str, pchannels: int) -> None:
 def _reachable(listen: str) -> str:
     """What to tell clients: a wildcard is no address."""
     host, _, port = listen.rpartition(":")
-    return f"127.0.0.1:{port}" if host in _WILDCARDS else listen
+    return f"127.0.0.1:{port}" if host in WILDCARDS else listen

@@ -32,6 +32,7 @@ from walplane.cli.run import run
 from walplane.client import Only, StreamingClient
 from walplane.client.reader import start_position
 from walplane.message.registry import MessageType
+from walplane.message.types import DATA_TYPES
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
 
@@ -50,7 +51,6 @@ _WIDTHS = {
 }
 _PRINT_MESSAGES = 512  # at most, before the output is flushed
 _TEXT_COLUMNS = 100  # of a payload in a table
-_ROWS = {MessageType.INSERT, MessageType.DELETE}
 
 
 def tail(
@@ -202,7 +202,7 @@ def _rows(message: ImmutableMessage) -> int:
 
     Where its payloads cannot have one row each, the first message stands for all.
     """
-    if message.type not in _ROWS:
+    if message.type not in DATA_TYPES:
         return 0
     count = message.batch.envelope.count
     rows: int = getattr(message.batch.header, "rows", 0) or count

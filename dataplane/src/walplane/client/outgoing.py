@@ -14,8 +14,9 @@ from google.protobuf.message import Message
 from walplane.client.batcher import Kind, Parcel
 from walplane.message.builder import MutableMessage, check_payloads
 from walplane.message.registry import IDEMPOTENCY_KEY, MessageType
+from walplane.message.types import DATA_TYPES
 
-_MERGED = frozenset({MessageType.INSERT, MessageType.DELETE})
+_MERGED = DATA_TYPES
 """Types whose messages may share an entry, where their header says nothing of its own: one row a
 payload, whoever sent it."""
 

@@ -1,6 +1,6 @@
 """Who serves which PChannel, in a cluster without Kubernetes: the coordinator grants terms.
 
-Contract (semantics §11): a term is persisted before it is granted and grows with every grant.
+Contract (rules §11): a term is persisted before it is granted and grows with every grant.
 A PChannel is served, or being opened, or waits for its next attempt with the reason and the number
 of attempts visible; each has its own backoff, so one that fails slows no other. What a node or a
 client reports about the present term takes the PChannel away and grants it anew. Layer: coord.
@@ -17,7 +17,7 @@ import structlog
 from walplane.assignment.states import Channel, ChannelState
 from walplane.channel import MAX_PCHANNELS, cchannel_name, pchannel_name
 from walplane.coord.backoff import Backoff
-from walplane.coord.ports import ConfirmingLog, DeltaLog
+from walplane.coord.ports import TAKEN_REPORTS, ConfirmingLog, DeltaLog
 from walplane.coord.settings import CoordSettings
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coordmeta_pb2
@@ -28,13 +28,6 @@ _log = structlog.get_logger(__name__)
 
 COMPONENT = "channels"
 DEFAULT_PCHANNELS = 16
-
-_CLIENT_MAY_REPORT = {
-    ErrorCode.CHANNEL_FENCED,
-    ErrorCode.CHANNEL_NOT_EXIST,
-    ErrorCode.UNMATCHED_CHANNEL_TERM,
-}
-"""What a client can only have heard from the node itself; a broken connection is not among it."""
 
 
 class NodeHandle(Protocol):
@@ -189,7 +182,7 @@ class ChannelManager:
         channel = self._channels.get(pchannel)
         if channel is None or channel.state is not ChannelState.ASSIGNED:
             return False
-        if channel.term != term or error.code not in _CLIENT_MAY_REPORT:
+        if channel.term != term or error.code not in TAKEN_REPORTS:
             return False
         self._fail(pchannel, term, error)
         return True

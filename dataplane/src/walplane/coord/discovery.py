@@ -1,4 +1,4 @@
-"""Assignments as full snapshots, one per version, to any number of streams (semantics §11).
+"""Assignments as full snapshots, one per version, to any number of streams (rules §11).
 
 Contract: a version is (global = the coordinator's term, local = a counter); every snapshot is
 whole. A stream that is slow gets the newest snapshot next and misses those between: nothing is

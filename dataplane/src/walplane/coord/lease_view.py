@@ -14,19 +14,13 @@ import structlog
 
 from walplane.assignment.states import Channel, ChannelState
 from walplane.channel import pchannel_name
+from walplane.coord.ports import TAKEN_REPORTS
 from walplane.lease import contract
 from walplane.lease.contract import Body, PChannelLease
 from walplane.lease.report import ClientError, address_in
-from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.errors import WalError
 
 _log = structlog.get_logger(__name__)
-
-TAKEN_REPORTS = {
-    ErrorCode.CHANNEL_FENCED,
-    ErrorCode.CHANNEL_NOT_EXIST,
-    ErrorCode.UNMATCHED_CHANNEL_TERM,
-}
-"""What a client can only have heard from the node itself; a broken connection is not among it."""
 
 
 class LeaseView:

@@ -1,4 +1,4 @@
-"""The timestamp oracle: ticks that nobody was given before (semantics §3).
+"""The timestamp oracle: ticks that nobody was given before (rules §3).
 
 Contract: a tick is `physical_ms << 18 | logical`. No tick at or above the persisted mark is ever
 given, and a new oracle starts at the mark it finds, so no tick is given twice, across crashes and

@@ -1,11 +1,16 @@
-"""What the coordinator's parts need of their log, and their log of them. Layer: coord."""
+"""What the parts of a coordinator share: their log, and which reports they take. Layer: coord."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from walplane.assignment.states import Channel
-from walplane.rpc.errors import WalError
+from walplane.rpc.errors import ErrorCode, WalError
+
+TAKEN_REPORTS = frozenset(
+    {ErrorCode.CHANNEL_FENCED, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.UNMATCHED_CHANNEL_TERM}
+)
+"""What a client can only have heard from the node itself; a broken connection is not among it."""
 
 
 class Component(Protocol):

@@ -23,7 +23,7 @@ from walplane.coord.background import Background
 from walplane.coord.backoff import Backoff
 from walplane.coord.ports import Component
 from walplane.coord.settings import CoordSettings
-from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
 from walplane.runtime import Runtime
 from walplane.wal.metalog import MetaLog, MetaState, find_foreign, highest_term
 from walplane.wal.ports import StaleTerm
@@ -34,7 +34,6 @@ _CONFIRM = "confirm"  # a delta that changes nothing: its append shows that nobo
 _GROUP_BYTES = 512 * 1024
 _ACK_S = 5.0
 _FENCED_OPENS = 5  # refused this often by the backend itself: whoever opened wrote no barrier
-_FATAL = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
 
 
 class _Pending(NamedTuple):
@@ -197,7 +196,7 @@ class MetaStore:
         while True:
             if isinstance(error, WalError):
                 fenced += error.code is ErrorCode.CHANNEL_FENCED
-                final = isinstance(error, StaleTerm) or error.code in _FATAL
+                final = isinstance(error, StaleTerm) or error.code in DAMAGE
                 if final or fenced > _FENCED_OPENS:
                     raise error
             _log.warning(

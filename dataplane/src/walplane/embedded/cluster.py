@@ -26,7 +26,7 @@ from walplane.node.segment_store import segments_in
 from walplane.node.server import AddToServer, RpcServer, start_server
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode
-from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, log_pb2
 from walplane.runtime import Runtime
 from walplane.wal.config import RETENTION_S, WALConfig
@@ -36,7 +36,6 @@ _log = structlog.get_logger(__name__)
 
 DRAIN_TIMEOUT_S = 20.0
 _GRACE_S = 2.0
-_DAMAGE = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class OwnNode:
         try:
             await self._node.assign(pchannel, term)
         except WalError as error:
-            if error.code in _DAMAGE and not self.damage.done():
+            if error.code in DAMAGE and not self.damage.done():
                 self.damage.set_result(error)
             raise
 

@@ -11,6 +11,11 @@ from pathlib import Path
 from walplane.rpc.errors import ErrorCode, WalError
 
 
+def backend_url(data: Path, backend: str) -> str:
+    """The URL of `backend`; the bare word `rocksdb` means the one in the data directory."""
+    return f"rocksdb:{data / 'log'}" if backend == "rocksdb" else backend
+
+
 @contextmanager
 def only_process(data: Path) -> Iterator[None]:
     """Holds the data directory; the kernel lets go of it however this process ends.

@@ -11,7 +11,7 @@ from typing import ParamSpec
 from walplane.client import StreamingClient, SyncStreamingClient
 from walplane.client.config import ClientConfig
 from walplane.embedded.cluster import ClusterOptions, drained, start_cluster
-from walplane.embedded.directory import only_process
+from walplane.embedded.directory import backend_url, only_process
 from walplane.embedded.until import Until
 from walplane.rpc.errors import ErrorCode, WalError
 
@@ -61,7 +61,7 @@ async def open_embedded(
         advertise=listen,
         pchannels=pchannels,
         prefix=prefix,
-        backend=f"rocksdb:{path / 'log'}" if backend == "rocksdb" else backend,
+        backend=backend_url(path, backend),
         segment_store=segment_store,
     )
     with only_process(path):

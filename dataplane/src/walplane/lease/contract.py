@@ -90,11 +90,6 @@ def kind_of(body: Body) -> str:
     return str(_labels(body).get(KIND_LABEL, ""))
 
 
-def component_of(body: Body) -> str:
-    """Of a session Lease: whose process it is."""
-    return str(_labels(body).get(COMPONENT_LABEL, ""))
-
-
 def holder_of(body: Body) -> str:
     """Its holderIdentity; empty when there is none."""
     return str((body.get("spec") or {}).get("holderIdentity") or "")

@@ -1,6 +1,6 @@
 """What a node does about one PChannel, given its Lease. Pure.
 
-Contract (architecture §5): the Lease alone decides. Another holder or a higher term: stop at once.
+Contract (rules §12): the Lease alone decides. Another holder or a higher term: stop at once.
 A term lower than seen, or a missing Lease, is no order. A grant is opened once; what was opened and
 is held no more is given back, never opened again under the same term. Layer: lease.
 """

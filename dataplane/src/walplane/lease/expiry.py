@@ -1,6 +1,6 @@
 """When an observer may call a Lease expired: by its own clock, while its watch is live. Pure.
 
-Contract (architecture §5): a Lease is expired when a full duration has passed since the last change
+Contract (rules §12): a Lease is expired when a full duration has passed since the last change
 that was seen, all of it watched. After a start or a loss of the watch every Lease gets one full
 duration again. Layer: lease.
 """

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from walplane.backends.claims import ClaimedByOtherError
 from walplane.lease.store import ApiError
-from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
 from walplane.wal.ports import StaleTerm
 
 MAX_BYTES = 200_000
@@ -28,8 +28,6 @@ COORDINATOR_UNREACHABLE = "CoordinatorUnreachable"
 OPEN_FAILED = "OpenFailed"
 STOPPED = "Stopped"
 """Reasons of a node's errors."""
-
-_DAMAGE = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
 
 
 class CoordinatorAwayError(WalError):
@@ -50,7 +48,7 @@ def reason_of(error: BaseException, otherwise: str) -> str:
         return COORDINATOR_UNREACHABLE
     if not isinstance(error, WalError) or isinstance(error, ApiError):
         return otherwise
-    if error.code in _DAMAGE:
+    if error.code in DAMAGE:
         return DATA_LOSS
     return BACKEND_UNREACHABLE if error.code is ErrorCode.INNER else otherwise
 

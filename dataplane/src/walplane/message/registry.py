@@ -1,6 +1,6 @@
 """The one table of message types; dispatch, locks, keys, flushing and replication read it.
 
-Contract: one row per type of semantics §2. Wire numbers are fixed for ever: those the field shares
+Contract: one row per type (rules §2). Wire numbers are fixed for ever: those the field shares
 come from Milvus, ours begin at 1001. Whatever a type implies is said here and nowhere else.
 Layer: message.
 """
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from walplane.message import keys
 from walplane.message.keys import ResourceKey
-from walplane.message.types import Dispatch, MessageType, Scope
+from walplane.message.types import DATA_TYPES, Dispatch, MessageType, Scope
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2 as h
 from walplane.rpc.v1 import log_pb2
@@ -53,7 +53,6 @@ MAX_KEY = 256
 MAX_PRODUCER_NAME = 256
 """Characters of a producer's name, at most."""
 
-_KEYED = frozenset({MessageType.INSERT, MessageType.DELETE})
 _MAX_PROPERTIES = 1 << 16
 _MAX_TRACE_PARENT = 256
 
@@ -355,7 +354,7 @@ def _check_properties(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
 
 def _check_named(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
     producer, name = envelope.producer, spec.name
-    if spec.type not in _KEYED or envelope.txn.txn_id:
+    if spec.type not in DATA_TYPES or envelope.txn.txn_id:
         raise _invalid(
             f"a {name} of a named producer, or in a transaction of several entries: they number "
             "Inserts and Deletes that are appended by themselves"
@@ -369,7 +368,7 @@ def _check_named(spec: MessageSpec, envelope: log_pb2.Envelope) -> None:
 
 def _check_key(spec: MessageSpec, envelope: log_pb2.Envelope, key: str) -> None:
     name = spec.name
-    if spec.type not in _KEYED:
+    if spec.type not in DATA_TYPES:
         raise _invalid(f"a {name} with an idempotency key: only Inserts and Deletes take one")
     if not 0 < len(key) <= MAX_KEY:
         raise _invalid(f"an idempotency key of {len(key)} characters: use 1 to {MAX_KEY}")

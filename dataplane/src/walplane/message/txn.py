@@ -1,6 +1,6 @@
 """What an entry is to a transaction, told from its envelope.
 
-Contract: pure; one rule for the node, its recovery and every reader (semantics §5). A transaction
+Contract: pure; one rule for the node, its recovery and every reader (rules §5). A transaction
 ends by its Commit, its Rollback, or an exclusive message on its VChannel or PChannel, and by
 nothing else. Layer: message.
 """
@@ -8,13 +8,14 @@ nothing else. Layer: message.
 from __future__ import annotations
 
 from walplane.message.registry import TABLE, MessageType, Scope
+from walplane.message.types import DATA_TYPES
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 
 MAX_KEEPALIVE_MS = 3_600_000
 """The longest keepalive a transaction may ask for, in milliseconds of tick time."""
 
-BODY_TYPES = frozenset({MessageType.INSERT, MessageType.DELETE})
+BODY_TYPES = DATA_TYPES
 """What a transaction may consist of."""
 
 CONTROL_TYPES = frozenset({MessageType.BEGIN_TXN, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN})

@@ -66,6 +66,19 @@ class MessageType(enum.IntEnum):
     REFRESH_EXTERNAL_COLLECTION = 1007
 
 
+DATA_TYPES = frozenset({MessageType.INSERT, MessageType.DELETE})
+"""Rows, or what takes rows away; all else is about the log, collections or the cluster."""
+
+SEGMENT_TYPES = frozenset({MessageType.CREATE_SEGMENT, MessageType.FLUSH})
+"""What an owner writes about its segments."""
+
+MARK_TYPES = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
+"""What an owner writes about how far its log is, and from where on it is its own."""
+
+TYPE_NAMES = {kind.value: kind.name for kind in MessageType}
+"""By wire number; one that is not here may be of a newer walplane."""
+
+
 class Dispatch(enum.Enum):
     """Where a message of the type goes."""
 

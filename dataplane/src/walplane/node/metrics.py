@@ -1,7 +1,7 @@
 """The metrics of one StreamingNode, made when they are asked for. Layer: node.
 
 Contract: nothing here runs unless somebody scrapes; what is shown is read on the event loop. Labels
-are PChannels this node was given, error codes and words of this page: no VChannel, no collection.
+are PChannels this node was given, error codes and words of this module: no VChannel, no collection.
 """
 
 from __future__ import annotations

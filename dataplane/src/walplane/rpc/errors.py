@@ -20,7 +20,7 @@ from walplane.rpc.v1 import errors_pb2
 
 
 class ErrorCode(enum.IntEnum):
-    """Codes of semantics §15, and PRODUCER_FENCED, which is final; numbers of `errors.proto`."""
+    """What happened (rules §15); numbers of `errors.proto`. PRODUCER_FENCED is final."""
 
     CHANNEL_NOT_EXIST = 1
     CHANNEL_FENCED = 2
@@ -58,6 +58,9 @@ _REDISCOVER = {
     ErrorCode.UNMATCHED_CHANNEL_TERM,
     ErrorCode.NOT_PRIMARY,
 }
+DAMAGE = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
+"""What of a log cannot be read, or is gone: no new try helps, somebody has to look at it."""
+
 _RETRY = {ErrorCode.INNER, ErrorCode.RESOURCE_ACQUIRED, ErrorCode.UNKNOWN}
 
 _GRPC_CODE = {
@@ -80,7 +83,7 @@ class WalError(Exception):
     """A failure with its code.
 
     Attributes:
-        code: what happened, in the vocabulary of semantics §15.
+        code: what happened (rules §15).
         message: one sentence that names the object and the way out.
         retry_after_ms: hint of the server, milliseconds; 0 = none.
     """

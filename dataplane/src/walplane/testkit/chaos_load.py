@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from walplane.client import AppendResult, PartialAppendError, StreamingClient
 from walplane.client.config import ClientConfig
 from walplane.message.builder import MutableMessage, insert
-from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.history import Attempt, History, Outcome
+from walplane.rpc.errors import WalError
+from walplane.testkit.history import DEFINITE, Attempt, History, Outcome
 
-_DEFINITE = {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.RESOURCE_ACQUIRED}
 CONNECT_S = 120.0
 """A program that starts while the server is away waits for it so long."""
 
@@ -149,7 +148,7 @@ class ChaosLoad:
         self._in_flight -= 1
         for attempt, outcome in zip(attempts, outcomes, strict=True):
             if isinstance(outcome, WalError):
-                if outcome.code in _DEFINITE:
+                if outcome.code in DEFINITE:
                     attempt.outcome = Outcome.REFUSED
                 continue
             attempt.outcome = Outcome.ACKNOWLEDGED

@@ -23,6 +23,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from walplane.message.ids import MessageID, RecordID
+from walplane.rpc.errors import ErrorCode
+
+DEFINITE = frozenset(
+    {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.RESOURCE_ACQUIRED}
+)
+"""What an append is refused with before anything of it left; all else leaves it unknown."""
 
 
 class Outcome(enum.Enum):

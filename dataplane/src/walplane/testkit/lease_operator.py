@@ -130,8 +130,7 @@ class PretendOperator:
         return {
             contract.holder_of(body): json.loads(contract.annotation(body, contract.REPORT) or "{}")
             for body in self._watch.leases.values()
-            if contract.kind_of(body) == contract.SESSION
-            and contract.component_of(body) == component
+            if contract.kind_of(body) == contract.SESSION and _component_of(body) == component
         }
 
     def _living(self) -> dict[str, dict[str, Any]]:
@@ -159,6 +158,11 @@ class PretendOperator:
             self._expiry.live(time.monotonic())
         else:
             self._expiry.lost()
+
+
+def _component_of(body: Body) -> str:
+    """Of a session Lease: whose process it is."""
+    return str((body["metadata"].get("labels") or {}).get(contract.COMPONENT_LABEL, ""))
 
 
 def _annotated(body: Body, changes: dict[str, str | None]) -> Body:

@@ -35,7 +35,7 @@ from walplane.wal.audit.log import LogAudit
 
 
 def check_log(log: LogView) -> list[str]:
-    """I3, I6 to I9, I12, I13 and §2 of the entries themselves."""
+    """I3, I6 to I9, I12, I13 and rules §2 of the entries themselves."""
     found = [*_ticks_unique(log), *_watermarks_hold(log), *_confirmed_reach(log)]
     found += check_transactions(log.pchannel, log.in_tick_order())
     found += check_exclusive(log.pchannel, log.entries)

@@ -1,6 +1,6 @@
 """Collections, partitions and segments as a log has them, by a second implementation.
 
-Contract: the order rules of semantics §2 written down again, from entries in tick order alone; a
+Contract: the order rules (rules §2) written down again, from entries in tick order alone; a
 body of a transaction counts at its Commit. What was created before the first entry that is there is
 not known, and not asked about. Layer: testkit.
 
@@ -48,7 +48,7 @@ class _VChannel:
 
 
 def check_shards(pchannel: str, entries: Sequence[Logged]) -> list[str]:
-    """All of §2 that can be told of `entries`, which come in tick order."""
+    """All of rules §2 that can be told of `entries`, which come in tick order."""
     walk = _Walk(entries[0].first_tick if entries else 0)
     txns = transactions(entries)
     committed = {txn.end_tick: txn for txn in txns.values() if txn.committed}

@@ -1,6 +1,6 @@
 """Transactions and exclusive entries as a log has them, by a second implementation. Layer: testkit.
 
-Contract: the rules of semantics §5 and §6 written down again, from entries in tick order alone. A
+Contract: rules §5 and §6 written down again, from entries in tick order alone. A
 transaction ends by the first record that ends it; what comes after that changes nothing. Checkers:
 
     I6 a LastConfirmed does not pass the Begin of a transaction that ends above the entry's tick

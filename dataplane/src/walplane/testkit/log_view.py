@@ -1,6 +1,6 @@
 """A log as its records say, read without the product's own filter. Layer: testkit.
 
-Contract: the rules of semantics §10 written down a second time, so that a checker does not trust
+Contract: rules §10 written down a second time, so that a checker does not trust
 the code it checks: a record of a lower (term, open number) than an earlier one is void; within an
 open only the longest gapless run of frame numbers counts, the first copy of each. Works on the
 records of any backend.

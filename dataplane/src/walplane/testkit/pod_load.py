@@ -17,10 +17,9 @@ from typing import NamedTuple
 from walplane.client import StreamingClient
 from walplane.message.builder import insert
 from walplane.message.registry import MessageType
-from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.history import Delivered, History, Outcome, check
+from walplane.rpc.errors import WalError
+from walplane.testkit.history import DEFINITE, Delivered, History, Outcome, check
 
-_DEFINITE = {ErrorCode.INVALID_ARGUMENT, ErrorCode.CHANNEL_NOT_EXIST, ErrorCode.RESOURCE_ACQUIRED}
 _CONNECT_S = 20.0
 _DEADLINE_S = 30.0
 _PAUSE_S = 0.005
@@ -135,7 +134,7 @@ class PodLoad:
             except WalError as error:
                 if len(self.errors) < _ERRORS_KEPT:
                     self.errors.append(error.with_traceback(None))
-                if error.code in _DEFINITE:
+                if error.code in DEFINITE:
                     attempt.outcome = Outcome.REFUSED
                 await asyncio.sleep(_PAUSE_S)  # an error that comes at once must not stop the rest
                 continue

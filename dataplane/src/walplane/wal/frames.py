@@ -2,7 +2,7 @@
 
 Contract: a log is, per open, the longest gapless prefix of its frames. The sender acknowledges a
 frame only after all before it; the filter delivers a frame number once and voids what follows a
-gap or comes from a writer that a later opener fenced (semantics §10). Both data and meta topics
+gap or comes from a writer that a later opener fenced (rules §10). Both data and meta topics
 go through here. Layer: wal.
 """
 

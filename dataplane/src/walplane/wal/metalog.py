@@ -1,6 +1,6 @@
 """The meta topic: deltas and snapshots of named components, ordered and fenced.
 
-Contract (architecture §4): order in the topic gives crash consistency. A snapshot counts only with
+Contract (rules §16): order in the topic gives crash consistency. A snapshot counts only with
 its end; truncation to its begin follows only after the end was read back. A record of a lower
 (term, open number) than an earlier one is void. One writer per open; opening takes exclusivity,
 appends a barrier and reads the topic through it. Layer: wal.

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from walplane.message.registry import MessageType
+from walplane.message.types import DATA_TYPES
 from walplane.rpc.errors import ErrorCode
 from walplane.wal.interceptors.base import AppendOp
 
@@ -21,7 +22,7 @@ LATENCY_BOUNDS_S = (
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
 _CLASSES: dict[int, str] = {
-    **dict.fromkeys((MessageType.INSERT, MessageType.DELETE), "data"),
+    **dict.fromkeys(DATA_TYPES, "data"),
     **dict.fromkeys(
         (MessageType.BEGIN_TXN, MessageType.COMMIT_TXN, MessageType.ROLLBACK_TXN), "txn"
     ),
@@ -76,7 +77,7 @@ class LogMeter:
         reopens: self-reopens.
         lost: WALs that ended without having been released.
         dropped: frames that do not count, by why, as opens and readers met them.
-        reorder_violations: entries that came at or below a tick that was let go (semantics §3).
+        reorder_violations: entries that came at or below a tick that was let go (rules §3).
         expired: transactions that were rolled back because nothing was heard of them.
         delivered_bytes: bodies sent to readers in other processes.
         readers: open ones.

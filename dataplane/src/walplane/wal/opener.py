@@ -1,4 +1,4 @@
-"""The open protocol of architecture §5, for a first open and for a self-reopen alike.
+"""The open protocol of rules §12, for a first open and for a self-reopen alike.
 
 1 exclusivity of the meta topic, a barrier, the topic read through it; 2 exclusivity of the data
 topic; 3 the term re-read by a quorum read; 4 a fresh tick and the RecoveryBarrier; 5 replay through

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from walplane.backends.interface import Backend
-from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
 from walplane.runtime import Runtime
 from walplane.tracing import Tracing
 from walplane.wal.config import WALConfig
@@ -32,7 +32,6 @@ _log = structlog.get_logger(__name__)
 
 _BACKOFF_S = (0.02, 2.0)
 _BARRIER_S = 5.0
-_FATAL = frozenset({ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED})
 
 Begin = Callable[[MetaState], Beginning]
 
@@ -123,7 +122,7 @@ class Ownership:
                 return await self._open(begin, observe, own_tick, reopen=True)
             except WalError as error:
                 self.last_error = str(error)
-                if isinstance(error, StaleTerm) or error.code in _FATAL:
+                if isinstance(error, StaleTerm) or error.code in DAMAGE:
                     raise
                 _log.warning("self-reopen failed", pchannel=self._pchannel, error=str(error))
             await asyncio.sleep(delay)

@@ -25,7 +25,7 @@ class TickBatch(NamedTuple):
 
 
 class TimestampOracle(Protocol):
-    """Gives ticks that nobody was given before (semantics §3)."""
+    """Gives ticks that nobody was given before (rules §3)."""
 
     async def batch(self, terms: Mapping[str, int], size: int) -> TickBatch:
         """`size` ticks for a node that holds {PChannel: term}.

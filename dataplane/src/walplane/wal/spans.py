@@ -10,7 +10,7 @@ import asyncio
 
 from opentelemetry.trace import Span
 
-from walplane.message.registry import MessageType
+from walplane.message.types import TYPE_NAMES
 from walplane.rpc.v1 import log_pb2
 from walplane.tracing import Tracing, attributes_of, end, parent_of
 from walplane.wal.ports import AppendResult, LogEntry
@@ -57,7 +57,4 @@ class AppendSpans:
 
 def type_name(number: int) -> str:
     """Name of a message type."""
-    return _NAMES.get(number, str(number))
-
-
-_NAMES = {kind.value: kind.name for kind in MessageType}
+    return TYPE_NAMES.get(number, str(number))

@@ -12,6 +12,7 @@ import structlog
 
 from walplane.message import codec
 from walplane.message.registry import MessageType
+from walplane.message.types import MARK_TYPES
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _STEP_S = 0.2
-_UNSAVED_TYPES = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
+_UNSAVED_TYPES = MARK_TYPES
 """Nothing of these is in a checkpoint: no reason to make one."""
 _HEADER_ONLY = codec.encode_body(headers_pb2.TimeTickHeader().SerializeToString(), [b""])
 

@@ -1,4 +1,4 @@
-"""Names, labels and annotations: the operator's half of the contract in docs/kubernetes.md.
+"""Names, labels and annotations, by docs/kubernetes.md; those of Leases are `lease.contract`'s.
 
 Contract: pure; one function or constant for each name, used everywhere. Layer: api.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
+
+from walplane.lease import contract
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -20,26 +22,25 @@ PCHANNEL = "PChannel"
 FIELD_MANAGER = "walplane-operator"
 FINALIZER = f"{GROUP}/topics"
 
-LABEL_LEASE = f"{GROUP}/lease"
-LABEL_CLUSTER = f"{GROUP}/cluster"
-LABEL_COMPONENT = f"{GROUP}/component"
+LABEL_LEASE = contract.KIND_LABEL
+LABEL_CLUSTER = contract.CLUSTER_LABEL
+LABEL_COMPONENT = contract.COMPONENT_LABEL
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "walplane-operator"
 
-LEASE_SESSION = "session"
-LEASE_PCHANNEL = "pchannel"
-LEASE_COORD = "coord"
+LEASE_SESSION = contract.SESSION
+LEASE_PCHANNEL = contract.PCHANNEL
 LEASE_OPERATOR = "operator"
 
-NODE = "node"
-COORD = "coord"
+NODE = contract.NODE
+COORD = contract.COORD
 
-ANNOTATION_REPORT = f"{GROUP}/report"
-ANNOTATION_CHANNEL = f"{GROUP}/channel"
-ANNOTATION_TERM = f"{GROUP}/term"
-ANNOTATION_READY_TERM = f"{GROUP}/ready-term"
-ANNOTATION_RELEASE = f"{GROUP}/release"
-ANNOTATION_ADOPT = f"{GROUP}/adopt"
+ANNOTATION_REPORT = contract.REPORT
+ANNOTATION_CHANNEL = contract.CHANNEL
+ANNOTATION_TERM = contract.TERM
+ANNOTATION_READY_TERM = contract.READY_TERM
+ANNOTATION_RELEASE = contract.RELEASE
+ANNOTATION_ADOPT = contract.ADOPT
 ANNOTATION_CONFIG = f"{GROUP}/config"
 
 COORD_PORT = 7650
@@ -95,8 +96,8 @@ def pchannel_lease(cluster: str, index: int) -> str:
 
 
 def pod_of(session: str) -> str:
-    """The pod in a session `<pod>_<uid>_<incarnation>`; empty for nobody."""
-    return session.partition("_")[0]
+    """The pod in a session `<pod>_<uid>_<incarnation>`; of no such form: `session` itself."""
+    return contract.pod_of(session)
 
 
 def selector(cluster: str, component: str) -> dict[str, str]:

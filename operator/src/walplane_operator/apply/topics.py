@@ -13,10 +13,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 
+from walplane.channel import CLAIM_PROPERTY
 from walplane_operator.api.spec import PulsarSpec, WALCluster
 from walplane_operator.plan.deletion import topics
 
-CLAIM_PROPERTY = "walplane-claim"
 _TIMEOUT_S = 10.0
 _AT_ONCE = 4
 

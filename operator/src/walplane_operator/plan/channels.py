@@ -213,7 +213,7 @@ def _note_failure(observed: Observed, view: ChannelView, memory: ChannelMemory) 
         memory.attempts, memory.reason, memory.message, memory.failed_pod = 0, "", "", ""
         memory.failed_term, memory.not_before = -1, 0.0
         return
-    found = _failure(observed, view, memory)
+    found = _failure(observed, view)
     if found is None or memory.failed_term == view.term:
         return
     memory.failed_pod, memory.reason, memory.message = found
@@ -231,9 +231,7 @@ def _note_vchannels(observed: Observed, view: ChannelView, memory: ChannelMemory
         memory.vchannels = count
 
 
-def _failure(
-    observed: Observed, view: ChannelView, memory: ChannelMemory
-) -> tuple[str, str, str] | None:
+def _failure(observed: Observed, view: ChannelView) -> tuple[str, str, str] | None:
     """(pod, reason, message) when the present term failed."""
     if view.phase is Phase.FREE and view.term > 0:
         for pod, report in _reports(observed, view.name):

@@ -13,9 +13,8 @@ from walplane.backends.pulsar.namespace import ensure_namespace
 from walplane.backends.pulsar.session import PulsarSession
 from walplane.backends.pulsar.topics import Topics
 from walplane.backends.pulsar.writer import MAX_RECORD_BYTES
+from walplane.channel import CLAIM_PROPERTY
 from walplane.rpc.errors import ErrorCode, WalError
-
-_CLAIM = "walplane-claim"
 
 
 class PulsarBackend:
@@ -66,11 +65,11 @@ class PulsarBackend:
     async def claim_on(self, topic: str) -> str:
         """See `Claims.claim_on`."""
         properties = await self._admin.get(self._properties(topic))
-        return str((properties or {}).get(_CLAIM) or "")
+        return str((properties or {}).get(CLAIM_PROPERTY) or "")
 
     async def set_claim(self, topic: str, claim: str) -> None:
         """See `Claims.set_claim`."""
-        await self._admin.put(self._properties(topic), {_CLAIM: claim})
+        await self._admin.put(self._properties(topic), {CLAIM_PROPERTY: claim})
 
     def _properties(self, topic: str) -> str:
         return f"/persistent/{self._config.namespace}/{quote(topic, safe='')}/properties"

@@ -299,7 +299,7 @@ class SimSession:
         topic.truncate(sequence)
 
     def _note_trespass(self, topic: Topic, term: int) -> None:
-        """Notes an opener that goes on to the data topic past a higher barrier (architecture §5).
+        """Notes an opener that goes on to the data topic past a higher barrier (rules §12).
 
         What the meta topic held when this client took it, the opener has read before it goes on.
         """
@@ -307,7 +307,7 @@ class SimSession:
             self._met[topic.name] = topic.highest_term
         elif (met := self._met.get(meta_topic(topic.name), 0)) > term:
             self._broker.trespasses.append(
-                f"§5 {self._process.name} took {topic.name} under term {term} past a barrier of "
+                f"§12 {self._process.name} took {topic.name} under term {term} past a barrier of "
                 f"term {met} in its meta topic"
             )
 

@@ -168,7 +168,7 @@ def _judge_store(run: Run, log: LogView, meta: Sequence[Record]) -> Iterator[str
 
 
 def stale_grants_served(run: Run) -> Iterator[str]:
-    """§1: a term that was stale before its open began must never come to serve."""
+    """Rules §1: a term that was stale before its open began must never come to serve."""
     for opened in run.cluster.trace.opens:
         for grant in run.cluster.leases.grants:
             newer = grant.pchannel == opened.pchannel and grant.term > opened.term

@@ -23,18 +23,11 @@ from walplane.message.registry import MessageType
 from walplane.message.txn_view import AnyBatch
 from walplane.message.view import Batch
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.testkit.history import Attempt, Delivered, History, Outcome, Reading
+from walplane.testkit.history import DEFINITE, Attempt, Delivered, History, Outcome, Reading
 from walplane.testkit.sim.cluster import SimCluster
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.user_names import Names, UserNames
 from walplane.testkit.sim.user_txns import UserTxns, manual_flush
-
-DEFINITE = {
-    ErrorCode.INVALID_ARGUMENT,
-    ErrorCode.CHANNEL_NOT_EXIST,
-    ErrorCode.RESOURCE_ACQUIRED,
-}
-"""What an append is refused with before anything of it left."""
 
 _EXPECTED = DEFINITE | {ErrorCode.OUTCOME_UNKNOWN}
 _RESTART_S = 0.1

@@ -22,6 +22,7 @@ from collections import OrderedDict
 from walplane.channel import cchannel_name
 from walplane.message.codec import check_entry
 from walplane.message.registry import MessageType
+from walplane.message.types import TYPE_NAMES
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.audit.producers import ProducerAudit
@@ -32,7 +33,6 @@ from walplane.wal.ports import LogEntry
 _KEPT_VIOLATIONS = 100
 _WINDOW = 100_000  # entries above the watermark; more than any node has in flight
 _DROPPED = 50_000
-_NAMES = {kind.value: kind.name for kind in MessageType}
 
 
 class LogAudit:
@@ -167,7 +167,7 @@ class LogAudit:
 def name(item: LogEntry) -> str:
     """The entry as violations call it."""
     envelope = item.entry.envelope
-    known = _NAMES.get(envelope.type, f"type {envelope.type}")
+    known = TYPE_NAMES.get(envelope.type, f"type {envelope.type}")
     ticks = f"ticks {item.first_tick}-{item.last_tick}"
     return f"{known} {item.message_id} ({ticks}, term {envelope.term} open {item.open_number})"
 

@@ -2,7 +2,7 @@
 
 Contract: as `log`. A transaction ends once, by a Commit, a Rollback or an exclusive message, and
 has no part before its Begin or after its end. LastConfirmed of an entry does not pass the Begin of
-one that ends above the entry's tick (semantics §4), whether it has ended in the log by then or not.
+one that ends above the entry's tick (rules §4), whether it has ended in the log by then or not.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ _ANSWERED = {
 
 
 class IdempotencyInterceptor:
-    """Checks batch numbers against the windows and the batches in flight (architecture §6)."""
+    """Checks batch numbers against the windows and the batches in flight (rules §13)."""
 
     def __init__(self, recovery: RecoveryState, opens: ProducerOpens) -> None:
         """Reads what `recovery` knows; the WAL records results there as entries are written."""

@@ -1,4 +1,4 @@
-"""Exclusive messages have their VChannel or PChannel to themselves (semantics §6). Layer: wal.
+"""Exclusive messages have their VChannel or PChannel to themselves (rules §6). Layer: wal.
 
 Contract: every append holds the PChannel's and its VChannel's lock, shared unless the registry says
 otherwise, from before its tick is allocated until it is settled. Appends to one VChannel go on in

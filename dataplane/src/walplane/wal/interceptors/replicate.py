@@ -1,7 +1,7 @@
 """Who may append to this cluster: its own clients, or the primary that it copies. Layer: wal.
 
 Contract: a primary takes nothing that carries a replicate header; a secondary takes nothing else,
-but for what the WAL makes by itself and the types that any role may append (semantics §14). It
+but for what the WAL makes by itself and the types that any role may append (rules §14). It
 stands behind the locks, so that a change of the role, which is exclusive, has no append beside it,
 and before the ticks: what is refused takes none. Where a primary's messages were appended up to,
 and which of them are repeats, belongs into this link as well.

@@ -1,7 +1,7 @@
 """Gives each entry its ticks, in the order the entries came; transactions live here. Layer: wal.
 
 Contract: Begin, bodies and Commit need the tick and are settled with it, so they are no link of
-their own (semantics §7). Between the allocation and the next link nothing runs. What the links
+their own (rules §7). Between the allocation and the next link nothing runs. What the links
 behind need to know before, they say when they are asked for their `leads`, in that same step.
 """
 

@@ -1,4 +1,4 @@
-"""Results of appends under callers' idempotency keys (`_ik`, semantics §2).
+"""Results of appends under callers' idempotency keys (`_ik`, rules §2).
 
 Contract: a key belongs to one VChannel, whose name holds the id of its collection. A repeat of the
 same append, by whomever, gets the first result; another append under the key is refused. What is

@@ -1,4 +1,4 @@
-"""Named producers: where each is, and which opening of it may write (architecture §6).
+"""Named producers: where each is, and which opening of it may write (rules §13).
 
 Contract: an open is an entry of the log, a TimeTick that says producer, VChannel and opener, and
 its tick is the epoch: from it on only batches of that epoch are taken. Unlike those of others,

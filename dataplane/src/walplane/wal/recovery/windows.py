@@ -1,6 +1,6 @@
 """Producers' windows: the last batches of each (producer, VChannel) and their results.
 
-Contract (architecture §6): batches are numbered consecutively from 0; a repeat inside the window
+Contract (rules §13): batches are numbered consecutively from 0; a repeat inside the window
 gets the first result, a number below it or from an unknown producer is OUTCOME_UNKNOWN, a gap is
 INVALID_REQUEST_SEQ. Results are bounded per window, and in bytes and age over all of them; the
 number that is due next is kept longer, so that who comes back late goes on. What is forgotten

@@ -2,7 +2,7 @@
 
 Contract: pure; fed with the entries of one PChannel in tick order. A transaction comes out whole
 with its Commit, or never: when a Rollback or an exclusive message ended it, or when its Begin was
-not read. Nothing expires here (semantics §5).
+not read. Nothing expires here (rules §5).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from walplane.wal.ports import LogEntry
 
 
 class ReorderBuffer:
-    """A min-heap by tick (semantics §3).
+    """A min-heap by tick (rules §3).
 
     Attributes:
         released: every tick up to here was let go.

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.registry import MessageType, Scope
 from walplane.message.txn import BODY_TYPES, CONTROL_TYPES, exclusive_scope
+from walplane.message.types import MARK_TYPES, SEGMENT_TYPES
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.ports import LogEntry
 
-HIDDEN = frozenset({MessageType.TIME_TICK, MessageType.RECOVERY_BARRIER})
+HIDDEN = MARK_TYPES
 """Types that readers are not given."""
 
-OF_SEGMENTS = frozenset({MessageType.CREATE_SEGMENT, MessageType.FLUSH})
+OF_SEGMENTS = SEGMENT_TYPES
 """What an owner writes about its segments: only readers that ask for these types are given them."""
 
 _IN_TXNS = BODY_TYPES | {MessageType.TXN}

@@ -1,1 +1,1 @@
-"""Collections, partitions, schema versions and segments of one PChannel (semantics §8)."""
+"""Collections, partitions, schema versions and segments of one PChannel (rules §8)."""

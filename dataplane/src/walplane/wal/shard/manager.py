@@ -15,6 +15,7 @@ import structlog
 
 from walplane.channel import cchannel_name
 from walplane.message.registry import MessageType
+from walplane.message.types import SEGMENT_TYPES
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp, append_op
@@ -31,7 +32,7 @@ from walplane.wal.timetick.acks import TickRange
 
 _log = structlog.get_logger(__name__)
 
-OWN_TYPES = frozenset({MessageType.CREATE_SEGMENT, MessageType.FLUSH})
+OWN_TYPES = SEGMENT_TYPES
 """What this writes; after a self-reopen it is made anew and not sent again."""
 
 _UNREAD_TYPES = frozenset({MessageType.DELETE, MessageType.BEGIN_TXN, MessageType.COMMIT_TXN})

@@ -1,4 +1,4 @@
-"""The order rules of semantics §2, asked before an entry gets its ticks.
+"""The order rules (rules §2), asked before an entry gets its ticks.
 
 Contract: pure; what breaks a rule is refused with an error that names collection, partition and
 rule, and is never written. What a coordinator may repeat after its crash is no offence. Layer: wal.
@@ -7,12 +7,11 @@ rule, and is never written. What a coordinator may repeat after its crash is no 
 from __future__ import annotations
 
 from walplane.message.registry import MessageType
+from walplane.message.types import DATA_TYPES
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.shard.segments import VChannelMeta
 from walplane.wal.shard.table import ShardTable, collection_of
-
-DATA_TYPES = frozenset({MessageType.INSERT, MessageType.DELETE})
 
 
 def check_order(table: ShardTable, envelope: log_pb2.Envelope, cchannel: str) -> None:

@@ -3,7 +3,7 @@
 Contract: the watermark passes a tick only when every lower allocated tick is settled; entries
 leave in tick order as it passes them. LastConfirmed passes a record only when every tick that was
 allocated before the record finished writing is settled, and never passes the Begin of a transaction
-that no record ended (semantics §4): so at any moment every message above the watermark, and every
+that no record ended (rules §4): so at any moment every message above the watermark, and every
 part of a transaction that ends above it, lies at or after LastConfirmed. Layer: wal.
 """
 

@@ -1,4 +1,4 @@
-"""The node's reserve of ticks, filled from the oracle in batches (semantics §3).
+"""The node's reserve of ticks, filled from the oracle in batches (rules §3).
 
 Contract: `take` gives ticks that grow over the life of the reserve, from one batch each; it never
 waits. What is left of a batch when a newer one replaces it is never used. Serving goes on while

@@ -1,6 +1,6 @@
 """Finds the transactions whose keepalive has run out, and makes the Rollback that ends one.
 
-Contract: one is due when the node's tick passes its last tick + keepalive (semantics §5) and the
+Contract: one is due when the node's tick passes its last tick + keepalive (rules §5) and the
 owner's own clock agrees that it heard nothing of it for that long. Tick time alone may leap: an
 idle node's reserve is old, and a coordinator that was away comes back with later ticks. Layer: wal.
 """

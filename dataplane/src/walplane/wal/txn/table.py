@@ -1,7 +1,7 @@
 """The transactions of one PChannel as its log tells them: those open, and how the latest ended.
 
 Contract: pure; fed with every entry in log order, at startup from LastConfirmed on and live. An
-open transaction ends by a record and by nothing else (semantics §5). Open ones are never saved:
+open transaction ends by a record and by nothing else (rules §5). Open ones are never saved:
 LastConfirmed does not pass the oldest Begin, so replay meets all of them whole; what ended is saved
 with the checkpoint. Observing an entry twice changes nothing. Layer: wal.
 """
