@@ -37,7 +37,7 @@ from walplane.wal.recovery.segments.deletion import Deletion
 from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.state import RecoveryState, checkpoint_at
 from walplane.wal.recovery.truncation import Truncation
-from walplane.wal.reopening import requeue, settle_known, ticks_for
+from walplane.wal.reopening import requeue, settle_known
 from walplane.wal.running import Running, answer_of
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
@@ -45,6 +45,7 @@ from walplane.wal.scan.scanner import LivePosition, WALScanner
 from walplane.wal.shard.manager import ShardManager
 from walplane.wal.spans import AppendSpans
 from walplane.wal.status import WALStatus
+from walplane.wal.ticks_ahead import ticks_ahead
 from walplane.wal.timetick.acks import AckManager
 from walplane.wal.txn.expiry import TxnExpiry, roll_back
 from walplane.wal.txn.sessions import TxnSessions
@@ -430,7 +431,8 @@ class WAL:
 
         opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
         self._opened = opened  # whatever comes now, it is released with the rest
-        first = await self._ticks_for_all(opened.barrier_tick)
+        reserve, above = self._deps.reserve, opened.barrier_tick
+        firsts = await ticks_ahead(self._appender.unsettled, reserve, above)
         if self.stopped.done():
             return
         # From here on nothing waits: what arrives later queues behind what is put back here.
@@ -438,22 +440,15 @@ class WAL:
         count = partial(self.meter.acknowledged, now=self._deps.runtime.monotonic())
         lost = settle_known(flying, found, self._acks, self._written, count)
         self._serve(opened)
-        requeue(lost + queued, first, self._acks, self._appender, self.shards, self._refusal)
+        again = (self._acks, self._appender, self.shards, self._refusal)
+        for pending in lost + queued:
+            requeue([pending], firsts[id(pending)], *again)
 
     def _refusal(self, pending: Pending) -> WalError | None:
         return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
 
     def _too_large(self, op: AppendOp) -> WalError:
         return too_large(op.vchannel, op.stored, self.max_entry_bytes, self.pchannel)
-
-    async def _ticks_for_all(self, above: int) -> int:
-        """The first of enough consecutive ticks for everything that is not settled yet."""
-        while True:
-            needed = ticks_for(*self._appender.unsettled())
-            first = self._deps.reserve.take(needed, above)
-            if first is not None:
-                return first
-            await self._deps.reserve.ready(needed, above)
 
     # --- ending ------------------------------------------------------------------------------
 
