@@ -128,7 +128,11 @@ class WAL:
             wal.recovery.observe(item)
             wal._upkeep.note_replayed(item)
 
-        opened = await wal._ownership.take(begin, observe)
+        try:
+            opened = await wal._ownership.take(begin, observe)
+        except BaseException:
+            wal.buffer.close()  # the node's other buffers look at it for as long as it is there
+            raise
         wal.buffer.floor = opened.barrier_tick
         wal._serve(opened)
         # The fresh tick lies above all that the reserve holds: it is filled before it is needed.
