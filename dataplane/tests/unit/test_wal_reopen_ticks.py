@@ -68,14 +68,8 @@ async def test_what_comes_while_a_reopen_waits_for_ticks_comes_behind(
     world: World, wal: WAL
 ) -> None:
     once = [Fault.FAIL_BEFORE]
-
-    def fail_and_cut_off(topic: str) -> Fault:
-        if not once or topic != CH:
-            return Fault.NONE
-        world.oracle.away = True
-        return once.pop()
-
-    world.backend.faults = fail_and_cut_off
+    world.backend.faults = lambda topic: once.pop() if once and topic == CH else Fault.NONE
+    world.oracle.away = True
     early, late = batches(0, 3), batches(3, 9)
     async with asyncio.timeout(20):
         appends = [asyncio.create_task(wal.append(each)) for each in early]

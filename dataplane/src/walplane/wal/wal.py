@@ -60,6 +60,7 @@ class WAL:
     Attributes:
         stopped: done when the WAL is over: with the reason when it ended by itself, else None.
         buffer: confirmed entries for tailing readers.
+        limits: of what goes into a record.
         meter: counts what this log and its other owners in this process do.
         moved: notified whenever the watermark moved.
         written: the same, but not when an idle watermark moves by itself.
@@ -83,7 +84,7 @@ class WAL:
         self.role = ReplicationRole.PRIMARY
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes, deps.write_ahead)
         self._deps = deps
-        self._limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
+        self.limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
         self._ownership = Ownership(pchannel, term, deps, config)
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
@@ -147,7 +148,7 @@ class WAL:
     @property
     def max_entry_bytes(self) -> int:
         """An entry whose envelope and body are larger together is refused."""
-        return self._limits.entry_bytes
+        return self.limits.entry_bytes
 
     @property
     def ack_timeout_s(self) -> float:
@@ -387,7 +388,7 @@ class WAL:
             self.backend_name,
             self._acks,
             self.config,
-            self._limits,
+            self.limits,
             self._deps.runtime.monotonic,
             self.meter,
             self._upkeep.stalled,
@@ -452,7 +453,7 @@ class WAL:
         return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
 
     def _too_large(self, op: AppendOp) -> WalError:
-        return too_large(op.vchannel, op.stored, self.max_entry_bytes, self.pchannel)
+        return too_large(op, self.max_entry_bytes, self.pchannel)
 
     # --- ending ------------------------------------------------------------------------------
 
