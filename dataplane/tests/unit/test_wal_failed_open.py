@@ -9,7 +9,7 @@ import pytest
 
 from walplane.rpc.errors import WalError
 from walplane.runtime import Runtime
-from walplane.testkit.outside import TestNode
+from walplane.testkit.outside import TestAuthority, TestNode
 from walplane.testkit.wal_world import CH, World, create_entry
 from walplane.wal.config import WALConfig
 from walplane.wal.ownership import WALDeps
@@ -33,6 +33,19 @@ class CountedMemory(WriteAheadMemory):
         self.members.discard(buffer)
 
 
+class SilentAuthority(TestAuthority):
+    """Never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def current_term(self, pchannel: str) -> int:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError(pchannel)
+
+
 @pytest.fixture
 def memory() -> CountedMemory:
     return CountedMemory()
@@ -54,20 +67,11 @@ async def test_a_failed_open_leaves_no_buffer(
     assert not memory.members
 
 
-async def test_a_cancelled_open_leaves_no_buffer(
-    world: World, deps: WALDeps, memory: CountedMemory
-) -> None:
-    asked = asyncio.Event()
-
-    async def wait_for_ever(_pchannel: str) -> int:
-        asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    world.authority.current_term = wait_for_ever  # type: ignore[method-assign]
-    opening = asyncio.create_task(WAL.open(CH, 1, deps, WALConfig()))
+async def test_a_cancelled_open_leaves_no_buffer(deps: WALDeps, memory: CountedMemory) -> None:
+    authority = SilentAuthority()
+    opening = asyncio.create_task(WAL.open(CH, 1, replace(deps, authority=authority), WALConfig()))
     async with asyncio.timeout(5):
-        await asked.wait()
+        await authority.asked.wait()
         assert memory.members, "it is being opened"
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):

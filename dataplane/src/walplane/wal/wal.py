@@ -22,6 +22,7 @@ from walplane.wal.appender import Appender, Pending, refuse
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
 from walplane.wal.interceptors.base import AppendOp, append_op, chain
+from walplane.wal.interceptors.coordinator import CoordinatorInterceptor
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.lock import LockInterceptor
 from walplane.wal.interceptors.named import ProducerOpens
@@ -106,7 +107,8 @@ class WAL:
         lock = LockInterceptor(self.meter, now)
         shard = ShardInterceptor(self.shards, lambda op: self._appender.submit(op))
         replicate = ReplicateInterceptor(pchannel, lambda: self.role)
-        forward = chain([lock, replicate, timetick, shard], self._submit)
+        coordinator = CoordinatorInterceptor(pchannel, recovery)
+        forward = chain([lock, replicate, coordinator, timetick, shard], self._submit)
         self._chain = partial(idempotency.append, forward=forward)
 
     @classmethod
@@ -191,7 +193,7 @@ class WAL:
         self.recovery.check()
         op.since = self._deps.runtime.monotonic()
         if op.stored > self.max_entry_bytes:
-            raise self._too_large(op)
+            raise too_large(op, self.max_entry_bytes, self.pchannel)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
         if self._deps.tracing.on:
@@ -436,8 +438,7 @@ class WAL:
 
         opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
         self._opened = opened  # whatever comes now, it is released with the rest
-        reserve, above = self._deps.reserve, opened.barrier_tick
-        firsts = await ticks_ahead(self._appender.unsettled, reserve, above)
+        ticks = await ticks_ahead(self._appender.unsettled, self._deps.reserve, opened.barrier_tick)
         if self.stopped.done():
             return
         # From here on nothing waits: what arrives later queues behind what is put back here.
@@ -447,13 +448,11 @@ class WAL:
         self._serve(opened)
         again = (self._acks, self._appender, self.shards, self._refusal)
         for pending in lost + queued:
-            requeue([pending], firsts[id(pending)], *again)
+            requeue([pending], ticks[id(pending)], *again)
 
     def _refusal(self, pending: Pending) -> WalError | None:
-        return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
-
-    def _too_large(self, op: AppendOp) -> WalError:
-        return too_large(op, self.max_entry_bytes, self.pchannel)
+        most, op = self.max_entry_bytes, pending.op
+        return too_large(op, most, self.pchannel) if op.stored > most else None
 
     # --- ending ------------------------------------------------------------------------------
 
