@@ -40,7 +40,7 @@ class Served:
     """Discovery and transport in one; answers nothing, and serves from `begin` on."""
 
     remote = True
-    max_entry_bytes, settled_tick = 4096, 0
+    max_entry_bytes, packed_bytes, settled_tick = 4096, 4096, 0
 
     def __init__(self) -> None:
         self.begin = asyncio.Event()

@@ -20,6 +20,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
 from walplane.wal.interceptors.base import AppendOp
+from walplane.wal.limits import RecordLimits
 from walplane.wal.meter import Durations, LogMeter
 from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.scan.request import ScanBatch, ScanRequest, StartKind
@@ -40,6 +41,7 @@ class FakeLog:
 
     def __init__(self) -> None:
         self.meter = LogMeter({}, Durations())
+        self.limits = RecordLimits(1 << 20, 1 << 20)
         self.started: list[bytes] = []
         self.finished: list[bytes] = []
         self.release = asyncio.Event()

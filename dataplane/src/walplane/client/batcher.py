@@ -195,6 +195,11 @@ class SendBatch:
         return encode_entry(envelope, self._body, self._crc)
 
     @property
+    def parcels(self) -> Sequence[Parcel]:
+        """What travels together."""
+        return self._parcels
+
+    @property
     def calls(self) -> int:
         """How many calls its messages are from."""
         return len(self._parcels)

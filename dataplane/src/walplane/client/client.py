@@ -176,7 +176,9 @@ class StreamingClient:
     ) -> AppendResult:
         """Appends one message and waits until it is durable.
 
-        Cancelling the call neither takes the message back nor disturbs others.
+        Cancelling the call neither takes the message back nor disturbs others. Nor does the end of
+        its time: what was sent may wait in the node for an exclusive message, which knows of no
+        caller's time, and is written when that is over.
 
         Args:
             message: what to append, to its VChannel.

@@ -160,6 +160,7 @@ class _GrpcProduce:
         self._call = call
         self._subject = subject
         self.max_entry_bytes = 0
+        self.packed_bytes = 0
         self.settled_tick = 0
 
     async def open(self, assignment: Assignment) -> None:
@@ -168,7 +169,7 @@ class _GrpcProduce:
         await _step(self._call, self._call.write(request), self._subject)
         response = await _read(self._call, self._subject)
         self.max_entry_bytes = response.opened.max_entry_bytes
-        self.settled_tick = response.settled_tick
+        self._learn(response)
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
         context = self._trace(request_id, batch) if self._tracing.on else ""
@@ -178,7 +179,7 @@ class _GrpcProduce:
     async def receive(self) -> Sequence[Answer]:
         while not (response := await _read(self._call, self._subject)).appends:
             pass
-        self.settled_tick = response.settled_tick
+        self._learn(response)
         answers = [(append.request_id, _outcome(append)) for append in response.appends]
         if self._spans:
             for request_id, outcome in answers:
@@ -191,6 +192,10 @@ class _GrpcProduce:
         for span in self._spans.values():
             end(span, _ended(self._subject))
         self._spans.clear()
+
+    def _learn(self, response: streaming_pb2.ProduceResponse) -> None:
+        self.settled_tick = response.settled_tick
+        self.packed_bytes = response.packed_bytes or self.max_entry_bytes
 
     def _trace(self, request_id: int, batch: SendBatch) -> str:
         """Begins the span of an append that is traced; the context to send with it."""

@@ -68,6 +68,10 @@ class _LocalProduce:
         return self._log.max_entry_bytes
 
     @property
+    def packed_bytes(self) -> int:
+        return self._log.packed_bytes
+
+    @property
     def settled_tick(self) -> int:
         return self._log.settled_tick
 

@@ -40,9 +40,12 @@ class NamedPipeline(Pipeline):
             return False
         return super().offer(parcel)
 
-    def next_batch(self, max_entry_bytes: int, settled_tick: int = 0) -> SendBatch | None:
+    def next_batch(
+        self, max_entry_bytes: int, settled_tick: int = 0, packed_bytes: int = 0
+    ) -> SendBatch | None:
         """As `Pipeline.next_batch`; the name needs its room."""
-        return super().next_batch(max_entry_bytes - self._room, settled_tick)
+        packed = max(packed_bytes - self._room, 0)
+        return super().next_batch(max_entry_bytes - self._room, settled_tick, packed)
 
     def fail(self, error: WalError) -> None:
         """Fails everything, and what is offered later."""

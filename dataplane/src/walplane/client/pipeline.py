@@ -6,6 +6,8 @@ order of the numbers. What happens to a batch:
     result            its callers are answered
     worth a retry     once nothing is awaited, all that are unsettled are sent again, same numbers
     stream broke      the same, on the next stream
+    too large         of several calls: these are packed anew into smaller batches, under a new
+                      producer id, with all that came behind them.
     refused           its callers fail. The node refuses everything numbered after it, so once all
                       of that is answered, it starts anew from 0 under a new producer id.
     number not known  the node forgot the producer, or its answer. Sent once, the batch was never
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from walplane.client.batcher import Parcel, SendBatch, take_batch, too_large
@@ -75,6 +77,7 @@ class Pipeline:
         self._paused = False
         self._refused: SendBatch | None = None  # everything after it starts anew
         self._anew: list[SendBatch] = []
+        self._repacks = False  # some of these were too large
 
     @property
     def idle(self) -> bool:
@@ -93,7 +96,9 @@ class Pipeline:
         enough = self._waiting_messages >= self._config.eager_messages
         return enough and not self._holds_back() and self._may_send()
 
-    def next_batch(self, max_entry_bytes: int, settled_tick: int = 0) -> SendBatch | None:
+    def next_batch(
+        self, max_entry_bytes: int, settled_tick: int = 0, packed_bytes: int = 0
+    ) -> SendBatch | None:
         """The batch to send now; None when there is none, or the window is full.
 
         The caller sends it before it calls again, and reports the answer to `settle`.
@@ -101,10 +106,14 @@ class Pipeline:
         Args:
             max_entry_bytes: what the owner takes.
             settled_tick: what the owner gets from now on lies above it; 0 = not known.
+            packed_bytes: what a batch of several calls should not exceed; 0 = all that is taken.
         """
         if self._holds_back():
             return None
-        batch = self._to_send.popleft() if self._to_send else self._new_batch(max_entry_bytes)
+        if self._to_send:
+            batch: SendBatch | None = self._to_send.popleft()
+        else:
+            batch = self._new_batch(max_entry_bytes, packed_bytes or max_entry_bytes)
         if batch is not None:
             self._awaited += 1
             if not batch.sent and not batch.number:
@@ -112,10 +121,13 @@ class Pipeline:
             batch.sent += 1
         return batch
 
-    def settle(self, batch: SendBatch, outcome: Written | WalError) -> Verdict:
+    def settle(
+        self, batch: SendBatch, outcome: Written | WalError, packed_bytes: int = 0
+    ) -> Verdict:
         """Takes the answer to a batch sent on this stream.
 
-        After BACK_OFF nothing is sent until `resume`.
+        After BACK_OFF nothing is sent until `resume`. Of `packed_bytes`, as in `next_batch`, the
+        owner tells no later than that it refused more.
         """
         batch.outcome = outcome
         self._awaited -= 1
@@ -126,6 +138,11 @@ class Pipeline:
                 self.lone = head.calls == 1 and self.idle
             elif self._never_written(self._unsettled[0], answer):
                 self._refused = self._refused or self._unsettled[0]
+                self._anew.append(self._pop())
+            elif 0 < packed_bytes < self._unsettled[0].size and _divisible(
+                self._unsettled[0], answer
+            ):
+                self._refused, self._repacks = self._refused or self._unsettled[0], True
                 self._anew.append(self._pop())
             elif _final(answer):
                 head = self._pop()
@@ -163,10 +180,10 @@ class Pipeline:
         self._waiting.clear()
         self._waiting_bytes = self._waiting_messages = 0
 
-    def _new_batch(self, max_entry_bytes: int) -> SendBatch | None:
+    def _new_batch(self, max_entry_bytes: int, packed_bytes: int) -> SendBatch | None:
         while self._waiting and self._may_send():
             config = self._config
-            most = min(config.entry_bytes, max_entry_bytes)
+            most = min(config.entry_bytes, packed_bytes)
             taken = take_batch(self._waiting, config.entry_messages, most)
             batch = taken.batch
             self._waiting_messages -= taken.messages
@@ -233,7 +250,7 @@ class Pipeline:
         return unknown and nothing
 
     def _starts_anew(self, batch: SendBatch) -> bool:
-        return bool(self._anew) and self._anew[0] is batch
+        return not self._repacks and bool(self._anew) and self._anew[0] is batch
 
     def _retry(self, error: WalError) -> Verdict:
         if error.action is Action.REDISCOVER:
@@ -258,6 +275,10 @@ class Pipeline:
         self._refused = None
         self._producer_id, self._next_number = self._new_id(), 0
         anew, self._anew = self._anew, []
+        if self._repacks:
+            self._repacks = False
+            self._put_back(anew)
+            return _GO_ON
         for batch in anew:
             self._number(batch)
             self._to_send.append(batch)
@@ -265,6 +286,18 @@ class Pipeline:
             return _GO_ON
         self._paused = True  # not even number 0 was new: the node has to get on first
         return Verdict(Next.BACK_OFF, error)
+
+    def _put_back(self, batches: Sequence[SendBatch]) -> None:
+        """Their parcels wait again, before all that does."""
+        for batch in reversed(batches):
+            self._waiting.extendleft(reversed(batch.parcels))
+            self._waiting_bytes += sum(parcel.size for parcel in batch.parcels)
+            self._waiting_messages += batch.count
+
+
+def _divisible(batch: SendBatch, error: WalError) -> bool:
+    """Whether a batch that is too large, which may be why it was refused, can become several."""
+    return error.code is ErrorCode.INVALID_ARGUMENT and batch.calls > 1
 
 
 def _final(error: WalError) -> bool:

@@ -78,7 +78,7 @@ class ChannelProducer:
 
     @property
     def entry_limit(self) -> int | None:
-        """Bytes an entry may have here; None until an owner has said so."""
+        """Bytes an entry of several messages may have here; None until an owner has said so."""
         return self._limit.result() if self._limit.done() else None
 
     async def first_entry_limit(self) -> int:
@@ -186,8 +186,7 @@ class ChannelProducer:
     async def _serve(self, assignment: Assignment) -> None:
         """Sends over one stream until it ends, or the PChannel has moved."""
         stream = await self._transport(assignment).open_produce(assignment)
-        if not self._limit.done():
-            self._limit.set_result(stream.max_entry_bytes)
+        self._heed(stream.packed_bytes)
         tasks: set[asyncio.Future[None]] = {
             PromptTask(self._send(stream)),
             asyncio.create_task(self._receive(stream)),
@@ -224,7 +223,8 @@ class ChannelProducer:
                 continue
             pipeline = self._may_send.popleft()
             self._queued.discard(pipeline.vchannel)
-            batch = pipeline.next_batch(stream.max_entry_bytes, stream.settled_tick)
+            limits = (stream.max_entry_bytes, stream.settled_tick, stream.packed_bytes)
+            batch = pipeline.next_batch(*limits)
             if batch is None:
                 if self._leaving:
                     self._leave(pipeline)
@@ -236,18 +236,29 @@ class ChannelProducer:
 
     async def _receive(self, stream: ProduceStream) -> None:
         while True:
-            for request_id, outcome in await stream.receive():
+            answers = await stream.receive()
+            self._heed(stream.packed_bytes)
+            for request_id, outcome in answers:
                 awaited = self._awaited.pop(request_id, None)
                 if awaited is None:
                     raise WalError(
                         ErrorCode.INNER, f"{self._pchannel}: an answer to nothing that was asked"
                     )
-                self._settle(*awaited, outcome)
+                self._settle(*awaited, outcome, stream.packed_bytes)
             if not self._awaited:
                 await asyncio.sleep(0)  # whoever was answered goes on first, and may send the next
 
-    def _settle(self, pipeline: Pipeline, batch: SendBatch, outcome: Written | WalError) -> None:
-        verdict = pipeline.settle(batch, outcome)
+    def _heed(self, packed_bytes: int) -> None:
+        """Entries are made for no more than that from now on."""
+        if self._limit.done() and self._limit.result() != packed_bytes:
+            self._limit = asyncio.get_running_loop().create_future()
+        if not self._limit.done():
+            self._limit.set_result(packed_bytes)
+
+    def _settle(
+        self, pipeline: Pipeline, batch: SendBatch, outcome: Written | WalError, packed_bytes: int
+    ) -> None:
+        verdict = pipeline.settle(batch, outcome, packed_bytes)
         if isinstance(outcome, Written):
             self._delays.pop(pipeline.vchannel, None)
             self._trouble = ""

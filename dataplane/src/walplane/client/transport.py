@@ -79,6 +79,11 @@ class ProduceStream(Protocol):
         ...
 
     @property
+    def packed_bytes(self) -> int:
+        """What an entry of several messages should not exceed; may become less."""
+        ...
+
+    @property
     def settled_tick(self) -> int:
         """What is sent from now on gets ticks above this one."""
         ...
@@ -171,6 +176,11 @@ class LocalLog(Protocol):
     @property
     def max_entry_bytes(self) -> int:
         """An entry whose envelope and body are larger together is refused."""
+        ...
+
+    @property
+    def packed_bytes(self) -> int:
+        """What an entry of several messages should not exceed."""
         ...
 
     @property

@@ -56,7 +56,7 @@ def check_append(entry: log_pb2.Entry, wal: KnownChannels) -> AppendOp:
     envelope = entry.envelope
     op = append_op(entry)
     if op.stored > wal.max_entry_bytes:
-        raise too_large(envelope.vchannel, op.stored, wal.max_entry_bytes, wal.pchannel)
+        raise too_large(op, wal.max_entry_bytes, wal.pchannel)
     check_entry(entry, op.body)
     check_client_entry(envelope)
     check_txn(envelope)

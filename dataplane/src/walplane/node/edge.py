@@ -42,6 +42,11 @@ class Edge:
         return self.wal.max_entry_bytes
 
     @property
+    def packed_bytes(self) -> int:
+        """What an entry of several messages should not exceed; above, it may be refused."""
+        return self.wal.limits.packed_bytes
+
+    @property
     def settled_tick(self) -> int:
         """What is appended from now on gets ticks above this one."""
         return self.wal.settled_tick()

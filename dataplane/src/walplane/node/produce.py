@@ -160,6 +160,7 @@ class ProduceStream:
         if self._ready.appends:
             ready, self._ready = self._ready, streaming_pb2.ProduceResponse()
             ready.settled_tick = self._edge.settled_tick
+            ready.packed_bytes = self._edge.packed_bytes
             self._writing = PromptTask(self._write(ready))
             self._writing.listen(self._written)
         elif self._finished and not self._in_flight:

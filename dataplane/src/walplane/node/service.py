@@ -80,7 +80,9 @@ class StreamingNodeService:
             opened = streaming_pb2.ProduceOpened(
                 term=edge.wal.term, max_entry_bytes=edge.max_entry_bytes
             )
-            response = streaming_pb2.ProduceResponse(opened=opened, settled_tick=edge.settled_tick)
+            response = streaming_pb2.ProduceResponse(
+                opened=opened, settled_tick=edge.settled_tick, packed_bytes=edge.packed_bytes
+            )
             await context.write(response)
             stream = ProduceStream(edge, node.append_budget, node.config, context.write)
             await stream.run(request_iterator)

@@ -22,6 +22,7 @@ from walplane.wal.appender import Appender, Pending, refuse
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
 from walplane.wal.interceptors.base import AppendOp, append_op, chain
+from walplane.wal.interceptors.coordinator import CoordinatorInterceptor
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.lock import LockInterceptor
 from walplane.wal.interceptors.named import ProducerOpens
@@ -37,7 +38,7 @@ from walplane.wal.recovery.segments.deletion import Deletion
 from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.state import RecoveryState, checkpoint_at
 from walplane.wal.recovery.truncation import Truncation
-from walplane.wal.reopening import requeue, settle_known, ticks_for
+from walplane.wal.reopening import requeue, settle_known
 from walplane.wal.running import Running, answer_of
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
@@ -45,6 +46,7 @@ from walplane.wal.scan.scanner import LivePosition, WALScanner
 from walplane.wal.shard.manager import ShardManager
 from walplane.wal.spans import AppendSpans
 from walplane.wal.status import WALStatus
+from walplane.wal.ticks_ahead import ticks_ahead
 from walplane.wal.timetick.acks import AckManager
 from walplane.wal.txn.expiry import TxnExpiry, roll_back
 from walplane.wal.txn.sessions import TxnSessions
@@ -59,6 +61,7 @@ class WAL:
     Attributes:
         stopped: done when the WAL is over: with the reason when it ended by itself, else None.
         buffer: confirmed entries for tailing readers.
+        limits: of what goes into a record.
         meter: counts what this log and its other owners in this process do.
         moved: notified whenever the watermark moved.
         written: the same, but not when an idle watermark moves by itself.
@@ -82,7 +85,7 @@ class WAL:
         self.role = ReplicationRole.PRIMARY
         self.buffer = WriteAheadBuffer(0, config.write_ahead_bytes, deps.write_ahead)
         self._deps = deps
-        self._limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
+        self.limits = RecordLimits(deps.backend.max_record_bytes, config.frame_bytes)
         self._ownership = Ownership(pchannel, term, deps, config)
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
@@ -104,7 +107,8 @@ class WAL:
         lock = LockInterceptor(self.meter, now)
         shard = ShardInterceptor(self.shards, lambda op: self._appender.submit(op))
         replicate = ReplicateInterceptor(pchannel, lambda: self.role)
-        forward = chain([lock, replicate, timetick, shard], self._submit)
+        coordinator = CoordinatorInterceptor(pchannel, recovery)
+        forward = chain([lock, replicate, coordinator, timetick, shard], self._submit)
         self._chain = partial(idempotency.append, forward=forward)
 
     @classmethod
@@ -127,7 +131,11 @@ class WAL:
             wal.recovery.observe(item)
             wal._upkeep.note_replayed(item)
 
-        opened = await wal._ownership.take(begin, observe)
+        try:
+            opened = await wal._ownership.take(begin, observe)
+        except BaseException:
+            wal.buffer.close()  # the node's other buffers look at it for as long as it is there
+            raise
         wal.buffer.floor = opened.barrier_tick
         wal._serve(opened)
         # The fresh tick lies above all that the reserve holds: it is filled before it is needed.
@@ -142,7 +150,7 @@ class WAL:
     @property
     def max_entry_bytes(self) -> int:
         """An entry whose envelope and body are larger together is refused."""
-        return self._limits.entry_bytes
+        return self.limits.entry_bytes
 
     @property
     def ack_timeout_s(self) -> float:
@@ -185,7 +193,7 @@ class WAL:
         self.recovery.check()
         op.since = self._deps.runtime.monotonic()
         if op.stored > self.max_entry_bytes:
-            raise self._too_large(op)
+            raise too_large(op, self.max_entry_bytes, self.pchannel)
         if lock_wait_s is not None:
             op.deadline = asyncio.get_running_loop().time() + lock_wait_s
         if self._deps.tracing.on:
@@ -382,7 +390,7 @@ class WAL:
             self.backend_name,
             self._acks,
             self.config,
-            self._limits,
+            self.limits,
             self._deps.runtime.monotonic,
             self.meter,
             self._upkeep.stalled,
@@ -430,7 +438,7 @@ class WAL:
 
         opened = await self._ownership.retake(begin, observe, lambda: self._acks.last_allocated)
         self._opened = opened  # whatever comes now, it is released with the rest
-        first = await self._ticks_for_all(opened.barrier_tick)
+        ticks = await ticks_ahead(self._appender.unsettled, self._deps.reserve, opened.barrier_tick)
         if self.stopped.done():
             return
         # From here on nothing waits: what arrives later queues behind what is put back here.
@@ -438,22 +446,13 @@ class WAL:
         count = partial(self.meter.acknowledged, now=self._deps.runtime.monotonic())
         lost = settle_known(flying, found, self._acks, self._written, count)
         self._serve(opened)
-        requeue(lost + queued, first, self._acks, self._appender, self.shards, self._refusal)
+        again = (self._acks, self._appender, self.shards, self._refusal)
+        for pending in lost + queued:
+            requeue([pending], ticks[id(pending)], *again)
 
     def _refusal(self, pending: Pending) -> WalError | None:
-        return self._too_large(pending.op) if pending.op.stored > self.max_entry_bytes else None
-
-    def _too_large(self, op: AppendOp) -> WalError:
-        return too_large(op.vchannel, op.stored, self.max_entry_bytes, self.pchannel)
-
-    async def _ticks_for_all(self, above: int) -> int:
-        """The first of enough consecutive ticks for everything that is not settled yet."""
-        while True:
-            needed = ticks_for(*self._appender.unsettled())
-            first = self._deps.reserve.take(needed, above)
-            if first is not None:
-                return first
-            await self._deps.reserve.ready(needed, above)
+        most, op = self.max_entry_bytes, pending.op
+        return too_large(op, most, self.pchannel) if op.stored > most else None
 
     # --- ending ------------------------------------------------------------------------------
 

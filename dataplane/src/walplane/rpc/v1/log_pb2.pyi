@@ -306,16 +306,18 @@ class Frame(_message.Message):
     def __init__(self, crc32c: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class WALCheckpoint(_message.Message):
-    __slots__ = ("last_confirmed", "time_tick", "term", "open_number")
+    __slots__ = ("last_confirmed", "time_tick", "term", "open_number", "coord_term")
     LAST_CONFIRMED_FIELD_NUMBER: _ClassVar[int]
     TIME_TICK_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     OPEN_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COORD_TERM_FIELD_NUMBER: _ClassVar[int]
     last_confirmed: MessageID
     time_tick: int
     term: int
     open_number: int
-    def __init__(self, last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., term: _Optional[int] = ..., open_number: _Optional[int] = ...) -> None: ...
+    coord_term: int
+    def __init__(self, last_confirmed: _Optional[_Union[MessageID, _Mapping]] = ..., time_tick: _Optional[int] = ..., term: _Optional[int] = ..., open_number: _Optional[int] = ..., coord_term: _Optional[int] = ...) -> None: ...
 
 class ProducerWindow(_message.Message):
     __slots__ = ("producer_id", "vchannel", "results", "next_number", "last_tick", "forgotten_tick", "name", "epoch", "opener")

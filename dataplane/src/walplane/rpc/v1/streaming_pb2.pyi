@@ -81,14 +81,16 @@ class ProduceOpened(_message.Message):
     def __init__(self, term: _Optional[int] = ..., max_entry_bytes: _Optional[int] = ...) -> None: ...
 
 class ProduceResponse(_message.Message):
-    __slots__ = ("opened", "appends", "settled_tick")
+    __slots__ = ("opened", "appends", "settled_tick", "packed_bytes")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     APPENDS_FIELD_NUMBER: _ClassVar[int]
     SETTLED_TICK_FIELD_NUMBER: _ClassVar[int]
+    PACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
     opened: ProduceOpened
     appends: _containers.RepeatedCompositeFieldContainer[AppendResponse]
     settled_tick: int
-    def __init__(self, opened: _Optional[_Union[ProduceOpened, _Mapping]] = ..., appends: _Optional[_Iterable[_Union[AppendResponse, _Mapping]]] = ..., settled_tick: _Optional[int] = ...) -> None: ...
+    packed_bytes: int
+    def __init__(self, opened: _Optional[_Union[ProduceOpened, _Mapping]] = ..., appends: _Optional[_Iterable[_Union[AppendResponse, _Mapping]]] = ..., settled_tick: _Optional[int] = ..., packed_bytes: _Optional[int] = ...) -> None: ...
 
 class StartPosition(_message.Message):
     __slots__ = ("kind", "token", "message_id")

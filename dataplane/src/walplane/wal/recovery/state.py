@@ -44,6 +44,7 @@ class RecoveryState:
     """The components of one PChannel and the checkpoint they were last saved with.
 
     Attributes:
+        coord_term: the highest term of a coordinator whose broadcast the log holds; 0 = none does.
         poison: an entry that could not be taken in, if there was one. From it on nothing is known:
             the checkpoint stays where it is, and nothing may be appended that depends on it.
     """
@@ -74,6 +75,7 @@ class RecoveryState:
         self.segments = SegmentTable()
         self.checkpoint_id: MessageID | None = None
         self.checkpoint_tick = 0
+        self.coord_term = 0
         self.poison: WalError | None = None
 
     def observe(self, log_entry: LogEntry) -> None:
@@ -98,6 +100,8 @@ class RecoveryState:
             if not txn_of(envelope):
                 self.windows_of(envelope).observe(log_entry)
                 self.keyed.observe(log_entry)
+            if (term := coord_term_of(envelope)) is not None:
+                self.coord_term = max(self.coord_term, term)
             if envelope.type == MessageType.DROP_COLLECTION:
                 self.named.end(envelope.vchannel)
 
@@ -138,6 +142,7 @@ class RecoveryState:
         for data in meta.snapshot.get(_CHECKPOINT, ()):
             checkpoint = log_pb2.WALCheckpoint.FromString(data)
             self.checkpoint_tick = checkpoint.time_tick
+            self.coord_term = checkpoint.coord_term
             if checkpoint.HasField("last_confirmed"):
                 self.checkpoint_id = MessageID.from_proto(checkpoint.last_confirmed)
 
@@ -148,6 +153,7 @@ class RecoveryState:
             WalError: UNRECOVERABLE when an entry poisoned the log.
         """
         self.check()
+        checkpoint.coord_term = self.coord_term
         return {
             ProducerWindows.component: self.windows.save(),
             _BROADCASTS: self.broadcasts.save(),
@@ -172,6 +178,13 @@ def checkpoint_at(tick: int, confirmed: MessageID | None, key: OpenKey) -> log_p
     if confirmed is not None:
         checkpoint.last_confirmed.CopyFrom(confirmed.to_proto())
     return checkpoint
+
+
+def coord_term_of(envelope: log_pb2.Envelope) -> int | None:
+    """The term of the coordinator that made a broadcast of this cluster; None for all else."""
+    if envelope.HasField("broadcast") and not envelope.HasField("replicate"):
+        return envelope.broadcast.coord_term
+    return None
 
 
 def _poison(log_entry: LogEntry, error: Exception) -> WalError:
