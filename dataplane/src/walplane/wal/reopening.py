@@ -1,8 +1,8 @@
 """What becomes of the entries in flight when a log was opened again. Layer: wal.
 
 Contract: what lies before the new barrier is acknowledged; all else is queued again in its order,
-with new ticks, behind a CreateSegment where it needs one; but nothing is written of a producer behind
-a batch of its that is refused here. Nothing here waits, so that whatever arrives later queues behind.
+with new ticks, behind a CreateSegment where it needs one. Of a producer whose batch is refused here
+nothing behind that is written. Nothing here waits, so that whatever arrives later queues behind.
 """
 
 from __future__ import annotations
