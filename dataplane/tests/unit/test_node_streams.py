@@ -89,7 +89,7 @@ class FakeLog:
     async def rest(self) -> None:
         pass
 
-    async def next(self) -> ScanBatch:
+    async def next(self, *, wait: bool = True) -> ScanBatch:
         return await self.scanned.get()
 
 

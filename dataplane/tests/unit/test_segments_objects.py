@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import obstore
 import pytest
 
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.wal.recovery.segments import objects
 from walplane.wal.recovery.segments.objects import ObjectStore, open_store
 
 RATE = 256 << 10
@@ -57,3 +60,32 @@ async def test_a_larger_object_has_more_time(
     else:
         with pytest.raises(TimeoutError):
             await store.create("a", bytes(size))
+
+
+async def test_what_a_killed_writer_left_is_removed_by_the_next_and_that_of_a_live_one_is_not(
+    tmp_path: Path,
+) -> None:
+    store, folder = open_store(str(tmp_path)), tmp_path / "a"
+    folder.mkdir()
+    (folder / ".partial-dead").write_bytes(b"half of")
+    with (folder / ".partial-live").open("wb") as live:
+        fcntl.flock(live, fcntl.LOCK_EX)
+        assert await store.create("a/b.parquet", b"whole")
+    assert sorted(each.name for each in folder.iterdir()) == [".partial-live", "b.parquet"]
+    assert not await store.create("a/b.parquet", b"again")
+    assert [each.name for each in folder.iterdir()] == ["b.parquet"]
+
+
+async def test_a_writer_has_locked_its_file_until_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def linked(partial: str, at: Path) -> None:
+        objects._remove_partial(at.parent)  # as another owner of the log does
+        link(partial, at)
+
+    monkeypatch.setattr(os, "link", linked)
+    store = open_store(str(tmp_path))
+    assert await store.create("a/b.parquet", b"whole")
+    assert await store.read("a/b.parquet") == b"whole"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from walplane.backends.registry import open_backend
-from walplane.client import StreamingClient
+from walplane.client import ClientConfig, StreamingClient
 from walplane.message import codec
 from walplane.message.builder import insert
 from walplane.message.ids import MessageID
@@ -19,7 +19,9 @@ from walplane.rpc.v1 import log_pb2
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.reading import payloads
-from walplane.testkit.wal_world import World, entry, payloads_of, read_all
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import V, World, entry, payloads_of, read_all
+from walplane.wal.audit.log import LogAudit
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.buffer import WriteAheadBuffer, WriteAheadMemory
@@ -94,7 +96,7 @@ async def test_small_messages_with_large_properties_are_cut_into_frames_that_fit
     assert 5 < len(records) < 25, "and they still share frames"
 
 
-async def test_a_limit_that_the_backend_did_not_tell_fails_only_what_exceeds_it(
+async def test_a_limit_that_the_backend_did_not_tell_fails_what_exceeds_it_and_leaves_no_gap(
     world: World,
 ) -> None:
     """A broker whose maxMessageSize was lowered refuses what the backend promised to take."""
@@ -105,23 +107,66 @@ async def test_a_limit_that_the_backend_did_not_tell_fails_only_what_exceeds_it(
         entry(b"x" * 60_000, number=9),
         *(entry(b"%d" % i, number=i) for i in range(10, 20)),
     ]
+    innocent = [entry(b"i%d" % i, number=i, producer=b"other") for i in range(3)] + [entry(b"none")]
     async with asyncio.timeout(10):
         results = await asyncio.gather(
-            *(wal.append(each) for each in numbered), return_exceptions=True
+            *(wal.append(each) for each in [*numbered, *innocent]), return_exceptions=True
         )
-        failed = [i for i, result in enumerate(results) if isinstance(result, WalError)]
-        assert failed == [9]
-        error = results[9]
-        assert isinstance(error, WalError)
-        assert error.code is ErrorCode.INVALID_ARGUMENT
+        codes = [each.code if isinstance(each, WalError) else None for each in results]
+        behind = [ErrorCode.INVALID_REQUEST_SEQ] * 10
+        assert codes == [None] * 9 + [ErrorCode.INVALID_ARGUMENT, *behind] + [None] * 4
         opens = wal.open_number
         with pytest.raises(WalError, match="larger than"):
-            await wal.append(entry(b"x" * 60_000, number=20))
-        await wal.append(entry(b"after", number=20))
+            await wal.append(entry(b"x" * 60_000, number=9))
+        await wal.append(entry(b"after", number=9))
     assert wal.open_number == opens <= 3, "what is known to be too large costs no open any more"
-    expected = [codec.decode_body(each.body)[1][0] for each in numbered]
-    del expected[9]
+    expected = [codec.decode_body(each.body)[1][0] for each in numbered[:9] + innocent]
     assert payloads_of(await read_all(wal)) == [*expected, b"after"]
+
+
+async def test_a_named_producer_misses_nothing_behind_what_was_refused_late(world: World) -> None:
+    world.backend.record_bytes = 50_000
+    wal = await world.open(1)
+    epoch = (await wal.opens.open(V, "loader", b"first", 0)).epoch
+    batches = [entry(b"x" * 60_000 if i == 3 else b"%d" % i, number=i) for i in range(8)]
+    for each in batches:
+        each.envelope.producer.ClearField("producer_id")
+        each.envelope.producer.name, each.envelope.producer.epoch = "loader", epoch
+    async with asyncio.timeout(10):
+        await asyncio.gather(*map(wal.append, batches), return_exceptions=True)
+        standing = await wal.opens.open(V, "loader", b"second", epoch)
+    assert standing.next_number == 3
+    read = [item for item in await read_all(wal) if item.entry.envelope.producer.number < 8]
+    assert payloads_of(read)[-3:] == [b"0", b"1", b"2"]
+
+
+async def test_a_client_goes_on_behind_a_message_that_is_refused_late() -> None:
+    backend = FaultyBackend(await open_backend(f"memory:?max_record_bytes={RECORD_BYTES}"))
+    async with MiniCluster(backend) as cluster, asyncio.timeout(30):
+        vchannel = await cluster.create_vchannel("test_0")
+        backend.record_bytes, arrived = 50_000, asyncio.Event()
+        backend.before_ack = arrived.wait
+        bodies = [b"x" * 60_000 if i == 3 else b"%d" % i * 4000 for i in range(10)]
+        log = cluster.owner("test_0").wal("test_0")
+        config = ClientConfig(entry_bytes=10_000)
+        async with StreamingClient.connect(cluster.address, config=config) as wal:
+            appends = (wal.append(insert(vchannel, body)) for body in bodies)
+            appending = asyncio.gather(*appends, return_exceptions=True)
+            await until(lambda: log.appender.bytes_pending > sum(map(len, bodies[:4])))
+            arrived.set()
+            results = await appending
+            assert [isinstance(result, WalError) for result in results] == [
+                i == 3 for i in range(10)
+            ]
+            del bodies[3]
+            assert await payloads(wal, vchannel) == bodies
+            audit = LogAudit("test_0")
+            async for piece in wal.entries("test_0"):
+                for item in piece:
+                    audit.take(item)
+            audit.finish()
+            assert audit.violations == []
+    await backend.close()
 
 
 async def test_a_snapshot_is_cut_into_records_that_the_backend_takes() -> None:

@@ -1,7 +1,8 @@
 """`walplane verify`: whether the logs of a cluster keep their own rules. Layer: cli.
 
 Contract: reads each PChannel once, from its earliest entry to its present end, and changes nothing.
-Exit codes: 0 no violation, 1 violations, 2 the cluster or a PChannel could not be read.
+Exit codes: 0 no violation, 1 violations, 2 the cluster or a PChannel could not be read, or not to
+its end, since it was cut off meanwhile.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ _COLUMNS = (
 )
 _AT_ONCE = 4  # logs; each holds what is on its way to this process
 _LINE_EVERY_S = 2.0
-_DAMAGE = {ErrorCode.UNRECOVERABLE, ErrorCode.DATA_TRUNCATED}
 
 
 def verify(
@@ -61,17 +61,19 @@ def verify(
 
     Ticks are unique, ids grow, owners follow each other, watermarks and LastConfirmed hold,
     producers' batches are there once and without a gap, transactions are whole. Exit code 1 when
-    something is wrong, each thing one line; 2 when the logs cannot be read.
+    something is wrong, each thing one line; 2 when the logs cannot be read to their ends.
     """
     settings = settings_of(context, address, debug)
+    cut_off: list[str] = []
 
     async def command() -> int:
         try:
             async with StreamingClient.connect(settings.address) as wal:
-                audits = await _audit_all(wal, await _targets(wal, collection, pchannel or ()))
+                targets = await _targets(wal, collection, pchannel or ())
+                audits = await _audit_all(wal, targets, cut_off)
         except WalError as error:
             raise CommandError(f"not verified: {error}", UNREACHABLE) from error
-        return _show(audits, output)
+        return _exit_code(audits, cut_off, output)
 
     run(settings, command)
 
@@ -91,14 +93,17 @@ async def _targets(
     return [each for each in there if each in wanted]
 
 
-async def _audit_all(wal: StreamingClient, pchannels: Sequence[str]) -> list[LogAudit]:
+async def _audit_all(
+    wal: StreamingClient, pchannels: Sequence[str], cut_off: list[str]
+) -> list[LogAudit]:
+    """Audits each; `cut_off` is given those that could not be read to their ends."""
     audits = [LogAudit(each) for each in pchannels]
     turns = asyncio.Semaphore(_AT_ONCE)
     telling = asyncio.create_task(_tell(audits))
     try:
         async with asyncio.TaskGroup() as tasks:
             for audit in audits:
-                tasks.create_task(_audit(wal, audit, turns))
+                tasks.create_task(_audit(wal, audit, turns, cut_off))
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     finally:
@@ -106,7 +111,9 @@ async def _audit_all(wal: StreamingClient, pchannels: Sequence[str]) -> list[Log
     return audits
 
 
-async def _audit(wal: StreamingClient, audit: LogAudit, turns: asyncio.Semaphore) -> None:
+async def _audit(
+    wal: StreamingClient, audit: LogAudit, turns: asyncio.Semaphore, cut_off: list[str]
+) -> None:
     async with turns:
         try:
             async for piece in wal.entries(audit.pchannel):
@@ -114,7 +121,10 @@ async def _audit(wal: StreamingClient, audit: LogAudit, turns: asyncio.Semaphore
                     audit.take(item)
                 await asyncio.sleep(0)
         except WalError as error:
-            if error.code not in _DAMAGE:
+            if error.code is ErrorCode.DATA_TRUNCATED:  # by its owner, behind what is stored
+                cut_off.append(audit.pchannel)
+                return
+            if error.code is not ErrorCode.UNRECOVERABLE:
                 raise
             audit.damaged(error)
         audit.finish()
@@ -145,6 +155,15 @@ def _show(audits: Sequence[LogAudit], output: OutputFormat) -> int:
             more = audit.found - len(audit.violations)
             print(f"walplane: {audit.pchannel}: {more} more violations", file=sys.stderr)
     return FAILED
+
+
+def _exit_code(audits: Sequence[LogAudit], cut_off: Sequence[str], output: OutputFormat) -> int:
+    """Prints the result, and which logs were not read to their ends; gives the exit code."""
+    code = _show(audits, output)
+    for each in sorted(cut_off):
+        text = f"not verified to its end: {each} was cut off while it was read: verify it again"
+        print(f"walplane: {text}", file=sys.stderr)
+    return code or (UNREACHABLE if cut_off else 0)
 
 
 def _row(audit: LogAudit, output: OutputFormat) -> Mapping[str, Any]:

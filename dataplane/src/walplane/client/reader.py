@@ -92,7 +92,10 @@ class Reader:
 
     @property
     def token(self) -> ResumeToken | None:
-        """Where a reader that has taken all delivered batches goes on; None before anything."""
+        """Where a reader that has taken all delivered batches goes on; None before anything.
+
+        Behind a read up to a tick at which nothing was found, None means: where that read began.
+        """
         return None if self._token is None else self._token._replace(pchannel=self._pchannel)
 
     @property
@@ -308,8 +311,9 @@ class Reader:
         """Takes a place over behind which it has everything, unless its own is later."""
         if position is None or (self._token and position.time_tick < self._token.time_tick):
             return
-        if until and position.time_tick > until:
-            position = position.at(until)
+        pinned = self._token is None and self._request.start.kind is StartKind.LATEST
+        if until and position.time_tick > until and not pinned:
+            return  # what it did not ask for lies before that place: its own, at `until`, will do
         self._token = position.reaching(self._place)
         self._tick = max(self._tick, position.time_tick)
 

@@ -101,7 +101,7 @@ class ConsumeStream:
                 await self._wait_for_credit(scanner)
                 await scanner.ready()
                 async with self._turns.turn(self._lost):
-                    batch = await scanner.next()
+                    batch = await scanner.next(wait=False)
                     await self._send_batch(batch)
                     end = batch.end
                     del batch  # not to be held without a turn

@@ -1,8 +1,8 @@
 """What becomes of the entries in flight when a log was opened again. Layer: wal.
 
 Contract: what lies before the new barrier is acknowledged; all else is queued again in its order,
-with new ticks, behind a CreateSegment where it needs one. Nothing here waits, so that whatever
-arrives later queues behind.
+with new ticks, behind a CreateSegment where it needs one. Of a producer whose batch is refused here
+nothing behind that is written. Nothing here waits, so that whatever arrives later queues behind.
 """
 
 from __future__ import annotations
@@ -69,14 +69,15 @@ def requeue(
         acks: ticks of the new open.
         appender: of the new open.
         shards: as the log has them now.
-        refusal: why an entry will not be written after all, if so.
+        refusal: why an entry will not be written after all, if so; the batches of its producer that
+            come behind it are not written either.
     """
     for pending in unsettled:
         op = pending.op
         if op.kind in OWN_TYPES:
             refuse(pending, WalError(ErrorCode.ON_SHUTDOWN, "the log was opened again before it"))
             continue
-        if (error := refusal(pending)) is not None:
+        if (error := refusal(pending) or _out_of_turn(op)) is not None:
             refuse(pending, error)
             continue
         ticks = shards.plan(op) + op.count
@@ -85,3 +86,15 @@ def requeue(
         if (created := shards.assign(op)) is not None:
             appender.submit(created)
         appender.requeue(pending)
+
+
+def _out_of_turn(op: AppendOp) -> WalError | None:
+    """Why `op` may not be written: the batch before it was refused, in this very step perhaps.
+
+    The chain's tasks are prompt: each hears of a refusal before `refuse` returns.
+    """
+    try:
+        op.check_before()
+    except WalError as error:
+        return error
+    return None

@@ -42,7 +42,16 @@ class Admin:
     async def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """The JSON found at `path`; None when there is nothing (404)."""
         answer = await self._call("GET", path, None, {404})
-        return answer.json() if answer.status_code == 200 and answer.content else None
+        if answer.status_code != 200 or not answer.content:
+            return None
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise WalError(
+                ErrorCode.INNER,
+                f"{self._config.admin_url} answers GET {path} with what is no JSON, so it is no "
+                "admin service of a Pulsar: name that with admin= in the backend URL",
+            ) from error
 
     async def put(self, path: str, body: object = None) -> bool:
         """Makes what `path` names; False when it was there already (409)."""
@@ -58,10 +67,13 @@ class Admin:
         """One request, tried again while the service is away.
 
         Raises:
-            WalError: CHANNEL_NOT_EXIST for 404, INNER for every other failure.
+            WalError: CHANNEL_NOT_EXIST for 404, ON_SHUTDOWN once it is closed, INNER for every
+                other failure.
         """
         deadline = time.monotonic() + TRY_FOR
         while True:
+            if self._http.is_closed:  # which httpx tells by a bare RuntimeError
+                raise WalError(ErrorCode.ON_SHUTDOWN, "the Pulsar backend is closed")
             trouble = ""
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + _ONE_TRY):

@@ -50,17 +50,21 @@ class PulsarBackend:
 
     async def session(self) -> BackendSession:
         """See `Backend.session`."""
-        if self._closed:
-            raise WalError(ErrorCode.ON_SHUTDOWN, "the Pulsar backend is closed")
+        self._check_open()
         client = PulsarClient(self._config)
         try:
             await client.check()
+            self._check_open()  # again: `close` knows nothing of this client yet
         except BaseException:
             await client.close()
             raise
         session = PulsarSession(client, self._topics)
         self._sessions = {one for one in self._sessions if not one.closed} | {session}
         return session
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise WalError(ErrorCode.ON_SHUTDOWN, "the Pulsar backend is closed")
 
     async def claim_on(self, topic: str) -> str:
         """See `Claims.claim_on`."""

@@ -74,10 +74,16 @@ class Pump:
                 return
             await self._arrived.wait()
 
-    def peek(self) -> list[Record]:
-        """What is there, not yet taken."""
+    def peek(self, most_bytes: int) -> list[Record]:
+        """What is there, not yet taken: the first, and what follows up to `most_bytes` in all."""
+        found: list[Record] = []
         with self._space:
-            return list(self._records)
+            for record in self._records:
+                most_bytes -= len(record.data)
+                if found and most_bytes < 0:
+                    break
+                found.append(record)
+        return found
 
     def drop(self, count: int) -> None:
         """Takes the first `count` records out."""

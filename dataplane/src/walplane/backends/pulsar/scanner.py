@@ -16,6 +16,9 @@ from walplane.backends.pulsar.pump import Pump
 from walplane.backends.pulsar.topics import Position, Topics
 from walplane.rpc.errors import ErrorCode, WalError
 
+_READ_BYTES = 4 << 20
+"""What one `read` gives, at most; a single record may be larger. A node counts with it."""
+
 
 class PulsarScanner:
     """One reader of one topic."""
@@ -46,14 +49,15 @@ class PulsarScanner:
         self._last = after
         self._expected = expected
         self._pump = Pump(topic, reader)
+        self._closing: asyncio.Task[None] | None = None
 
     async def read(self) -> list[Record]:
         """See `RecordScanner.read`."""
         while True:
             await self._pump.wait()
-            if self._pump.closed:
+            if self.closed:
                 raise WalError(ErrorCode.ON_SHUTDOWN, f"the scanner of {self._topic} is closed")
-            records = self._pump.peek()
+            records = self._pump.peek(_READ_BYTES)
             if not records and self._pump.error is not None:
                 raise self._pump.error
             run, taken = await self._judge(records)
@@ -66,12 +70,16 @@ class PulsarScanner:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._pump.closed
+        return self._closing is not None
 
     async def close(self) -> None:
-        """See `RecordScanner.close`."""
-        if not self._pump.closed:
-            await asyncio.gather(self._pump.close(), self._client.drop(self._reader))
+        """See `RecordScanner.close`; cancelling the call does not take it back."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"close-{self._topic}")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await asyncio.gather(self._pump.close(), self._client.drop(self._reader))
 
     async def _judge(self, records: list[Record]) -> tuple[list[Record], int]:
         """The records to return, and how many of `records` that settles.
@@ -100,7 +108,8 @@ class PulsarScanner:
         state, floor = await self._topics.floor(self._topic)
         # a topic without records moves to another ledger when it is unloaded, its floor with it
         moved = self._last[1] < 0 and floor == (here[0], -1)
-        if state.follows(self._last, here) or floor == self._last or moved:
+        begins = floor == self._last and state.begins(floor, here)
+        if state.follows(self._last, here) or begins or moved:
             return
         if floor > self._last:
             raise self._truncated()

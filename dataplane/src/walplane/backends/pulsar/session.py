@@ -23,12 +23,12 @@ class PulsarSession:
         self._topics = topics
         self._writers: list[PulsarWriter] = []
         self._scanners: set[PulsarScanner] = set()
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._closing is not None
 
     async def ensure_topic(self, topic: str) -> None:
         """See `BackendSession.ensure_topic`."""
@@ -45,7 +45,7 @@ class PulsarSession:
         name = f"{topic}/{term}.{open_number}/{secrets.token_hex(8)}"
         writer = PulsarWriter(topic, await self._client.producer(topic, name))
         self._writers.append(writer)
-        if self._closed:
+        if self.closed:
             writer.close()
         return writer
 
@@ -70,16 +70,21 @@ class PulsarSession:
         await self._topics.truncate(topic, _position(record_id))
 
     async def close(self) -> None:
-        """See `BackendSession.close`; returns within 2 seconds."""
-        if self._closed:
-            return
-        self._closed = True
-        for writer in self._writers:
-            writer.close()
+        """See `BackendSession.close`; returns within 2 seconds.
+
+        Cancelling the call does not take it back, and whoever calls again waits for its end.
+        """
+        if self._closing is None:
+            for writer in self._writers:
+                writer.close()
+            self._closing = asyncio.create_task(self._close(), name="close-pulsar-session")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await asyncio.gather(self._client.close(), *(one.close() for one in self._scanners))
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise WalError(ErrorCode.ON_SHUTDOWN, "this session of the Pulsar backend is closed")
 
 

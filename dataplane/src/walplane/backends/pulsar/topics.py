@@ -72,6 +72,15 @@ class TopicState:
         between = [n for ledger, n in self.ledgers if last[0] < ledger < first[0]]
         return first[1] == 0 and known.get(last[0]) == last[1] + 1 and not any(between)
 
+    def begins(self, floor: Position, first: Position) -> bool:
+        """Whether `first` is the oldest record there is, and the ledger of `floor` was freed.
+
+        Only then can nobody tell what `floor` was followed by.
+        """
+        freed = floor[0] not in dict(self.ledgers)
+        older = any(entries for ledger, entries in self.ledgers if ledger < first[0])
+        return freed and first[1] == 0 and not older
+
 
 class Topics:
     """The topics of one namespace."""

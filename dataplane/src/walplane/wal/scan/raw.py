@@ -1,8 +1,8 @@
 """A read of a log as it lies in the backend, for whoever checks it. Layer: wal.
 
 Contract: every entry that counts, the log's own among them, in the order of the log and not of the
-ticks, up to the last record that was settled when the read began. Holds what one read of the
-backend gives.
+ticks, up to the last record that was settled when the read began. What is cut off before the first
+record was read is not missed. Holds what one read of the backend gives.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from walplane.backends.interface import EARLIEST, RecordScanner, Start, StartAt
+from walplane.backends.interface import EARLIEST, Record, RecordScanner, Start, StartAt
 from walplane.message.codec import RecordPlace, decode_frame
 from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
@@ -45,6 +45,7 @@ class RawScanner:
         self._end = log.live_position().record
         self._frames = FrameFilter(log.pchannel)
         self._scanner: RecordScanner | None = None
+        self._begun = False
 
     async def __aenter__(self) -> RawScanner:
         """The scanner itself."""
@@ -67,13 +68,14 @@ class RawScanner:
     async def rest(self) -> None:
         """Lets go of nothing: it would have to begin again."""
 
-    async def next(self) -> ScanBatch:
-        """The next entries, perhaps none; cancelling it loses nothing."""
+    async def next(self, *, wait: bool = True) -> ScanBatch:
+        """The next entries, perhaps none; cancelling it loses nothing.
+
+        It never waits for anything to be appended, whatever `wait` says.
+        """
         self._check()
-        if self._scanner is None:
-            self._scanner = await self._log.open_scanner(self._start())
         entries: list[LogEntry] = []
-        for record in await self._scanner.read():
+        for record in await self._read():
             content = decode_frame(record.data, RecordPlace(self._log.pchannel, record.record_id))
             if record.record_id <= self._end and self._frames.admit(content):
                 for index, entry in enumerate(content.entries):
@@ -82,6 +84,23 @@ class RawScanner:
             if record.record_id >= self._end:
                 return ScanBatch(entries, 0, end=True)
         return ScanBatch(entries, 0)
+
+    async def _read(self) -> list[Record]:
+        """The next records; the first one moves when the log is cut off in the same moment."""
+        if self._scanner is None:
+            self._scanner = await self._log.open_scanner(self._start())
+        try:
+            records = await self._scanner.read()
+        except WalError as error:
+            at_earliest = self._first is None and not self._begun
+            if error.code is not ErrorCode.DATA_TRUNCATED or not at_earliest:
+                raise
+            cut_off, self._scanner = self._scanner, None
+            await cut_off.close()
+            self._scanner = await self._log.open_scanner(EARLIEST)
+            records = await self._scanner.read()
+        self._begun = True
+        return records
 
     def _start(self) -> Start:
         if self._first is None:

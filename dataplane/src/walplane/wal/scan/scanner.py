@@ -127,14 +127,18 @@ class WALScanner:
             self._catch_up.tell(self._log.meter)
             self._catch_up = None
 
-    async def next(self) -> ScanBatch:
+    async def next(self, *, wait: bool = True) -> ScanBatch:
         """The next batch: entries, or a higher watermark, or the end; waits for any of them.
 
         Cancelling it loses nothing: the next call goes on where this one was.
+
+        Args:
+            wait: False = an empty batch with the watermark of before rather than waiting for
+                something to be appended; `ready` is for that.
         """
         while True:
             self._check()
-            batch = await self._read_some()
+            batch = await self._read_some(wait)
             if batch is not None:
                 return self._note(batch)
 
@@ -158,7 +162,7 @@ class WALScanner:
         if self._catch_up is not None and self._catch_up.past_parts:
             await self.close()
 
-    async def _read_some(self) -> ScanBatch | None:
+    async def _read_some(self, wait: bool) -> ScanBatch | None:
         if self._place is None and self._catch_up is None:
             self._place = self._place_in_memory()
             if self._place is None:
@@ -170,7 +174,7 @@ class WALScanner:
             return await self._read_backend(self._catch_up)
         if self._catch_up is not None:
             await self.close()  # of no use any more, and nothing taken from it waits here
-        return await self._read_memory()
+        return await self._read_memory(wait)
 
     def _place_in_memory(self) -> int | None:
         if self._token is None or (not self._placed and self._log.spans(self.tick)):
@@ -186,7 +190,7 @@ class WALScanner:
         live = self._log.live_position()
         return self._batch(entries, watermark, live if watermark >= live.watermark else None)
 
-    async def _read_memory(self) -> ScanBatch | None:
+    async def _read_memory(self, wait: bool) -> ScanBatch | None:
         place = self._place if self._place is not None else 0
         found = self._log.buffer.read(place, _BATCH_BYTES)
         if found is None:  # overtaken by the writers: from the backend again
@@ -204,6 +208,8 @@ class WALScanner:
         all_of = None if self._log.buffer.more_at(self._place) else live
         if not entries and watermark <= self.tick and not self._at_end(watermark):
             self._reach(all_of)
+            if not wait:
+                return ScanBatch((), self.tick)
             await self._log.moved.wait()
             return None
         return self._batch(entries, watermark, all_of)

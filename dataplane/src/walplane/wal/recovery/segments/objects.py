@@ -1,13 +1,16 @@
 """The segment store on obstore: S3, GCS, Azure, or a local directory. Layer: wal.
 
 Contract: an object is written once, whole, and durable when `create` returns. obstore does not
-synchronise local files before they have their names, so those are written here; credentials come
-from the environment, as the store's own tools take them.
+synchronise local files before they have their names, so those are written here, and what a process
+left that died meanwhile is removed by the next one that writes there; credentials come from the
+environment, as the store's own tools take them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +34,7 @@ _HTTP_OPTIONS = (
     *("allow_http", "allow_invalid_certificates", "connect_timeout", "http1_only", "http2_only"),
     *("proxy_url", "proxy_ca_certificate", "proxy_excludes", "user_agent"),
 )
+_PARTIAL = ".partial-"
 
 
 class ObjectStore:
@@ -119,21 +123,35 @@ def _create(root: Path, path: str, data: bytes) -> bool:
     """Writes a local object unless there is one; whole and durable before it has its name."""
     at = root / path
     at.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=at.parent, prefix=".partial-")
+    _remove_partial(at.parent)
+    descriptor, partial = tempfile.mkstemp(dir=at.parent, prefix=_PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # says that its writer lives
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(partial, at)
-            created = True
-        except FileExistsError:
-            created = False  # by a process that may have died before its directory was durable
+            try:
+                os.link(partial, at)
+                created = True
+            except FileExistsError:
+                created = False  # by a process that may have died before its directory was durable
     finally:
-        os.unlink(partial)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
     _sync_directories(root, at)
     return created
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes what processes left that died while they wrote; who lives has locked its file.
+
+    A writer that has not come to its lock yet fails to give its file a name, and tries again.
+    """
+    for left in folder.glob(f"{_PARTIAL}*"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _sync_directories(root: Path, at: Path) -> None:

@@ -1,0 +1,64 @@
+"""A Consume stream that waits for something to be appended has no turn, however it came there."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+
+import pytest
+
+from walplane.node.config import NodeConfig
+from walplane.node.consume import ConsumeStream
+from walplane.node.edge import Edge
+from walplane.node.turns import ReadTurns
+from walplane.rpc.v1 import streaming_pb2
+from walplane.testkit.txns import begin
+from walplane.testkit.waiting import until
+from walplane.testkit.wal_world import CH, VCHANNELS, V, World, entry
+from walplane.wal.scan.request import StartKind
+from walplane.wal.wal import WAL
+
+
+class Client:
+    """Takes all that it is sent."""
+
+    def __init__(self, wal: WAL, turns: ReadTurns, kind: StartKind) -> None:
+        self.entries = 0
+        start = streaming_pb2.StartConsume(
+            pchannel=CH, vchannel=V, credit_bytes=1 << 24, follow=True
+        )
+        start.start.kind = kind.value  # type: ignore[assignment]
+        stream = ConsumeStream(Edge(wal), start, NodeConfig(), self._write, turns)
+        self.run = asyncio.create_task(stream.run(self._requests()))
+
+    async def _write(self, data: bytes) -> None:
+        self.entries += len(streaming_pb2.ConsumeResponse.FromString(data).entries)
+
+    async def _requests(self) -> AsyncIterator[streaming_pb2.ConsumeRequest]:
+        await asyncio.get_running_loop().create_future()
+        yield streaming_pb2.ConsumeRequest()
+
+
+@pytest.mark.parametrize("kind", [StartKind.LATEST, StartKind.EARLIEST])
+async def test_a_reader_that_caught_up_with_a_silent_log_keeps_no_turn(
+    world: World, kind: StartKind
+) -> None:
+    """An open transaction has it read the backend first; no tick moves afterwards."""
+    wal = await world.open(1)
+    wal._deps = dataclasses.replace(wal._deps, may_tick_idle=lambda: False)
+    await wal.append(entry(b"old"))
+    await begin(wal, VCHANNELS[1])
+    turns = ReadTurns(1, 60.0)
+    idle = Client(wal, turns, kind)
+    await until(lambda: any(reader.tailing for reader in wal.meter.readers))
+    await until(lambda: turns.held == 0)
+    before = idle.entries
+    other = Client(wal, turns, StartKind.EARLIEST)
+    await until(lambda: other.entries > 0)
+    await wal.append(entry(b"new"))
+    await until(lambda: idle.entries == before + 1)
+    assert not idle.run.done()
+    for client in (idle, other):
+        client.run.cancel()
+    await asyncio.wait([idle.run, other.run])

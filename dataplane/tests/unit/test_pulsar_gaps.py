@@ -1,0 +1,150 @@
+"""A scanner of Pulsar: a gap is explained by the truncation point alone, and a read is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+import pulsar
+import pytest
+
+from walplane.backends.pulsar.client import PulsarClient
+from walplane.backends.pulsar.scanner import PulsarScanner
+from walplane.backends.pulsar.topics import Position, Topics, TopicState
+from walplane.message.ids import RecordID
+from walplane.node.config import TURN_BYTES
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.waiting import until
+
+MIB = 1 << 20
+Ledgers = tuple[tuple[int, int], ...]
+
+
+class Message(NamedTuple):
+    """One of pulsar-client, and its own id."""
+
+    place: Position
+    size: int
+
+    def message_id(self) -> Message:
+        return self
+
+    def ledger_id(self) -> int:
+        return self.place[0]
+
+    def entry_id(self) -> int:
+        return self.place[1]
+
+    def data(self) -> bytes:
+        return bytes(self.size)
+
+
+class Reader:
+    """Gives what it was told to, then nothing."""
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        self.messages = list(messages)
+
+    def read_next(self, milliseconds: int) -> Message:
+        if not self.messages:
+            time.sleep(milliseconds / 1000)
+            raise pulsar.Timeout("nothing")
+        return self.messages.pop(0)
+
+    def is_connected(self) -> bool:
+        return True
+
+
+class Broker:
+    """What a scanner asks of its client and of the admin service."""
+
+    def __init__(self, ledgers: Ledgers, floor: Position) -> None:
+        self.state = TopicState(ledgers, {"walplane": floor}), floor
+        self.dropped = 0
+
+    async def floor(self, _topic: str) -> tuple[TopicState, Position]:
+        return self.state
+
+    async def drop(self, _reader: object) -> None:
+        await asyncio.sleep(0)
+        self.dropped += 1
+
+
+def scanner(broker: Broker, messages: Iterable[Message], after: Position) -> PulsarScanner:
+    client, topics = cast(PulsarClient, broker), cast(Topics, broker)
+    return PulsarScanner(client, topics, "t", Reader(messages), after, None)
+
+
+async def first_of(ledgers: Ledgers, floor: Position, places: Iterable[Position]) -> RecordID:
+    """The first record of a read from the earliest one."""
+    reading = scanner(Broker(ledgers, floor), [Message(place, 1) for place in places], floor)
+    try:
+        async with asyncio.timeout(20):
+            return (await reading.read())[0].record_id
+    finally:
+        await reading.close()
+
+
+@pytest.mark.parametrize(
+    ("ledgers", "floor", "first"),
+    [
+        (((5, 20), (6, 3)), (5, 10), (5, 11)),
+        (((5, 20), (6, 3)), (5, 19), (6, 0)),  # cut off at the end of a ledger that is still there
+        (((5, 20), (6, 0), (7, 3)), (5, 19), (7, 0)),
+        (((6, 3),), (5, 19), (6, 0)),  # which was freed
+        (((6, 0), (7, 0), (8, 1)), (5, 19), (8, 0)),
+        (((9, 1),), (5, 19), (9, 0)),  # cut off to its end, then unloaded
+        (((6, 1),), (5, -1), (6, 0)),  # nothing was ever cut off; unloaded before its first record
+        (((5, 0), (6, 1)), (5, -1), (6, 0)),
+    ],
+)
+async def test_the_record_behind_the_truncation_point_is_no_gap(
+    ledgers: Ledgers, floor: Position, first: Position
+) -> None:
+    assert await first_of(ledgers, floor, [first]) == first
+
+
+@pytest.mark.parametrize(
+    ("ledgers", "floor", "first"),
+    [
+        (((5, 20), (6, 3)), (5, 10), (5, 13)),
+        (((5, 20), (6, 3)), (5, 10), (6, 0)),  # a ledger was lost
+        (((6, 3), (7, 2)), (5, 19), (7, 0)),
+        (((6, 3),), (5, 19), (6, 1)),
+    ],
+)
+async def test_a_record_that_is_lost_there_is_noticed(
+    ledgers: Ledgers, floor: Position, first: Position
+) -> None:
+    with pytest.raises(WalError, match="though nobody truncated it") as error:
+        await first_of(ledgers, floor, [first])
+    assert error.value.code is ErrorCode.UNRECOVERABLE
+
+
+async def test_a_read_gives_no_more_than_a_turn_is_counted_with() -> None:
+    sizes = [MIB] * 8 + [5 * MIB, 1]
+    messages = [Message((1, entry), size) for entry, size in enumerate(sizes)]
+    reading = scanner(Broker(((1, 10),), (1, -1)), messages, (1, -1))
+    await until(lambda: len(reading._pump.peek(1 << 30)) >= 8)
+    read: list[list[int]] = []
+    async with asyncio.timeout(20):
+        while sum(map(len, read)) < len(sizes):
+            read.append([len(record.data) for record in await reading.read()])
+    await reading.close()
+    assert [size for some in read for size in some] == sizes
+    assert all(sum(some) <= TURN_BYTES or len(some) == 1 for some in read)
+
+
+async def test_a_close_that_is_cancelled_goes_on_and_is_waited_for() -> None:
+    broker = Broker(((1, 0),), (1, -1))
+    reading = scanner(broker, [], (1, -1))
+    closing = asyncio.create_task(reading.close())
+    await asyncio.sleep(0)  # its first step
+    closing.cancel()
+    async with asyncio.timeout(20):
+        await reading.close()
+        await asyncio.wait([closing])
+    assert closing.cancelled()
+    assert broker.dropped == 1
