@@ -31,7 +31,7 @@ from walplane.client.results import (
 )
 from walplane.client.transport import LocalNodes, Transport
 from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
-from walplane.client.txn_retry import run_txn
+from walplane.client.txn_retry import Attempts, run_txn
 from walplane.message.builder import MutableMessage, manual_flush
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
@@ -277,8 +277,8 @@ class StreamingClient:
             WalError: TRANSACTION_EXPIRED when time ran out; all else as `Txn.commit`, at once.
         """
         begin = partial(self.txn, vchannel, keepalive=keepalive)
-        backoff_s = (self._config.backoff_min_s, self._config.backoff_max_s)
-        return await run_txn(begin, fill, self._seconds(timeout), backoff_s)
+        attempts = self._attempts(timeout, asyncio.get_running_loop().time)
+        return await run_txn(begin, fill, attempts)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -433,6 +433,11 @@ class StreamingClient:
 
     def _transport(self, assignment: Assignment) -> Transport:
         return self._local.get(assignment.node_id, self._grpc)
+
+    def _attempts(self, timeout: float | None, now: Callable[[], float]) -> Attempts:
+        """Those of one `run_txn`, also of the blocking client's."""
+        backoff_s = (self._config.backoff_min_s, self._config.backoff_max_s)
+        return Attempts(self._seconds(timeout), backoff_s, now)
 
     def _seconds(self, timeout: float | None) -> float:
         return self._config.append_timeout_s if timeout is None else timeout
