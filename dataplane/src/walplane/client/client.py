@@ -17,12 +17,14 @@ from typing import TypeVar
 
 from walplane.channel import is_pchannel
 from walplane.client.appends import Appends
+from walplane.client.asked import check_only
 from walplane.client.catalog import CatalogClient, CollectionInfo
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
 from walplane.client.named import NamedProducer
+from walplane.client.outgoing import check_message, check_messages
 from walplane.client.raw_reader import RawReader
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import (
@@ -189,9 +191,13 @@ class StreamingClient:
                 VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
                 OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
         """
-        if idempotency_key is not None:
-            message = message.with_key(idempotency_key)
-        return await self._appends.one(message, self._seconds(timeout))
+        try:
+            if idempotency_key is not None:
+                message = message.with_key(idempotency_key)
+            return await self._appends.one(message, self._seconds(timeout))
+        except AttributeError:
+            check_message(message)
+            raise
 
     async def append_many(
         self,
@@ -217,7 +223,12 @@ class StreamingClient:
             WalError: nothing was sent: INVALID_ARGUMENT for what no client may append,
                 CHANNEL_NOT_EXIST for an unknown PChannel, ON_SHUTDOWN for a closed client.
         """
-        return await self._appends.many(list(messages), self._seconds(timeout))
+        listed = list(messages)
+        try:
+            return await self._appends.many(listed, self._seconds(timeout))
+        except AttributeError:
+            check_messages(listed)
+            raise
 
     def producer(self, name: str, vchannel: str, *, timeout: float | None = None) -> NamedProducer:
         """A producer that goes on exactly once where one of its name left off, in another run too.
@@ -313,7 +324,7 @@ class StreamingClient:
             patience = self._config.append_timeout_s
         position = start_position(start, after=after)
         check_token(position.token, pchannel)
-        only.check()
+        check_only(only)
         request = ScanRequest(
             start=position,
             vchannel="" if channel == pchannel else channel,
