@@ -82,8 +82,9 @@ class StreamingClient:
         self._tracing = tracing
         self._grpc = GrpcTransport(config, dial, tracing)
         self._local = {name: LocalTransport(node) for name, node in local_nodes.items()}
-        self._discovery = Discovery(self._grpc.channel(address), address, config)
-        self._catalog = CatalogClient(self._grpc.channel(address), address, config)
+        coord = self._grpc.use(address).channel  # for as long as the client is there
+        self._discovery = Discovery(coord, address, config, self._grpc.keep)
+        self._catalog = CatalogClient(coord, address, config)
         self._appends = Appends(
             *(f"the client of {address}", self._discovery, self._transport, runtime.new_id),
             config,
