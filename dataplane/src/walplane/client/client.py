@@ -90,7 +90,7 @@ class StreamingClient:
             config,
             tracing,
         )
-        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[Reader | RawReader] = weakref.WeakSet()
 
     @property
     def address(self) -> str:
@@ -361,7 +361,7 @@ class StreamingClient:
         """The entries of a PChannel as they lie in its log, up to the present end.
 
         In the order of the log, not of the ticks, and with what the log wrote by itself: for
-        checking a log. Goes on after failures, each entry once.
+        checking a log. Goes on after failures, each entry once; ends when the client is closed.
 
         Raises:
             WalError: CHANNEL_NOT_EXIST for an unknown PChannel; DATA_TRUNCATED or UNRECOVERABLE
@@ -370,6 +370,7 @@ class StreamingClient:
         self._appends.check_open()
         self._discovery.known(pchannel)
         reader = RawReader(pchannel, self._discovery, self._transport, self._config)
+        self._readers.add(reader)
         async with aclosing(reader.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
@@ -421,11 +422,20 @@ class StreamingClient:
         return await self._collections.describe(name)
 
     def topology(self) -> Topology:
-        """Who serves which PChannel, as far as this client knows now."""
+        """Who serves which PChannel, as far as this client knows now.
+
+        Raises:
+            WalError: ON_SHUTDOWN for a closed client, which learns nothing more.
+        """
+        self._appends.check_open()
         return self._discovery.topology
 
     async def node_status(self) -> Mapping[str, streaming_pb2.NodeStatusResponse | WalError]:
-        """What every node says of itself, by address; the error of those that did not answer."""
+        """What every node says of itself, by address; the error of those that did not answer.
+
+        Raises:
+            WalError: ON_SHUTDOWN for a closed client.
+        """
         addresses = sorted({a.address for a in self.topology().assignments.values() if a.address})
         answers = await asyncio.gather(*(self._grpc.node_status(a) for a in addresses))
         return dict(zip(addresses, answers, strict=True))
@@ -436,6 +446,7 @@ class StreamingClient:
         timeout: float,  # noqa: ASYNC109 - the error tells why nobody serves it
     ) -> Assignment:
         """Waits until `pchannel` is served; see `Discovery.wait_for_assignment`."""
+        self._appends.check_open()
         return await self._discovery.wait_for_assignment(pchannel, timeout)
 
     @property

@@ -248,6 +248,8 @@ class SyncStreamingClient:
     @property
     def _connected(self) -> StreamingClient:
         if self._client is None:
+            if self.closed:
+                raise WalError(ErrorCode.ON_SHUTDOWN, "the client is closed")
             raise RuntimeError("use the client as a context manager: it is not connected")
         if self._held is not None and self._held.done():
             self._held.result()  # what ended it in the middle
