@@ -10,9 +10,11 @@ import pytest
 from walplane.backends.interface import Backend
 from walplane.client import ClientConfig, StreamingClient
 from walplane.client.discovery import Assignment, Discovery
+from walplane.client.grpc_transport import GrpcTransport, _GrpcConsume
 from walplane.client.outgoing import Kinds
 from walplane.client.producer import ChannelProducer
-from walplane.client.transport import ProduceStream, Transport
+from walplane.client.raw_reader import RawReader
+from walplane.client.transport import Delivery, ProduceStream, Transport
 from walplane.message.builder import insert
 from walplane.node.service import StreamingNodeService
 from walplane.rpc.errors import ErrorCode, WalError
@@ -34,6 +36,86 @@ async def test_a_status_under_way_tells_that_the_client_was_closed(
         [status] = (await asking).values()
     assert isinstance(status, WalError)
     assert status.code is ErrorCode.ON_SHUTDOWN
+
+
+async def test_a_closed_client_says_so_of_nodes_and_topology(backend: Backend) -> None:
+    async with MiniCluster(backend) as cluster:
+        async with StreamingClient.connect(cluster.address) as wal:
+            assert set(wal.topology().assignments) == {P0}
+            assert set(await wal.node_status()) == {cluster.members["n1"].server.address}
+
+        async def topology() -> object:
+            return wal.topology()
+
+        for call in (wal.node_status(), topology(), wal.wait_for_assignment(P0, 0.01)):
+            with pytest.raises(WalError, match="is closed") as caught:
+                await call
+            assert caught.value.code is ErrorCode.ON_SHUTDOWN
+        assert not wal._grpc._channels.addresses, "a connection that nobody closes"
+
+
+async def test_entries_end_with_the_client(
+    cluster: MiniCluster, vchannel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, close = _GrpcConsume.receive, _GrpcConsume.close
+    received: list[Delivery] = []
+    closed: list[_GrpcConsume] = []
+
+    async def one_entry(stream: _GrpcConsume) -> Delivery:
+        if not received:
+            entries = (await receive(stream)).entries
+            received.extend(Delivery([each], 0, end=False, position=None) for each in entries)
+        return received.pop(0)
+
+    async def noted(stream: _GrpcConsume) -> None:
+        closed.append(stream)
+        await close(stream)
+
+    monkeypatch.setattr(_GrpcConsume, "receive", one_entry)
+    monkeypatch.setattr(_GrpcConsume, "close", noted)
+    async with StreamingClient.connect(cluster.address) as wal:
+        pieces = wal.entries(P0)
+        assert len(await anext(pieces)) == 1
+        assert received, "the rest is still to come"
+        [reader] = [each for each in wal._readers if isinstance(each, RawReader)]
+        await wal.close()
+        assert len(closed) == 1, "the stream waits for nobody"
+        assert await anext(pieces, None) is None
+        await reader.close()
+        with pytest.raises(WalError, match="is closed"):
+            await anext(wal.entries(P0))
+
+
+@pytest.mark.parametrize("waits_in", ["open_consume", "receive", "served"])
+async def test_entries_that_wait_end_with_the_client(
+    cluster: MiniCluster, monkeypatch: pytest.MonkeyPatch, waits_in: str
+) -> None:
+    asked, never = unanswered()
+    owner = {"open_consume": GrpcTransport, "receive": _GrpcConsume, "served": Discovery}[waits_in]
+    monkeypatch.setattr(owner, waits_in, never)
+    async with StreamingClient.connect(cluster.address) as wal:
+        reading = asyncio.create_task(anext(wal.entries(P0), None))
+        await asked.wait()
+    async with asyncio.timeout(10):
+        assert await reading is None
+
+
+async def test_entries_that_rest_after_a_failure_end_with_the_client(
+    cluster: MiniCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def failing(*_: object) -> None:
+        failed.set()
+        raise WalError(ErrorCode.ON_SHUTDOWN, "the node is being stopped")
+
+    monkeypatch.setattr(GrpcTransport, "open_consume", failing)
+    config = ClientConfig(backoff_min_s=600, backoff_max_s=600)
+    async with StreamingClient.connect(cluster.address, config=config) as wal:
+        reading = asyncio.create_task(anext(wal.entries(P0), None))
+        await failed.wait()
+    async with asyncio.timeout(10):
+        assert await reading is None
 
 
 class Served:

@@ -66,6 +66,10 @@ def test_what_is_asked_of_nodes_and_of_the_client_itself(tmp_path: Path) -> None
         with pytest.raises(WalError, match="wal_7"):
             wal.wait_for_assignment("wal_7", timeout=0.01)
     assert wal.closed
+    for call in (wal.topology, wal.node_status, wal.list_collections):
+        with pytest.raises(WalError, match="the client is closed") as caught:
+            call()
+        assert caught.value.code is ErrorCode.ON_SHUTDOWN
 
 
 def test_an_empty_name_of_a_directory_is_not_the_present_one(

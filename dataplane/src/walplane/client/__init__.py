@@ -20,6 +20,8 @@ from walplane.client.named import NamedProducer
 from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, AppendResults, PartialAppendError
 from walplane.client.sync import SyncStreamingClient
+from walplane.client.sync_reader import SyncReader
+from walplane.client.sync_txn import SyncTxn
 from walplane.client.txn import Txn
 from walplane.wal.scan.request import Only
 
@@ -35,7 +37,9 @@ __all__ = [
     "PartialAppendError",
     "Reader",
     "StreamingClient",
+    "SyncReader",
     "SyncStreamingClient",
+    "SyncTxn",
     "Topology",
     "Txn",
 ]

@@ -66,7 +66,14 @@ class CatalogClient:
 
     async def create(self, name: str, shards: int) -> CollectionInfo:
         """Creates a collection."""
-        request = coord_pb2.CreateCollectionRequest(name=name, shards=shards)
+        try:
+            request = coord_pb2.CreateCollectionRequest(name=name, shards=shards)
+        except (TypeError, ValueError) as error:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{shards!r} shards for collection {name!r}: give a whole number from 1, and a "
+                "name that is text",
+            ) from error
         call = self._stub.CreateCollection(request, timeout=self._timeout)
         return CollectionInfo.from_proto(await self._answer(self._in_time(call)))
 

@@ -17,12 +17,14 @@ from typing import TypeVar
 
 from walplane.channel import is_pchannel
 from walplane.client.appends import Appends
+from walplane.client.asked import check_only
 from walplane.client.catalog import CatalogClient, CollectionInfo
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
 from walplane.client.grpc_transport import GrpcTransport
 from walplane.client.local_transport import LocalTransport
 from walplane.client.named import NamedProducer
+from walplane.client.outgoing import check_message, check_messages
 from walplane.client.raw_reader import RawReader
 from walplane.client.reader import Reader, start_position
 from walplane.client.results import (
@@ -31,7 +33,7 @@ from walplane.client.results import (
 )
 from walplane.client.transport import LocalNodes, Transport
 from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
-from walplane.client.txn_retry import run_txn
+from walplane.client.txn_retry import Attempts, run_txn
 from walplane.message.builder import MutableMessage, manual_flush
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.view import ImmutableMessage
@@ -80,14 +82,15 @@ class StreamingClient:
         self._tracing = tracing
         self._grpc = GrpcTransport(config, dial, tracing)
         self._local = {name: LocalTransport(node) for name, node in local_nodes.items()}
-        self._discovery = Discovery(self._grpc.channel(address), address, config)
-        self._catalog = CatalogClient(self._grpc.channel(address), address, config)
+        coord = self._grpc.use(address).channel  # for as long as the client is there
+        self._discovery = Discovery(coord, address, config, self._grpc.keep)
+        self._catalog = CatalogClient(coord, address, config)
         self._appends = Appends(
             *(f"the client of {address}", self._discovery, self._transport, runtime.new_id),
             config,
             tracing,
         )
-        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._readers: weakref.WeakSet[Reader | RawReader] = weakref.WeakSet()
 
     @property
     def address(self) -> str:
@@ -191,9 +194,13 @@ class StreamingClient:
                 VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
                 OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
         """
-        if idempotency_key is not None:
-            message = message.with_key(idempotency_key)
-        return await self._appends.one(message, self._seconds(timeout))
+        try:
+            if idempotency_key is not None:
+                message = message.with_key(idempotency_key)
+            return await self._appends.one(message, self._seconds(timeout))
+        except AttributeError:
+            check_message(message)
+            raise
 
     async def append_many(
         self,
@@ -219,7 +226,12 @@ class StreamingClient:
             WalError: nothing was sent: INVALID_ARGUMENT for what no client may append,
                 CHANNEL_NOT_EXIST for an unknown PChannel, ON_SHUTDOWN for a closed client.
         """
-        return await self._appends.many(list(messages), self._seconds(timeout))
+        listed = list(messages)
+        try:
+            return await self._appends.many(listed, self._seconds(timeout))
+        except AttributeError:
+            check_messages(listed)
+            raise
 
     def producer(self, name: str, vchannel: str, *, timeout: float | None = None) -> NamedProducer:
         """A producer that goes on exactly once where one of its name left off, in another run too.
@@ -279,8 +291,8 @@ class StreamingClient:
             WalError: TRANSACTION_EXPIRED when time ran out; all else as `Txn.commit`, at once.
         """
         begin = partial(self.txn, vchannel, keepalive=keepalive)
-        backoff_s = (self._config.backoff_min_s, self._config.backoff_max_s)
-        return await run_txn(begin, fill, self._seconds(timeout), backoff_s)
+        attempts = self._attempts(timeout, asyncio.get_running_loop().time)
+        return await run_txn(begin, fill, attempts)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -315,7 +327,7 @@ class StreamingClient:
             patience = self._config.append_timeout_s
         position = start_position(start, after=after)
         check_token(position.token, pchannel)
-        only.check()
+        check_only(only)
         request = ScanRequest(
             start=position,
             vchannel="" if channel == pchannel else channel,
@@ -351,7 +363,7 @@ class StreamingClient:
         """The entries of a PChannel as they lie in its log, up to the present end.
 
         In the order of the log, not of the ticks, and with what the log wrote by itself: for
-        checking a log. Goes on after failures, each entry once.
+        checking a log. Goes on after failures, each entry once; ends when the client is closed.
 
         Raises:
             WalError: CHANNEL_NOT_EXIST for an unknown PChannel; DATA_TRUNCATED or UNRECOVERABLE
@@ -360,6 +372,7 @@ class StreamingClient:
         self._appends.check_open()
         self._discovery.known(pchannel)
         reader = RawReader(pchannel, self._discovery, self._transport, self._config)
+        self._readers.add(reader)
         async with aclosing(reader.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
@@ -411,11 +424,20 @@ class StreamingClient:
         return await self._collections.describe(name)
 
     def topology(self) -> Topology:
-        """Who serves which PChannel, as far as this client knows now."""
+        """Who serves which PChannel, as far as this client knows now.
+
+        Raises:
+            WalError: ON_SHUTDOWN for a closed client, which learns nothing more.
+        """
+        self._appends.check_open()
         return self._discovery.topology
 
     async def node_status(self) -> Mapping[str, streaming_pb2.NodeStatusResponse | WalError]:
-        """What every node says of itself, by address; the error of those that did not answer."""
+        """What every node says of itself, by address; the error of those that did not answer.
+
+        Raises:
+            WalError: ON_SHUTDOWN for a closed client.
+        """
         addresses = sorted({a.address for a in self.topology().assignments.values() if a.address})
         answers = await asyncio.gather(*(self._grpc.node_status(a) for a in addresses))
         return dict(zip(addresses, answers, strict=True))
@@ -426,6 +448,7 @@ class StreamingClient:
         timeout: float,  # noqa: ASYNC109 - the error tells why nobody serves it
     ) -> Assignment:
         """Waits until `pchannel` is served; see `Discovery.wait_for_assignment`."""
+        self._appends.check_open()
         return await self._discovery.wait_for_assignment(pchannel, timeout)
 
     @property
@@ -435,6 +458,11 @@ class StreamingClient:
 
     def _transport(self, assignment: Assignment) -> Transport:
         return self._local.get(assignment.node_id, self._grpc)
+
+    def _attempts(self, timeout: float | None, now: Callable[[], float]) -> Attempts:
+        """Those of one `run_txn`, also of the blocking client's."""
+        backoff_s = (self._config.backoff_min_s, self._config.backoff_max_s)
+        return Attempts(self._seconds(timeout), backoff_s, now)
 
     def _seconds(self, timeout: float | None) -> float:
         return self._config.append_timeout_s if timeout is None else timeout

@@ -8,7 +8,7 @@ as long as the client lives. Errors that clients meet are reported on it. Layer:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -104,10 +104,18 @@ class Discovery:
         channel: to the coordinator; stays the caller's.
         address: its host:port, for error messages.
         config: backoff.
+        on_change: told of each new topology.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, config: ClientConfig) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        address: str,
+        config: ClientConfig,
+        on_change: Callable[[Topology], None] = lambda _: None,
+    ) -> None:
         """Follows nothing yet; `start` begins."""
+        self._on_change = on_change
         self._stub = coord_pb2_grpc.StreamingCoordStub(channel)
         self._address = address
         self._config = config
@@ -296,6 +304,7 @@ class Discovery:
         if topology is self._topology:
             return
         self._topology = topology
+        self._on_change(topology)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -1,7 +1,7 @@
 """The way to an owner over gRPC: one channel per address, one stream per PChannel and use.
 
-Contract: every call is cancelled when its stream is closed, so that none outlives the client.
-Layer: client.
+Contract: every call is cancelled when its stream is closed, so that none outlives the client; then
+it uses its channel no more. Layer: client.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from walplane.client.batcher import SendBatch
 from walplane.client.config import ClientConfig
-from walplane.client.discovery import Assignment
+from walplane.client.discovery import Assignment, Topology
 from walplane.client.results import Written
 from walplane.client.transport import (
     Answer,
@@ -27,7 +27,13 @@ from walplane.client.transport import (
 )
 from walplane.message.codec import varint
 from walplane.message.ids import MessageID, ResumeToken
-from walplane.rpc.channel import Connect, check_cancelled, ended_from_afar
+from walplane.rpc.channel import (
+    ChannelCache,
+    ChannelUse,
+    Connect,
+    check_cancelled,
+    ended_from_afar,
+)
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
@@ -65,28 +71,28 @@ class GrpcTransport:
         """No channel yet; `connect` makes them."""
         self._tracing = tracing or Tracing()
         self._config = config
-        self._connect = connect
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels = ChannelCache(connect)
 
-    def channel(self, address: str) -> grpc.aio.Channel:
-        """The channel to `address`, shared by all that goes there."""
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = self._connect(address)
-        return channel
+    def use(self, address: str) -> ChannelUse:
+        """A use of the channel to `address`, which is never cut off before it ends."""
+        return self._channels.use(address)
+
+    def keep(self, topology: Topology) -> None:
+        """Channels to addresses that `topology` does not name are closed once nothing uses them."""
+        served = topology.assignments.values()
+        self._channels.keep({each.address for each in served if each.address})
 
     async def close(self) -> None:
         """Closes every channel and what is left on it."""
-        channels, self._channels = self._channels, {}
-        await asyncio.gather(*(channel.close(None) for channel in channels.values()))
+        await self._channels.close()
 
     async def node_status(self, address: str) -> streaming_pb2.NodeStatusResponse | WalError:
         """What the node at `address` says of itself, or why it says nothing."""
-        stub = streaming_pb2_grpc.StreamingNodeStub(self.channel(address))
         try:
-            return await stub.NodeStatus(
-                streaming_pb2.NodeStatusRequest(), timeout=self._config.connect_timeout_s
-            )
+            with self._channels.use(address) as channel:
+                return await streaming_pb2_grpc.StreamingNodeStub(channel).NodeStatus(
+                    streaming_pb2.NodeStatusRequest(), timeout=self._config.connect_timeout_s
+                )
         except grpc.aio.AioRpcError as error:
             return WalError.from_rpc(error, f"node at {address}")
         except asyncio.CancelledError:
@@ -98,11 +104,12 @@ class GrpcTransport:
     async def open_produce(self, assignment: Assignment) -> ProduceStream:
         """Opens the stream and waits for the owner's answer."""
         subject = _subject(assignment)
-        call: _ProduceCall = self.channel(assignment.address).stream_stream(
+        use = self._channels.use(assignment.address)
+        call: _ProduceCall = use.channel.stream_stream(
             _PRODUCE,
             response_deserializer=streaming_pb2.ProduceResponse.FromString,
         )()
-        stream = _GrpcProduce(call, subject, self._tracing)
+        stream = _GrpcProduce(call, use, subject, self._tracing)
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
                 await stream.open(assignment)
@@ -124,9 +131,10 @@ class GrpcTransport:
             opener=asked.opener,
             after_epoch=asked.after_epoch,
         )
-        stub = streaming_pb2_grpc.StreamingNodeStub(self.channel(assignment.address))
         try:
-            opened = await stub.OpenProducer(request, timeout=self._config.call_timeout_s)
+            with self._channels.use(assignment.address) as channel:
+                stub = streaming_pb2_grpc.StreamingNodeStub(channel)
+                opened = await stub.OpenProducer(request, timeout=self._config.call_timeout_s)
         except grpc.aio.AioRpcError as error:
             raise WalError.from_rpc(error, _subject(assignment)) from error
         except asyncio.CancelledError as error:
@@ -138,8 +146,9 @@ class GrpcTransport:
     async def open_consume(self, assignment: Assignment, request: ScanRequest) -> ConsumeStream:
         """Opens the stream; the first `receive` tells whether the owner serves it."""
         subject = _subject(assignment)
-        call = streaming_pb2_grpc.StreamingNodeStub(self.channel(assignment.address)).Consume()
-        stream = _GrpcConsume(call, subject)
+        use = self._channels.use(assignment.address)
+        call = streaming_pb2_grpc.StreamingNodeStub(use.channel).Consume()
+        stream = _GrpcConsume(call, use, subject)
         start = start_to_proto(assignment, request, self._config.read_ahead_bytes)
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
@@ -154,7 +163,8 @@ class GrpcTransport:
 
 
 class _GrpcProduce:
-    def __init__(self, call: _ProduceCall, subject: str, tracing: Tracing) -> None:
+    def __init__(self, call: _ProduceCall, use: ChannelUse, subject: str, tracing: Tracing) -> None:
+        self._use = use
         self._tracing = tracing
         self._spans: dict[int, Span] = {}  # of what is traced and not answered
         self._call = call
@@ -189,6 +199,7 @@ class _GrpcProduce:
 
     async def close(self) -> None:
         self._call.cancel()
+        self._use.end()
         for span in self._spans.values():
             end(span, _ended(self._subject))
         self._spans.clear()
@@ -207,7 +218,8 @@ class _GrpcProduce:
 
 
 class _GrpcConsume:
-    def __init__(self, call: _ConsumeCall, subject: str) -> None:
+    def __init__(self, call: _ConsumeCall, use: ChannelUse, subject: str) -> None:
+        self._use = use
         self._call = call
         self._subject = subject
 
@@ -230,6 +242,7 @@ class _GrpcConsume:
 
     async def close(self) -> None:
         self._call.cancel()
+        self._use.end()
 
 
 def start_to_proto(

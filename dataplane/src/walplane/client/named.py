@@ -17,7 +17,7 @@ from typing import Protocol
 from walplane.client.batcher import Parcel
 from walplane.client.config import ClientConfig
 from walplane.client.naming import NamedPipeline
-from walplane.client.outgoing import Packed, pack
+from walplane.client.outgoing import Packed, check_messages, pack
 from walplane.client.results import Answers, AppendResult, AppendResults, Part
 from walplane.client.transport import OpenedProducer
 from walplane.message.builder import MutableMessage
@@ -150,8 +150,12 @@ class NamedProducer:
     async def _append(
         self, messages: Sequence[MutableMessage], seconds: float | None
     ) -> tuple[list[Part], Packed]:
-        for message in messages:
-            self._check_message(message)
+        try:
+            for message in messages:
+                self._check_message(message)
+        except AttributeError:
+            check_messages(messages)
+            raise
         self._ready()
         limit = self._seconds if seconds is None else seconds
         packed, sent = Packed([], [], []), set[Parcel]()

@@ -15,12 +15,16 @@ from walplane.client.batcher import Kind, Parcel
 from walplane.message.builder import MutableMessage, check_payloads
 from walplane.message.registry import IDEMPOTENCY_KEY, MessageType
 from walplane.message.types import DATA_TYPES
+from walplane.rpc.errors import ErrorCode, WalError
 
 _MERGED = DATA_TYPES
 """Types whose messages may share an entry, where their header says nothing of its own: one row a
 payload, whoever sent it."""
 
 _KEPT_KINDS = 1024
+
+_SHOWN = 60
+"""Characters that an error gives of what is no message."""
 
 _KindKey = tuple[str, MessageType, type[Message] | type[None], int, int, int, int]
 
@@ -77,6 +81,26 @@ def pack(messages: Iterable[MutableMessage], most: int, most_bytes: int) -> Pack
         starts.append(starts[-1] + len(run.payloads))
     slots = [starts[number] + offset for number, offset in zip(numbers, offsets, strict=True)]
     return Packed([(run.vchannel, run.parcel()) for run in runs], slots, counts)
+
+
+def check_message(message: MutableMessage) -> None:
+    """For whoever found an attribute missing: to look at each message first would cost every one.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it is no message at all.
+    """
+    if not isinstance(message, MutableMessage):
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"{_shortened(message)} is no message: make one with `insert(vchannel, payload)`, or "
+            "what else is in walplane.message.builder",
+        )
+
+
+def check_messages(messages: Iterable[MutableMessage]) -> None:
+    """See `check_message`."""
+    for message in messages:
+        check_message(message)
 
 
 def by_vchannel(messages: Iterable[MutableMessage]) -> dict[str, list[int]]:
@@ -177,3 +201,8 @@ def _kind_of(message: MutableMessage) -> Kind:
     plain = message.type in _MERGED and message.broadcast is None
     merges = plain and IDEMPOTENCY_KEY not in message.properties and message.header_is_empty
     return Kind(message.envelope(), message.encoded_header(), merges=merges)
+
+
+def _shortened(thing: object) -> str:
+    text = repr(thing)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,14 +1,15 @@
 """Reads a PChannel's entries as they lie in its log, over failures of its owners. Layer: client.
 
 Contract: each entry once, in the order of the log, to the end that the log had when an owner was
-last asked. After a failure it goes on behind the last entry it had.
+last asked. After a failure it goes on behind the last entry it had. Closing it ends what waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 import structlog
 
@@ -19,6 +20,8 @@ from walplane.message.ids import MessageID
 from walplane.rpc.errors import Action, ErrorCode, WalError
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+
+_Step = TypeVar("_Step")
 
 _log = structlog.get_logger(__name__)
 
@@ -40,9 +43,19 @@ class RawReader:
         self._config = config
         self._last: MessageID | None = None
         self._ended = False
+        self._stream: ConsumeStream | None = None
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def close(self) -> None:
+        """Ends the read, also one under way in another task; idempotent."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._ended = True
+        if self._stream is not None:
+            await self._stream.close()
 
     async def pieces(self) -> AsyncGenerator[Sequence[LogEntry], None]:
-        """The entries, some at a time.
+        """The entries, some at a time; they end when the reader is closed.
 
         Raises:
             WalError: it cannot be read on, or nobody answered for `append_timeout_s`.
@@ -57,30 +70,53 @@ class RawReader:
                         yield new
             except WalError as error:
                 now = asyncio.get_running_loop().time()
+                if self._closed.done():
+                    return
                 failed_since = failed_since or now
                 late = now - failed_since > self._config.append_timeout_s
                 if error.action is Action.GIVE_UP or late:
                     raise
                 _log.debug("raw read interrupted", pchannel=self._pchannel, error=str(error))
-                await asyncio.sleep(delay)
+                await asyncio.wait({self._closed}, timeout=delay)
                 delay = min(delay * 2, self._config.backoff_max_s)
 
     async def _from_one_owner(self) -> AsyncGenerator[Sequence[LogEntry], None]:
-        patience = self._config.append_timeout_s
-        assignment = await self._discovery.wait_for_assignment(self._pchannel, patience)
-        stream = await self._transport(assignment).open_consume(assignment, self._request())
+        stream = self._stream = await self._unless_closed(self._open())
+        if stream is None:
+            return
         try:
             while not self._ended:
-                delivery = await self._receive(stream)
+                delivery = await self._unless_closed(self._receive(stream))
+                if delivery is None:
+                    return
                 new = [item for item in delivery.entries if self._is_new(item)]
                 if new:
                     self._last = new[-1].message_id
                     yield new
-                self._ended = delivery.end
+                self._ended = self._ended or delivery.end
                 if delivery.entries and not self._ended:
                     await stream.grant(sum(item.size for item in delivery.entries))
         finally:
             await stream.close()
+
+    async def _unless_closed(self, step: Coroutine[Any, Any, _Step]) -> _Step | None:
+        """What `step` gives; None when the reader is closed first."""
+        stepping = asyncio.create_task(step, name=f"read-raw-{self._pchannel}")
+        try:
+            either: set[asyncio.Future[Any]] = {stepping, self._closed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return stepping.result() if stepping.done() else None
+        finally:
+            if not stepping.done():
+                stepping.cancel()
+                await asyncio.gather(stepping, return_exceptions=True)
+            elif not stepping.cancelled():
+                stepping.exception()  # whoever cancels the read does not ask for it
+
+    async def _open(self) -> ConsumeStream:
+        patience = self._config.append_timeout_s
+        assignment = await self._discovery.wait_for_assignment(self._pchannel, patience)
+        return await self._transport(assignment).open_consume(assignment, self._request())
 
     async def _receive(self, stream: ConsumeStream) -> Delivery:
         try:

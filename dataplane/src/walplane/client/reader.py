@@ -450,7 +450,7 @@ def start_position(start: str | ResumeToken | MessageID, *, after: bool = False)
     try:
         place = ResumeToken.parse(start) if "@" in start else MessageID.parse(start)
         place.to_proto()  # refuses numbers that no place has
-    except ValueError:
+    except (AttributeError, TypeError, ValueError):  # no text, or no such place
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,
             f"{start!r} is no start: earliest, latest, a resume token or a message id",

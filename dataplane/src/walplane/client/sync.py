@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from walplane.client.blocking import Blocking
 from walplane.client.catalog import CollectionInfo
 from walplane.client.client import StartAt, StreamingClient
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Topology
 from walplane.client.named import NamedProducer
+from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, AppendResults
 from walplane.client.sync_named import SyncNamedProducer
+from walplane.client.sync_reader import SyncReader
+from walplane.client.sync_txn import SyncTxn, run_txn
 from walplane.client.txn import DEFAULT_KEEPALIVE_S, Txn
 from walplane.message.builder import MutableMessage
 from walplane.message.txn_view import AnyBatch
 from walplane.message.view import ImmutableMessage
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
+from walplane.tracing import Tracing
 from walplane.wal.scan.request import EVERYTHING, Only
 
 _Result = TypeVar("_Result")
@@ -62,12 +65,23 @@ class SyncStreamingClient:
         *,
         timeout: float = 5.0,
         config: ClientConfig | None = None,
+        tracing: Tracing | None = None,
     ) -> SyncStreamingClient:
         """As `StreamingClient.connect`."""
-        return cls(partial(StreamingClient.connect, address, timeout=timeout, config=config))
+        connect = partial(StreamingClient.connect, address, timeout=timeout)
+        return cls(partial(connect, config=config, tracing=tracing))
 
     def __enter__(self) -> SyncStreamingClient:
-        """Connects."""
+        """Connects; once.
+
+        Raises:
+            WalError: INVALID_ARGUMENT when it was entered before; else as `StreamingClient`.
+        """
+        if self._thread.ident is not None:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                "this client was entered before: make another one for each `with`",
+            )
         self._thread.start()
         try:
             self._client = self._wait(self._open())
@@ -127,33 +141,65 @@ class SyncStreamingClient:
         """As `StreamingClient.txn`; a context manager."""
         return SyncTxn(self._wait(self._begin(vchannel, keepalive, timeout)), self._wait)
 
+    def run_txn(
+        self,
+        vchannel: str,
+        fill: Callable[[SyncTxn], _Result],
+        *,
+        keepalive: float = DEFAULT_KEEPALIVE_S,
+        timeout: float | None = None,
+    ) -> _Result:
+        """As `StreamingClient.run_txn`; `fill` runs on the calling thread."""
+        begin = partial(self.txn, vchannel, keepalive=keepalive)
+        attempts = self._connected._attempts(timeout, self._loop.time)
+        return run_txn(begin, fill, attempts, self._pause)
+
+    def reader(
+        self,
+        channel: str,
+        *,
+        start: StartAt = "earliest",
+        after: bool = False,
+        follow: bool = False,
+        only: Only = EVERYTHING,
+        patience: float | None = None,
+    ) -> SyncReader:
+        """As `StreamingClient.reader`, but ends by default; a context manager."""
+        asked = partial(StreamingClient.reader, channel=channel, start=start, after=after)
+        reader = self._wait(self._read(partial(asked, follow=follow, only=only, patience=patience)))
+        return SyncReader(reader, self._wait, self._submit, self._tell)
+
     def batches(
         self,
         channel: str,
         *,
         start: StartAt = "earliest",
+        after: bool = False,
         follow: bool = False,
         only: Only = EVERYTHING,
+        patience: float | None = None,
     ) -> Iterator[AnyBatch]:
-        """The batches of a channel; as `StreamingClient.reader`, but ends by default."""
-        batches = self._wait(self._batches(channel, start, follow, only))
-        try:
-            while (batch := self._wait(_next(batches))) is not None:
-                yield batch
-            self._wait(self._tell())
-        finally:
-            self._release(batches)
+        """The batches of a channel; arguments and errors as for `reader`."""
+        reader = self.reader(
+            channel, start=start, after=after, follow=follow, only=only, patience=patience
+        )
+        # not closed here, which would wait: the garbage collector may end this on the loop's thread
+        yield from reader.batches()
 
     def read(
         self,
         channel: str,
         *,
         start: StartAt = "earliest",
+        after: bool = False,
         follow: bool = False,
         only: Only = EVERYTHING,
+        patience: float | None = None,
     ) -> Iterator[ImmutableMessage]:
-        """The messages of a channel; as `StreamingClient.read`, but ends by default."""
-        for batch in self.batches(channel, start=start, follow=follow, only=only):
+        """The messages of a channel; arguments and errors as for `reader`."""
+        for batch in self.batches(
+            channel, start=start, after=after, follow=follow, only=only, patience=patience
+        ):
             yield from batch
 
     def create_collection(self, name: str, shards: int = 1) -> CollectionInfo:
@@ -202,6 +248,8 @@ class SyncStreamingClient:
     @property
     def _connected(self) -> StreamingClient:
         if self._client is None:
+            if self.closed:
+                raise WalError(ErrorCode.ON_SHUTDOWN, "the client is closed")
             raise RuntimeError("use the client as a context manager: it is not connected")
         if self._held is not None and self._held.done():
             self._held.result()  # what ended it in the middle
@@ -250,10 +298,13 @@ class SyncStreamingClient:
     async def _named(self, name: str, vchannel: str, timeout_s: float | None) -> NamedProducer:
         return self._connected.producer(name, vchannel, timeout=timeout_s)
 
-    async def _batches(
-        self, channel: str, start: StartAt, follow: bool, only: Only
-    ) -> AsyncIterator[AnyBatch]:
-        return self._connected.reader(channel, start=start, follow=follow, only=only).batches()
+    async def _read(self, reader: Callable[[StreamingClient], Reader]) -> Reader:
+        return reader(self._connected)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, or ends at once with the client: whoever goes on is told that it is closed."""
+        with suppress(WalError):
+            self._wait(asyncio.sleep(seconds))
 
     def _wait(self, call: Coroutine[Any, Any, _Result]) -> _Result:
         future = self._submit(call)
@@ -283,14 +334,6 @@ class SyncStreamingClient:
                 raise WalError(ErrorCode.ON_SHUTDOWN, "the client is closed")
             return asyncio.run_coroutine_threadsafe(call, self._loop)
 
-    def _release(self, batches: AsyncIterator[AnyBatch]) -> None:
-        """Has a read ended, and waits for nothing.
-
-        The garbage collector may come here, on whatever thread it runs: also on the loop's own.
-        """
-        with suppress(WalError):  # closed: the read has ended with it
-            self._submit(_close(batches))
-
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
@@ -312,35 +355,3 @@ class SyncStreamingClient:
             self._stopped = True
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-
-
-class SyncTxn(Blocking[Txn]):
-    """A `Txn` for blocking code: commits when its block ends, rolls back when that raised."""
-
-    @property
-    def result(self) -> AppendResult | None:
-        """As `Txn.result`."""
-        return self._inner.result
-
-    def append(self, message: MutableMessage) -> None:
-        """As `Txn.append`."""
-        self._wait(self._inner.append(message))
-
-    def commit(self) -> AppendResult | None:
-        """As `Txn.commit`."""
-        result: AppendResult | None = self._wait(self._inner.commit())
-        return result
-
-    def rollback(self) -> None:
-        """As `Txn.rollback`."""
-        self._wait(self._inner.rollback())
-
-
-async def _next(batches: AsyncIterator[AnyBatch]) -> AnyBatch | None:
-    return await anext(batches, None)
-
-
-async def _close(batches: AsyncIterator[AnyBatch]) -> None:
-    closing = getattr(batches, "aclose", None)
-    if closing is not None:
-        await closing()

@@ -14,6 +14,21 @@ class SyncNamedProducer(Blocking[NamedProducer]):
     """Made by `SyncStreamingClient.producer`; a context manager that opens the name."""
 
     @property
+    def name(self) -> str:
+        """As `NamedProducer.name`."""
+        return self._inner.name
+
+    @property
+    def vchannel(self) -> str:
+        """As `NamedProducer.vchannel`."""
+        return self._inner.vchannel
+
+    @property
+    def epoch(self) -> int:
+        """As `NamedProducer.epoch`."""
+        return self._inner.epoch
+
+    @property
     def next_number(self) -> int:
         """As `NamedProducer.next_number`."""
         return self._inner.next_number

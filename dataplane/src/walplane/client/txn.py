@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -20,7 +21,7 @@ import structlog
 from opentelemetry.trace import Span
 
 from walplane.client.batcher import Kind, Parcel
-from walplane.client.outgoing import Kinds
+from walplane.client.outgoing import Kinds, check_message
 from walplane.client.results import AppendResult, Written
 from walplane.message.builder import VERSION, MutableMessage
 from walplane.message.registry import MessageType
@@ -103,18 +104,12 @@ class Txn:
         Raises:
             WalError: INVALID_ARGUMENT for a keepalive out of range.
         """
-        keepalive_ms = round(keepalive * 1000)
-        if not 0 < keepalive_ms <= MAX_KEEPALIVE_MS:
-            raise WalError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"a keepalive of {keepalive:g} s: ask for 0.001 to {MAX_KEEPALIVE_MS // 1000}",
-            )
         self.vchannel = vchannel
         self.txn_id = 0
         self.state = TxnState.OPEN
         self.result: AppendResult | None = None
         self._outlet = outlet
-        self._keepalive_ms = keepalive_ms
+        self._keepalive_ms = _keepalive_ms(keepalive)
         self._seconds = seconds
         self._turn = asyncio.Lock()
         self._kept: list[Parcel] = []
@@ -167,7 +162,11 @@ class Txn:
                 whole of it again; INVALID_TRANSACTION_STATE when it has ended; otherwise as
                 `StreamingClient.append`.
         """
-        parcel = self._parcel(message)
+        try:
+            parcel = self._parcel(message)
+        except AttributeError:
+            check_message(message)
+            raise
         async with self._turn:
             self._check()
             if not self.txn_id and await self._keep(parcel):
@@ -420,6 +419,17 @@ class Txn:
         envelope.txn.CopyFrom(context)
         envelope.trace_parent = parent_of(self._span) or envelope.trace_parent
         return Kind(envelope, kind.header, merges=merges)
+
+
+def _keepalive_ms(keepalive: float) -> int:
+    """Milliseconds of so many seconds; raises INVALID_ARGUMENT for what cannot be."""
+    with suppress(TypeError, ValueError, OverflowError):  # no number, not a number, endless
+        if 0 < (milliseconds := round(keepalive * 1000)) <= MAX_KEEPALIVE_MS:
+            return milliseconds
+    raise WalError(
+        ErrorCode.INVALID_ARGUMENT,
+        f"a keepalive of {keepalive!r} s: ask for 0.001 to {MAX_KEEPALIVE_MS // 1000}",
+    )
 
 
 def _merged(parcels: Sequence[Parcel], kind: Kind) -> Parcel:

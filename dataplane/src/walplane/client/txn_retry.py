@@ -20,32 +20,53 @@ class BeginTxn(Protocol):
         ...
 
 
-async def run_txn(
-    begin: BeginTxn,
-    fill: Callable[[Txn], Awaitable[_Value]],
-    seconds: float,
-    backoff_s: tuple[float, float],
-) -> _Value:
-    """Runs `fill` in a transaction that `begin` makes for the seconds left, until it commits.
+class Attempts:
+    """Whether a transaction is begun again, and when.
 
     Only TRANSACTION_EXPIRED says for sure that nothing of an attempt is visible, or will be: after
     anything else the caller has to decide.
+    """
+
+    def __init__(
+        self, seconds: float, backoff_s: tuple[float, float], now: Callable[[], float]
+    ) -> None:
+        """All attempts together have `seconds` by the clock `now`, from here on."""
+        self._now = now
+        self._deadline = now() + seconds
+        self._delay, self._most = backoff_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        return self._deadline - self._now()
+
+    def again(self, error: WalError) -> float:
+        """Seconds to pause before the attempt that follows the one that failed with `error`.
+
+        Raises:
+            WalError: `error`, when there is none, or it would come too late.
+        """
+        expired = error.code is ErrorCode.TRANSACTION_EXPIRED
+        if not expired or self._delay >= self.left_s:
+            raise error
+        delay, self._delay = self._delay, min(self._delay * 2, self._most)
+        return delay
+
+
+async def run_txn(
+    begin: BeginTxn, fill: Callable[[Txn], Awaitable[_Value]], attempts: Attempts
+) -> _Value:
+    """Runs `fill` in a transaction that `begin` makes for the seconds left, until it commits.
 
     Raises:
         WalError: TRANSACTION_EXPIRED when another attempt would come too late; all else at once.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    delay, most = backoff_s
     while True:
         try:
-            async with begin(timeout=deadline - loop.time()) as txn:
+            async with begin(timeout=attempts.left_s) as txn:
                 value = await fill(txn)
         except WalError as error:
-            expired = error.code is ErrorCode.TRANSACTION_EXPIRED
-            if not expired or loop.time() + delay >= deadline:
-                raise
+            pause_s = attempts.again(error)
         else:
             return value
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, most)
+        await asyncio.sleep(pause_s)

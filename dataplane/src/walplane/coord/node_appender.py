@@ -10,11 +10,12 @@ import asyncio
 
 import grpc
 
+from walplane.assignment.states import Channel
 from walplane.channel import pchannel_of
 from walplane.coord.ports import AssignmentSource
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
-from walplane.rpc.channel import Connect, check_cancelled, ended_from_afar
+from walplane.rpc.channel import ChannelCache, Connect, check_cancelled, ended_from_afar
 from walplane.rpc.channel import connect as connect_grpc
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2, streaming_pb2_grpc
@@ -36,8 +37,8 @@ class NodeAppender:
         """Connects when there is something to append; `source` knows the owners."""
         self._tracing = tracing or Tracing()
         self._source = source
-        self._connect = connect
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels = ChannelCache(connect)
+        self._places: dict[str, str] = {}  # address by PChannel, of all that were appended to
 
     async def append(self, entry: log_pb2.Entry) -> AppendResult:
         """See `Appender`; the caller sets the deadline."""
@@ -57,39 +58,50 @@ class NodeAppender:
             raise WalError(
                 ErrorCode.CHANNEL_NOT_EXIST, f"nobody serves {pchannel} now: {owner.reason}"
             )
-        subject = f"{pchannel} at {address}"
-        call = streaming_pb2_grpc.StreamingNodeStub(self._channel(address)).Produce()
-        try:
-            opening = streaming_pb2.OpenProduce(pchannel=pchannel, term=owner.term)
-            await call.write(streaming_pb2.ProduceRequest(open=opening))
-            await _read(call, subject)  # a write into a call that was refused forgets why it was
-            append = streaming_pb2.AppendRequest(request_id=1, entry=entry)
-            await call.write(streaming_pb2.ProduceRequest(append=append))
-            while not (response := await _read(call, subject)).appends:
-                pass
-            return _result(response.appends[0])
-        except grpc.aio.AioRpcError as error:
-            check_cancelled()
-            raise WalError.from_rpc(error, subject) from error
-        except asyncio.CancelledError as error:
-            if not ended_from_afar():
-                raise
-            stopping = f"{subject} cancelled the stream: it is being stopped"
-            raise WalError(ErrorCode.ON_SHUTDOWN, stopping) from error
-        except asyncio.InvalidStateError as error:  # the node ended the call before it was asked
-            raise await _ended(call, subject) from error
-        finally:
-            call.cancel()
+        self._note(pchannel, address)
+        with self._channels.use(address) as channel:
+            call = streaming_pb2_grpc.StreamingNodeStub(channel).Produce()
+            return await _appended(call, entry, owner, address)
 
     async def close(self) -> None:
         """Closes every connection."""
-        channels, self._channels = self._channels, {}
-        await asyncio.gather(*(channel.close(None) for channel in channels.values()))
+        await self._channels.close()
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        if address not in self._channels:
-            self._channels[address] = self._connect(address)
-        return self._channels[address]
+    def _note(self, pchannel: str, address: str) -> None:
+        """Channels to where nothing is served any more are closed, as soon as something moved."""
+        if self._places.get(pchannel) == address:
+            return
+        self._places[pchannel] = address
+        self._places = {each: self._source.place(each)[1] for each in self._places}
+        self._channels.keep(set(self._places.values()))
+
+
+async def _appended(
+    call: _Call, entry: log_pb2.Entry, owner: Channel, address: str
+) -> AppendResult:
+    """Appends `entry` by `call` to the PChannel of `owner`, and ends the call."""
+    subject = f"{owner.pchannel} at {address}"
+    try:
+        opening = streaming_pb2.OpenProduce(pchannel=owner.pchannel, term=owner.term)
+        await call.write(streaming_pb2.ProduceRequest(open=opening))
+        await _read(call, subject)  # a write into a call that was refused forgets why it was
+        append = streaming_pb2.AppendRequest(request_id=1, entry=entry)
+        await call.write(streaming_pb2.ProduceRequest(append=append))
+        while not (response := await _read(call, subject)).appends:
+            pass
+        return _result(response.appends[0])
+    except grpc.aio.AioRpcError as error:
+        check_cancelled()
+        raise WalError.from_rpc(error, subject) from error
+    except asyncio.CancelledError as error:
+        if not ended_from_afar():
+            raise
+        stopping = f"{subject} cancelled the stream: it is being stopped"
+        raise WalError(ErrorCode.ON_SHUTDOWN, stopping) from error
+    except asyncio.InvalidStateError as error:  # the node ended the call before it was asked
+        raise await _ended(call, subject) from error
+    finally:
+        call.cancel()
 
 
 async def _read(call: _Call, subject: str) -> streaming_pb2.ProduceResponse:

@@ -8,12 +8,15 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec
 
+from walplane.channel import InvalidChannelName, pchannel_name
 from walplane.client import StreamingClient, SyncStreamingClient
 from walplane.client.config import ClientConfig
 from walplane.embedded.cluster import ClusterOptions, drained, start_cluster
 from walplane.embedded.directory import backend_url, only_process
 from walplane.embedded.until import Until
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.tracing import Tracing
+from walplane.wal.config import RETENTION_S
 
 _Options = ParamSpec("_Options")
 
@@ -26,8 +29,10 @@ async def open_embedded(
     listen: str = "127.0.0.1:0",
     backend: str = "rocksdb",
     segment_store: str = "",
+    retention_s: float = RETENTION_S,
     prefix: str = "wal",
     config: ClientConfig | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[StreamingClient]:
     """A cluster on the running event loop, for as long as the block lasts, and its client.
 
@@ -44,17 +49,17 @@ async def open_embedded(
         listen: host:port; port 0 takes a free one.
         backend: `rocksdb`, below `data`, or the URL of another one.
         segment_store: URL or directory where segments go; empty = nowhere.
+        retention_s: seconds that what is stored there stays in the log as well.
         prefix: of the PChannels' names; a log is found by it again.
         config: limits of the client.
+        tracing: makes the client's spans; those of coordinator and node go where the process' own
+            go, as these do by default.
 
     Raises:
         WalError: RESOURCE_ACQUIRED while another process has the directory; INVALID_ARGUMENT for
             what cannot be; UNRECOVERABLE for damage; what ended the coordinator.
     """
-    if not str(data):
-        raise WalError(
-            ErrorCode.INVALID_ARGUMENT, "no data directory: for the present one, give '.'"
-        )
+    _check(data, prefix, retention_s)
     path = Path(data).absolute()  # noqa: ASYNC240 - asks for no disk
     options = ClusterOptions(
         listen=listen,
@@ -63,6 +68,7 @@ async def open_embedded(
         prefix=prefix,
         backend=backend_url(path, backend),
         segment_store=segment_store,
+        retention_s=retention_s,
     )
     with only_process(path):
         async with drained() as taken:
@@ -73,10 +79,29 @@ async def open_embedded(
             async with (
                 Until(cluster.coord.stopped),
                 StreamingClient.connect(
-                    cluster.address, config=config, local_nodes=local
+                    cluster.address, config=config, local_nodes=local, tracing=tracing
                 ) as client,
             ):
                 yield client
+
+
+def _check(data: Path | str, prefix: str, retention_s: float) -> None:
+    """Refuses what cannot be, before anything is made.
+
+    Raises:
+        WalError: INVALID_ARGUMENT.
+    """
+    wrong = ""
+    if not str(data):
+        wrong = "no data directory: for the present one, give '.'"
+    elif not retention_s >= 0:  # also of what is no number
+        wrong = f"a retention of {retention_s:g} s: give 0 or more"
+    try:
+        pchannel_name(prefix, 0)
+    except InvalidChannelName as error:
+        wrong = wrong or str(error)
+    if wrong:
+        raise WalError(ErrorCode.INVALID_ARGUMENT, wrong)
 
 
 def _blocking(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from types import TracebackType
 
 import grpc
+
+from walplane.rpc.errors import ErrorCode, WalError
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -72,3 +75,106 @@ Connect = Callable[[str], grpc.aio.Channel]
 def connect(address: str) -> grpc.aio.Channel:
     """A channel to `address` (host:port); it connects by itself, again and again."""
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+class ChannelUse:
+    """One use of the channel to an address: a stream, or a call as a context manager.
+
+    Attributes:
+        channel: stays as it is until the use ends.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, over: Callable[[ChannelUse], None]) -> None:
+        """Made by `ChannelCache.use`."""
+        self.channel = channel
+        self._over = over
+
+    def end(self) -> None:
+        """Nothing of it is under way any more; idempotent."""
+        self._over(self)
+
+    def __enter__(self) -> grpc.aio.Channel:
+        """The channel."""
+        return self.channel
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends it."""
+        self.end()
+
+
+class ChannelCache:
+    """One channel an address, for as long as it is used or named.
+
+    A node that is started again has another address: a channel to the one before would go on
+    connecting for ever. What is in use is never cut off.
+    """
+
+    def __init__(self, connect: Connect = connect) -> None:
+        """No channel yet; `connect` makes them."""
+        self._connect = connect
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._uses: dict[str, set[ChannelUse]] = {}
+        self._named: Collection[str] | None = None  # nothing is known yet: all are kept
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def addresses(self) -> set[str]:
+        """Where there is a channel to."""
+        return set(self._channels)
+
+    def use(self, address: str) -> ChannelUse:
+        """The channel to `address`, shared by all that goes there; whoever asks ends the use.
+
+        Raises:
+            WalError: ON_SHUTDOWN once it is closed.
+        """
+        if self._closed:
+            raise WalError(ErrorCode.ON_SHUTDOWN, f"no more calls to {address}: shutting down")
+        if address not in self._channels:
+            self._channels[address] = self._connect(address)
+        uses = self._uses.setdefault(address, set())
+        use = ChannelUse(self._channels[address], lambda over: self._ended(address, over))
+        uses.add(use)
+        return use
+
+    def keep(self, addresses: Collection[str]) -> None:
+        """From now on these are named: channels to others are closed once nothing uses them.
+
+        Before the first call none is.
+        """
+        self._named = addresses
+        for address in list(self._channels):
+            self._drop_unneeded(address)
+
+    async def close(self) -> None:
+        """Closes every channel and what is left on it; idempotent."""
+        self._closed = True
+        for address in list(self._channels):
+            self._drop(address)
+        await asyncio.gather(*self._closing)
+
+    def _ended(self, address: str, use: ChannelUse) -> None:
+        self._uses.get(address, set()).discard(use)
+        self._drop_unneeded(address)
+
+    def _drop_unneeded(self, address: str) -> None:
+        if self._named is None or address in self._named or self._uses.get(address):
+            return
+        if address in self._channels:
+            self._drop(address)
+
+    def _drop(self, address: str) -> None:
+        del self._uses[address]
+        closing = asyncio.create_task(_close(self._channels.pop(address)), name=f"drop-{address}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+async def _close(channel: grpc.aio.Channel) -> None:
+    await channel.close(None)
