@@ -30,7 +30,7 @@ from walplane.cli.pods import (
     new_identity,
     stop_on_signals,
 )
-from walplane.cli.run import needs, run
+from walplane.cli.run import check_segment_store, needs, run
 from walplane.runtime import Runtime
 from walplane.wal.config import RETENTION_S
 
@@ -92,6 +92,7 @@ def node(
 
     async def main() -> None:
         wiring = needs("node", "walplane.cli.node_wiring")
+        check_segment_store(segment_store)
         who = Pod(
             identity=new_identity(pod, pod_uid, Runtime.system()),
             cluster=cluster,

@@ -24,7 +24,7 @@ from walplane.cli.options import (
     parse_address,
     settings_of,
 )
-from walplane.cli.run import needs, run
+from walplane.cli.run import check_segment_store, needs, run
 from walplane.rpc.errors import WalError
 from walplane.wal.config import RETENTION_S
 
@@ -96,6 +96,7 @@ def standalone(
         began = time.monotonic()
         wiring = needs("standalone", "walplane.cli.wiring")
         embedded = needs("standalone", "walplane.embedded")
+        check_segment_store(segment_store)
         cluster = embedded.ClusterOptions(
             listen=listen,
             advertise=advertise or _reachable(listen),
