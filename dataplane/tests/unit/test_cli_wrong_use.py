@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from walplane.cli.main import main
+from walplane.cli.errors import INTERRUPTED\nfrom walplane.cli.main import main
 from walplane.client import StreamingClient
 from walplane.embedded import open_embedded
 from walplane.testkit.command import start
@@ -156,6 +156,39 @@ async def test_ctrl_c_while_modules_are_loaded_leaves_no_stack_trace(tmp_path: P
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert (process.returncode, err) == (-signal.SIGINT, b"")
+
+
+_INTERRUPTS = """
+import os, signal, sys
+
+class Interrupts:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts)
+"""
+
+
+@pytest.mark.parametrize("module", ["structlog", "walplane.cli", "grpc"])
+async def test_ctrl_c_where_a_module_is_loaded_leaves_no_stack_trace(
+    module: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTS)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ran = await walplane("version", environment={"PYTHONPATH": path, "INTERRUPTED_AT": module})
+    assert ran.code in (-signal.SIGINT, INTERRUPTED)
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize("step", ["open_standard_streams", "keep_large_buffers"])
+def test_ctrl_c_before_the_command_begins(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"walplane.cli.main.{step}", interrupted)
+    assert main(["version"]) == INTERRUPTED
 
 
 async def test_a_job_in_the_background_does_not_hear_ctrl_c(tmp_path: Path) -> None:

@@ -73,9 +73,9 @@ app.command("version")(cluster.version)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code: the entry point of the console script."""
-    open_standard_streams()
-    keep_large_buffers()
     try:
+        open_standard_streams()
+        keep_large_buffers()
         code = app(arguments, prog_name="walplane", standalone_mode=False)
     except typer.TyperException as error:
         print(_wrong_use(error), file=sys.stderr)
