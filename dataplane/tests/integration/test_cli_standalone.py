@@ -229,7 +229,7 @@ async def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path) -> No
         )
         assert ran.code == 1
         told = ran.objects
-        failed = ran.err.splitlines()
+        failed = ran.told
         assert 0 < len(told) < len(lines)
         assert len(told) + len(failed) - 1 == len(lines), "each line is acknowledged or named"
         again = await restart_code(server)
