@@ -348,6 +348,8 @@ async def test_tail_of_what_is_not_there(cluster: StandaloneProcess, target: str
 async def test_the_shell_completes_commands_and_collections(
     cluster: StandaloneProcess, collection: dict[str, Any]
 ) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+
     async def completed(words: str, address: str) -> list[str]:
         environment = {
             "_WALPLANE_COMPLETE": "complete_bash",
@@ -362,7 +364,17 @@ async def test_the_shell_completes_commands_and_collections(
     assert "describe" in await completed("walplane collection ", cluster.address)
     for words in ("walplane tail coll", "walplane append --collection coll"):
         assert collection["name"] in await completed(words, cluster.address)
-    assert await completed("walplane tail coll", f"127.0.0.1:{free_port()}") == []
+    pchannels = [f"wal_{number}" for number in range(4)]
+    verify = "walplane verify --pchannel wal_"
+    assert sorted(await completed(verify, cluster.address)) == pchannels
+    assert await completed("walplane tail coll", nobody) == []
+    for words in (
+        f"walplane -a {cluster.address} verify --collection coll",
+        f"walplane tail --address {cluster.address} coll",
+    ):
+        assert collection["name"] in await completed(words, nobody), "what is typed counts"
+    for typed, found in (("CREATE_C", "CREATE_COLLECTION"), ("create_c", "create_collection")):
+        assert await completed(f"walplane tail c --type {typed}", nobody) == [found]
 
 
 async def test_a_stack_trace_only_with_debug(cluster: StandaloneProcess) -> None:

@@ -68,7 +68,7 @@ app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 app.command("topology", epilog=cluster.TOPOLOGY_EXAMPLES)(cluster.topology)
 app.command("status", epilog=cluster.STATUS_EXAMPLES)(cluster.status)
 app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
-app.command("version")(cluster.version)
+app.command("version", epilog=cluster.VERSION_EXAMPLES)(cluster.version)
 
 
 def main(arguments: list[str] | None = None) -> int:

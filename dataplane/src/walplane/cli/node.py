@@ -8,7 +8,6 @@ import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
-    DebugOption,
     MetricsOption,
     RetentionOption,
     SegmentStoreOption,
@@ -22,8 +21,11 @@ from walplane.cli.pods import (
     ClusterOption,
     ClusterUidOption,
     LeaseOption,
+    LogFormatOption,
+    LogLevelOption,
     NamespaceOption,
     Pod,
+    PodDebugOption,
     PodOption,
     PodUidOption,
     advertised,
@@ -78,9 +80,9 @@ def node(
         ),
     ] = 120.0,
     metrics: MetricsOption = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
-    log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
-    debug: DebugOption = False,
+    log_level: LogLevelOption = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    debug: PodDebugOption = False,
 ) -> None:
     """Runs one StreamingNode: opens what the PChannel Leases grant to this pod.
 
