@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,3 @@ def keep_what_is_there() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-_NO_EVENT_ENGINE = "-event_engine_client,-event_engine_listener"
-_MEASURED = "1.85."
-
-
-def poll_grpc_in_place() -> None:
-    """Has gRPC poll its sockets on the thread that reads its answers, as it did until 1.79.
-
-    Its event engine hands each message through two threads more, either way: a lone append pays
-    0.1 to 0.2 ms of 2.8 for them. Takes effect before gRPC is imported. Does nothing for a release
-    that was not measured, which may not know these switches any more and say so on standard error,
-    nor when the user has set GRPC_EXPERIMENTS.
-    """
-    if version("grpcio").startswith(_MEASURED):
-        os.environ.setdefault("GRPC_EXPERIMENTS", _NO_EVENT_ENGINE)

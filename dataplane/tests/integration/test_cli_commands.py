@@ -116,7 +116,7 @@ async def test_appended_lines_are_read_back(
     lines[7], lines[9] = b"", b"\xff\x00"
     name = collection["name"]
     ran = await at(cluster, "append", "--collection", name, "-o", "json", stdin=b"\n".join(lines))
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.told) == (0, [])
     assert sorted(each["line"] for each in ran.objects) == list(range(1, 501))
     by_id = {(each["vchannel"], each["message_id"]): each for each in ran.objects}
     rows = await rows_of(cluster, name)
@@ -200,8 +200,9 @@ async def test_a_run_under_a_producers_name_goes_on_behind_the_one_before(
     await killed.wait()
     again = await at(cluster, *named, stdin=b"\n".join(lines))
     assert again.code == 0, again.err
-    skipped = int(again.err.split()[1])
-    assert again.err == f"walplane: {skipped} lines were appended by an earlier run\n"
+    [told] = again.told
+    skipped = int(told.split()[1])
+    assert told == f"walplane: {skipped} lines were appended by an earlier run"
     assert 0 < skipped <= 200
     for shard, vchannel in enumerate(collection["vchannels"]):
         rows = await rows_of(cluster, vchannel)
@@ -226,7 +227,7 @@ async def test_lines_that_fail_are_named_and_the_others_are_appended(
         stdin=b"\n".join(lines),
     )
     assert ran.code == 1
-    told = ran.err.splitlines()
+    told = ran.told
     assert [line.split(":")[0] for line in sorted(told[:-1])] == [
         "line 4",
         "line 6",
@@ -347,6 +348,8 @@ async def test_tail_of_what_is_not_there(cluster: StandaloneProcess, target: str
 async def test_the_shell_completes_commands_and_collections(
     cluster: StandaloneProcess, collection: dict[str, Any]
 ) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+
     async def completed(words: str, address: str) -> list[str]:
         environment = {
             "_WALPLANE_COMPLETE": "complete_bash",
@@ -361,7 +364,17 @@ async def test_the_shell_completes_commands_and_collections(
     assert "describe" in await completed("walplane collection ", cluster.address)
     for words in ("walplane tail coll", "walplane append --collection coll"):
         assert collection["name"] in await completed(words, cluster.address)
-    assert await completed("walplane tail coll", f"127.0.0.1:{free_port()}") == []
+    pchannels = [f"wal_{number}" for number in range(4)]
+    verify = "walplane verify --pchannel wal_"
+    assert sorted(await completed(verify, cluster.address)) == pchannels
+    assert await completed("walplane tail coll", nobody) == []
+    for words in (
+        f"walplane -a {cluster.address} verify --collection coll",
+        f"walplane tail --address {cluster.address} coll",
+    ):
+        assert collection["name"] in await completed(words, nobody), "what is typed counts"
+    for typed, found in (("CREATE_C", "CREATE_COLLECTION"), ("create_c", "create_collection")):
+        assert await completed(f"walplane tail c --type {typed}", nobody) == [found]
 
 
 async def test_a_stack_trace_only_with_debug(cluster: StandaloneProcess) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -110,6 +111,32 @@ async def test_a_second_server_on_the_same_port(server: StandaloneProcess, tmp_p
     assert f"cannot listen on {server.address}" in ran.err
 
 
+@pytest.fixture
+def in_use() -> Iterator[str]:
+    """An address that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield "127.0.0.1:{1}".format(*listening.getsockname())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code", "reason"),
+    [
+        ("--listen", None, 1, "cannot listen on"),
+        ("--metrics", None, 1, "cannot serve metrics on"),
+        ("--segment-store", "nope://x", 2, "nope://x is no segment store"),
+    ],
+)
+async def test_a_start_that_fails_makes_no_log(
+    tmp_path: Path, in_use: str, option: str, value: str | None, code: int, reason: str
+) -> None:
+    data = tmp_path / "data"
+    command = ["standalone", "--data", str(data), "--listen", "127.0.0.1:0", "--pchannels", "64"]
+    ran = await walplane(*command, option, value or in_use, "--log-level", "error")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1)
+    assert reason in ran.err
+    assert not (data / "log").exists(), "a new cluster could have any number of PChannels still"
+
+
 async def test_fewer_pchannels_than_there_are(server: StandaloneProcess) -> None:
     await server.start()
     assert await server.stop() == 0
@@ -202,7 +229,7 @@ async def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path) -> No
         )
         assert ran.code == 1
         told = ran.objects
-        failed = ran.err.splitlines()
+        failed = ran.told
         assert 0 < len(told) < len(lines)
         assert len(told) + len(failed) - 1 == len(lines), "each line is acknowledged or named"
         again = await restart_code(server)

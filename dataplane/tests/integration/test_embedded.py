@@ -20,6 +20,7 @@ from walplane.embedded import open_embedded, open_embedded_sync
 from walplane.message.builder import insert
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.command import walplane
+from walplane.testkit.standalone import free_port
 
 
 async def payloads(wal: StreamingClient, vchannel: str) -> list[bytes]:
@@ -77,6 +78,29 @@ async def test_a_read_that_never_waits_lets_others_run(tmp_path: Path) -> None:
                 await anext(batches)
         counting.cancel()
     assert turns, "it kept the loop for itself"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"segment_store": "nope://x"}, {"listen": "nowhere"}, {"listen": "192.0.2.1:7650"}]
+)
+async def test_what_cannot_be_makes_no_log(tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(WalError, match=next(iter(wrong.values()))) as refused:
+        async with open_embedded(tmp_path, pchannels=64, **wrong):  # type: ignore[arg-type]
+            pass
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+    assert not (tmp_path / "log").exists()
+
+
+async def test_a_start_that_fails_later_gives_its_port_back(tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    for backend in ("tape:", "memory:"):
+        opening = open_embedded(tmp_path, pchannels=1, listen=listen, backend=backend)
+        if backend == "memory:":
+            async with opening as wal:
+                assert wal.address == listen
+        else:
+            with pytest.raises(WalError, match="unknown backend 'tape'"):
+                await opening.__aenter__()
 
 
 def test_a_blocking_program_opens_it_too(tmp_path: Path) -> None:

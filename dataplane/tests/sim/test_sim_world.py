@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
+from walplane.backends.interface import EARLIEST
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.sim.backend import Broker, Manners, SimBackend
 from walplane.testkit.sim.disk import Disk
@@ -206,6 +209,25 @@ def test_a_backend_that_knows_terms_refuses_a_lower_one() -> None:
         assert refused.value.code is ErrorCode.CHANNEL_FENCED
 
     on_backend(Manners(knows_terms=True), work)
+
+
+def test_a_session_forgets_scanners_that_are_closed() -> None:
+    async def work(backend: Backend) -> None:
+        session = await SimBackend(backend.broker, backend.process, 1000).session()
+        await session.ensure_topic("t")
+        scanner = await session.open_scanner("t", EARLIEST)
+        gone = weakref.ref(scanner)
+        await scanner.close()
+        del scanner
+        await asyncio.sleep(10)  # the timer of the call that opened it
+        gc.collect()
+        assert gone() is None
+        left = await session.open_scanner("t", EARLIEST)
+        await session.close()
+        with pytest.raises(WalError, match="ON_SHUTDOWN"):
+            await left.read()
+
+    on_backend(Manners(), work)
 
 
 @pytest.mark.parametrize("deduplicates", [True, False])

@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from walplane.cli.main import main
+from walplane.cli.errors import INTERRUPTED
+from walplane.cli.main import app, main
 from walplane.client import StreamingClient
 from walplane.embedded import open_embedded
-from walplane.testkit.command import start
+from walplane.message.ids import ResumeToken
+from walplane.testkit.command import start, walplane
 from walplane.testkit.standalone import free_port
 
 
@@ -27,7 +30,11 @@ from walplane.testkit.standalone import free_port
         (["nonsense"], "'nonsense'"),
         (["topology", "-o", "xml"], "'xml'"),
         (["collection", "create", "x", "--shards", "0"], "--shards"),
+        (["collection", "create", "x", "--shards", "100000"], "--shards"),
         (["collection", "create", "x", "--shards", "many"], "--shards"),
+        (["collection", "create", ""], "'' is no collection name"),
+        (["collection", "create", "a b"], "'a b' is no collection name"),
+        (["coord", "--pchannels", "100000"], "equal to 1024"),
         (["collection", "create"], "NAME"),
         (["--address", "nowhere", "topology"], "'nowhere' is not of the form host:port"),
         (["topology", "--address", "host:99999"], "'host:99999' is not of the form host:port"),
@@ -58,12 +65,27 @@ def test_wrong_use_is_exit_code_2_and_one_line(
     "command",
     [
         *([], ["append"], ["ingest"], ["standalone"], ["status"], ["tail"], ["topology"]),
+        *(["node"], ["coord"], ["verify"], ["version"]),
         *(["collection"], ["collection", "create"], ["collection", "list"]),
+        *(["collection", "describe"], ["collection", "flush"], ["collection", "drop"]),
     ],
 )
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert re.search(r"Examples:\n +(echo|walplane) ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["node", "coord"])
+def test_every_option_of_a_pod_may_come_from_the_environment(command: str) -> None:
+    found = typer.main.get_group(app).commands[command].params
+    assert {each.name for each in found} >= {"pod", "log_level", "log_format", "debug"}
+    assert [each.name for each in found if each.envvar is None and each.name != "help"] == []
+
+
+def test_the_example_of_a_resume_token_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tail", "--help"]) == 0
+    (token,) = re.findall(r"--from (\S+@\S+)", capsys.readouterr().out)
+    assert ResumeToken.parse(token).pchannel == "wal_3"
 
 
 def test_help_of_flush_says_what_it_does_without_a_store(
@@ -156,6 +178,39 @@ async def test_ctrl_c_while_modules_are_loaded_leaves_no_stack_trace(tmp_path: P
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert (process.returncode, err) == (-signal.SIGINT, b"")
+
+
+_INTERRUPTS = """
+import os, signal, sys
+
+class Interrupts:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts)
+"""
+
+
+@pytest.mark.parametrize("module", ["structlog", "walplane.cli", "grpc"])
+async def test_ctrl_c_where_a_module_is_loaded_leaves_no_stack_trace(
+    module: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTS)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ran = await walplane("version", environment={"PYTHONPATH": path, "INTERRUPTED_AT": module})
+    assert ran.code in (-signal.SIGINT, INTERRUPTED)
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize("step", ["open_standard_streams", "keep_large_buffers"])
+def test_ctrl_c_before_the_command_begins(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"walplane.cli.main.{step}", interrupted)
+    assert main(["version"]) == INTERRUPTED
 
 
 async def test_a_job_in_the_background_does_not_hear_ctrl_c(tmp_path: Path) -> None:

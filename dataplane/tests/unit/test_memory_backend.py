@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -44,6 +46,18 @@ async def test_waiting_read_ends_with_its_session() -> None:
         await asyncio.wait_for(reading, 5)
     with pytest.raises(WalError, match="ON_SHUTDOWN"):
         await session.open_writer("t", 1, 0)
+
+
+async def test_a_session_forgets_scanners_that_are_closed() -> None:
+    session = await MemoryBackend().session()
+    await session.ensure_topic("t")
+    scanner = await session.open_scanner("t", EARLIEST)
+    gone = weakref.ref(scanner)
+    await scanner.close()
+    await scanner.close()
+    del scanner
+    gc.collect()
+    assert gone() is None
 
 
 async def test_after_the_record_below_the_truncation_point() -> None:

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from walplane.backends.registry import open_backend
 from walplane.node import RpcServer, start_server
+from walplane.node.server import take_port
 from walplane.node.service import SERVICE_NAME
 from walplane.rpc.channel import MAX_MESSAGE_BYTES, connect
 from walplane.rpc.errors import ErrorCode, WalError
@@ -72,6 +73,34 @@ async def test_a_port_in_use_is_one_clear_line(server: RpcServer) -> None:
     with pytest.raises(WalError, match=f"cannot listen on {server.address}") as caught:
         await start_server(server.address, {})
     assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+async def test_a_port_is_taken_before_there_is_something_to_serve() -> None:
+    port = take_port("127.0.0.1:0")
+    listen = f"127.0.0.1:{port.port}"
+    with pytest.raises(WalError, match=f"cannot listen on {listen}"):
+        take_port(listen)
+    async with connect(listen) as channel:
+        asking = asyncio.ensure_future(
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+        )
+        serving = await port.serve({})
+        assert (await asking).status == NOT_SERVING, "who came early is answered"
+    await port.close()
+    async with connect(listen) as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=30
+        )
+        assert answer.status == NOT_SERVING, "it is the server's now"
+    await serving.stop(0)
+
+
+async def test_a_port_that_is_not_served_is_given_back() -> None:
+    port = take_port("127.0.0.1:0")
+    await port.close()
+    await port.close()
+    again = take_port(f"127.0.0.1:{port.port}")
+    await again.close()
 
 
 async def test_a_stream_that_begins_wrong_gets_a_typed_error(channel: grpc.aio.Channel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -203,6 +205,20 @@ async def test_torn_tail_of_what_nobody_acknowledged(tmp_path: Path) -> None:
         shutil.copytree(copy, torn)
         (torn / log.name).write_bytes(whole[:size])
         assert await outcome(torn, expected) is None
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "pread"])
+def test_a_mark_that_cannot_be_made_keeps_no_file_open(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="No space left"):
+        AcknowledgedMark(tmp_path / "mark")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_mark_is_the_highest_note(tmp_path: Path) -> None:

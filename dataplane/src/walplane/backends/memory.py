@@ -12,6 +12,7 @@ by then has written nothing of them. A lower (term, open number) is refused, for
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
 from walplane.backends.interface import Record, Start
@@ -102,7 +103,7 @@ class MemorySession:
         """A session of `backend`."""
         self._backend = backend
         self._writers: list[MemoryWriter] = []
-        self._scanners: list[MemoryScanner] = []
+        self._scanners: dict[MemoryScanner, None] = {}  # a set that keeps its order
         self._closed = False
 
     async def ensure_topic(self, topic: str) -> None:
@@ -125,8 +126,8 @@ class MemorySession:
         """A scanner at `start`."""
         held = self._topic(topic)
         position = first_to_read(topic, start, held.earliest, held.end)
-        scanner = MemoryScanner(held, position)
-        self._scanners.append(scanner)
+        scanner = MemoryScanner(held, position, self._forget)
+        self._scanners[scanner] = None
         return scanner
 
     async def last_record_id(self, topic: str) -> RecordID | None:
@@ -148,8 +149,12 @@ class MemorySession:
         self._backend.forget(self)
         for writer in self._writers:
             writer.close()
-        for scanner in self._scanners:
+        for scanner in list(self._scanners):
             await scanner.close()
+
+    def _forget(self, scanner: MemoryScanner) -> None:
+        """Called by a scanner that closes."""
+        self._scanners.pop(scanner, None)
 
     def _topic(self, topic: str) -> _Topic:
         if self._closed:
@@ -208,10 +213,13 @@ class MemoryWriter:
 class MemoryScanner:
     """A `RecordScanner`."""
 
-    def __init__(self, topic: _Topic, position: int) -> None:
-        """A scanner of `topic` whose first record has the sequence number `position`."""
+    def __init__(
+        self, topic: _Topic, position: int, forget: Callable[[MemoryScanner], None]
+    ) -> None:
+        """A scanner of `topic` from `position`, a sequence number, that tells `forget` its end."""
         self._topic = topic
         self._position = position
+        self._forget = forget
         self._closed = False
 
     async def read(self) -> list[Record]:
@@ -232,4 +240,5 @@ class MemoryScanner:
     async def close(self) -> None:
         """Ends a waiting `read` with ON_SHUTDOWN."""
         self._closed = True
+        self._forget(self)
         self._topic.bell.ring()

@@ -30,6 +30,7 @@ from walplane.cli.options import (
     settings_of,
 )
 from walplane.cli.output import StreamPrinter
+from walplane.cli.progress import LineProgress
 from walplane.cli.run import run
 from walplane.client import (
     AppendResult,
@@ -153,6 +154,7 @@ class LineAppender:
         printer: StreamPrinter | None,
         once_by: str | None = None,
         named: Mapping[str, NamedProducer] | None = None,
+        progress: LineProgress | None = None,
     ) -> None:
         """Appends nothing before `run`.
 
@@ -164,6 +166,7 @@ class LineAppender:
             printer: of acknowledged lines.
             once_by: the field of the idempotency keys.
             named: open producers by VChannel; lines that they appended before are skipped.
+            progress: is told whenever lines have their outcome, unless these run over a terminal.
         """
         self._named = named or {}
         self._behind = {vchannel: each.next_number for vchannel, each in self._named.items()}
@@ -177,6 +180,9 @@ class LineAppender:
         self._once_by = once_by
         self._timeout_s = timeout_s
         self._printer = printer
+        self._progress = progress or LineProgress()
+        # rows that run over a terminal tell as much, and lines between them would be in the way
+        self._tells = printer is None or not sys.stdout.isatty()
         self._budget = ByteBudget(IN_FLIGHT_BYTES)
 
     async def run(self, descriptor: int, asked: asyncio.Event) -> None:
@@ -291,9 +297,14 @@ class LineAppender:
             self.acknowledged += len(part)
             if self._printer:
                 done += (_row(line, outcome, i, vchannel) for i, line in enumerate(part))
+        if self._tells:
+            self._progress.update(self._so_far)
         if self._printer and done:
             await self._printer.write(done)
         self._budget.release(size)  # only now: a slow reader of the output bounds what is read
+
+    def _so_far(self) -> str:
+        return f"{self.acknowledged:,} lines acknowledged, {self.failed:,} failed"
 
     def _message(self, vchannel: str, lines: Sequence[Line]) -> MutableMessage:
         message = insert(

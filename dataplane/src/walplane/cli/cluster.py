@@ -26,6 +26,7 @@ from walplane.rpc.v1 import streaming_pb2
 
 TOPOLOGY_EXAMPLES = examples("walplane topology", "walplane topology -o json")
 STATUS_EXAMPLES = examples("walplane status", "walplane --address 10.0.0.7:7650 status -o yaml")
+VERSION_EXAMPLES = examples("walplane version", "walplane version -o json")
 _TOPOLOGY_COLUMNS = ("pchannel", "state", "term", "node", "address", "vchannels", "reason")
 _STATUS_COLUMNS = (
     *("node", "pchannel", "state", "term", "open_number", "watermark", "checkpoint_tick"),

@@ -19,6 +19,8 @@ from walplane.cli.options import (
 from walplane.cli.output import show_object, show_rows
 from walplane.cli.run import run
 from walplane.client import CollectionInfo, StreamingClient
+from walplane.coord.catalog import MAX_SHARDS, Catalog
+from walplane.rpc.errors import WalError
 
 app = typer.Typer(
     help="Collections: named streams of rows, spread over shards.",
@@ -32,6 +34,7 @@ app = typer.Typer(
         "walplane collection drop flights",
     ),
 )
+_NO_PREFIX = "*"  # no channel's name begins with it: those of this cluster are not known here
 NameArgument = Annotated[
     str,
     typer.Argument(metavar="NAME", help="Name of the collection.", autocompletion=collection_names),
@@ -50,19 +53,30 @@ def no_command(context: typer.Context) -> None:
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")],
-    shards: Annotated[int, typer.Option(min=1, help="VChannels it is spread over.")] = 1,
+    shards: Annotated[
+        int, typer.Option(min=1, max=MAX_SHARDS, help="VChannels it is spread over.")
+    ] = 1,
     output: OutputOption = OutputFormat.TABLE,
     address: AddressOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Creates a collection; returns once it can be used."""
     settings = settings_of(context, address, debug)
+    _check_new(name, shards)
 
     async def command() -> None:
         async with StreamingClient.connect(settings.address) as wal:
             show_object(as_row(await wal.create_collection(name, shards)), output)
 
     run(settings, command)
+
+
+def _check_new(name: str, shards: int) -> None:
+    """Tells wrong use before the cluster is asked, by the coordinator's own rules."""
+    try:
+        Catalog(_NO_PREFIX).check_new(name, shards)
+    except WalError as error:
+        raise typer.BadParameter(error.message) from error
 
 
 @app.command("list", epilog=examples("walplane collection list -o json"))

@@ -6,16 +6,20 @@ from typing import Annotated
 
 import typer
 
+from walplane.channel import MAX_PCHANNELS
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
-from walplane.cli.options import DebugOption, MetricsOption, examples, parse_address, settings_of
+from walplane.cli.options import MetricsOption, examples, parse_address, settings_of
 from walplane.cli.pods import (
     AdvertiseOption,
     BackendOption,
     ClusterOption,
     ClusterUidOption,
     LeaseOption,
+    LogFormatOption,
+    LogLevelOption,
     NamespaceOption,
     Pod,
+    PodDebugOption,
     PodOption,
     PodUidOption,
     advertised,
@@ -45,6 +49,7 @@ def coord(
         typer.Option(
             envvar="WALPLANE_PCHANNELS",
             min=1,
+            max=MAX_PCHANNELS,
             help="PChannels; may only grow. As many as there are, or 16, if not given.",
         ),
     ] = None,
@@ -67,9 +72,9 @@ def coord(
     ] = "",
     lease_seconds: LeaseOption = 10.0,
     metrics: MetricsOption = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
-    log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
-    debug: DebugOption = False,
+    log_level: LogLevelOption = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    debug: PodDebugOption = False,
 ) -> None:
     """Runs a coordinator: of those that run, the holder of the Lease leads.
 

@@ -68,14 +68,14 @@ app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 app.command("topology", epilog=cluster.TOPOLOGY_EXAMPLES)(cluster.topology)
 app.command("status", epilog=cluster.STATUS_EXAMPLES)(cluster.status)
 app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
-app.command("version")(cluster.version)
+app.command("version", epilog=cluster.VERSION_EXAMPLES)(cluster.version)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code: the entry point of the console script."""
-    open_standard_streams()
-    keep_large_buffers()
     try:
+        open_standard_streams()
+        keep_large_buffers()
         code = app(arguments, prog_name="walplane", standalone_mode=False)
     except typer.TyperException as error:
         print(_wrong_use(error), file=sys.stderr)

@@ -32,6 +32,10 @@ async def serving_metrics(
 ) -> AsyncIterator[int | None]:
     """Serves `collectors` and what the process itself uses; yields the port, None for no `listen`.
 
+    Args:
+        listen: host:port; None: nowhere.
+        collectors: looked at anew by every scrape, so more may come and go.
+
     Raises:
         WalError: INVALID_ARGUMENT when it cannot listen there.
     """

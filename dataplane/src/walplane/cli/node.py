@@ -8,7 +8,6 @@ import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
-    DebugOption,
     MetricsOption,
     RetentionOption,
     SegmentStoreOption,
@@ -22,14 +21,17 @@ from walplane.cli.pods import (
     ClusterOption,
     ClusterUidOption,
     LeaseOption,
+    LogFormatOption,
+    LogLevelOption,
     NamespaceOption,
     Pod,
+    PodDebugOption,
     PodOption,
     PodUidOption,
     advertised,
     new_identity,
 )
-from walplane.cli.run import needs, run
+from walplane.cli.run import check_segment_store, needs, run
 from walplane.cli.serving import stop_on_signals
 from walplane.runtime import Runtime
 from walplane.wal.config import RETENTION_S
@@ -78,9 +80,9 @@ def node(
         ),
     ] = 120.0,
     metrics: MetricsOption = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
-    log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
-    debug: DebugOption = False,
+    log_level: LogLevelOption = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    debug: PodDebugOption = False,
 ) -> None:
     """Runs one StreamingNode: opens what the PChannel Leases grant to this pod.
 
@@ -92,6 +94,7 @@ def node(
 
     async def main() -> None:
         wiring = needs("node", "walplane.cli.node_wiring")
+        check_segment_store(segment_store)
         who = Pod(
             identity=new_identity(pod, pod_uid, Runtime.system()),
             cluster=cluster,

@@ -18,6 +18,7 @@ import typer
 from walplane.backends.interface import Backend
 from walplane.backends.registry import open_backend
 from walplane.cli.errors import CommandError
+from walplane.cli.logs import LogFormat, LogLevel
 from walplane.cli.options import parse_address
 from walplane.cli.serving import WILDCARDS
 from walplane.lease.contract import Identity
@@ -76,6 +77,16 @@ LeaseOption = Annotated[
         envvar="WALPLANE_LEASE_SECONDS",
         min=1,
         help="Who has not renewed its session for this long is taken for dead.",
+    ),
+]
+LogLevelOption = Annotated[LogLevel, typer.Option(envvar="WALPLANE_LOG_LEVEL", help="What to log.")]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(envvar="WALPLANE_LOG_FORMAT", help="How to log it.")
+]
+PodDebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug", envvar="WALPLANE_DEBUG", help="Print a stack trace when something fails."
     ),
 ]
 

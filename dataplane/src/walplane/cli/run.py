@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 import typer
 
-from walplane.cli.errors import CommandError, describe, exit_code_of, root_of
+from walplane.cli.errors import WRONG_USE, CommandError, describe, exit_code_of, root_of
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import Settings
 from walplane.cli.traces import exporting_traces
+from walplane.rpc.errors import WalError
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +81,21 @@ def needs(extra: str, module: str) -> Any:  # noqa: ANN401 - a module
         raise CommandError(
             f"this command needs {error.name}: pip install 'walplane[{extra}]'"
         ) from error
+
+
+def check_segment_store(where: str) -> None:
+    """Tells a wrong `--segment-store` before anything is made; empty is none.
+
+    Raises:
+        CommandError: it is none, as wrong use; or the extra is not installed.
+    """
+    if not where:
+        return
+    objects = needs("standalone", "walplane.wal.recovery.segments.objects")
+    try:
+        objects.open_store(where)
+    except WalError as error:
+        raise CommandError(error.message, WRONG_USE) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -22,7 +22,7 @@ from walplane.cli.options import (
     parse_address,
     settings_of,
 )
-from walplane.cli.run import needs, run
+from walplane.cli.run import check_segment_store, needs, run
 from walplane.cli.serving import WILDCARDS, stop_on_signals
 from walplane.rpc.errors import WalError
 from walplane.wal.config import RETENTION_S
@@ -95,6 +95,7 @@ def standalone(
         wiring = needs("standalone", "walplane.cli.wiring")
         embedded = needs("standalone", "walplane.embedded")
         directory = needs("standalone", "walplane.embedded.directory")
+        check_segment_store(segment_store)
         cluster = embedded.ClusterOptions(
             listen=listen,
             advertise=advertise or _reachable(listen),

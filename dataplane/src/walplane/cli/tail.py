@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from walplane.channel import is_cchannel, is_vchannel
-from walplane.cli.completion import collection_names
+from walplane.cli.completion import collection_names, message_types
 from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.options import (
     AddressOption,
@@ -39,7 +39,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 EXAMPLES = examples(
     "walplane tail flights -o json",
     "walplane tail flights --from latest --follow",
-    "walplane tail wal_3_7v0 --from rocksdb:41:0:0@462371.2.1 -o json",
+    "walplane tail wal_3_7v0 --from rocksdb:41:0:0@462371.2.1@wal_3 -o json",
 )
 _WIDTHS = {
     "time_tick": 18,
@@ -80,6 +80,7 @@ def tail(
         typer.Option(
             "--type",
             metavar="TYPE",
+            autocompletion=message_types,
             help="Only messages of this type, like INSERT or DROP_COLLECTION; may be repeated. "
             "Transactions are printed whole; TXN means all of them.",
         ),

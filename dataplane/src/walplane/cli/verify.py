@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from walplane.channel import pchannel_of
+from walplane.cli.completion import collection_names, pchannel_names
 from walplane.cli.errors import FAILED, CommandError, one_line
 from walplane.cli.options import (
     AddressOption,
@@ -48,10 +49,17 @@ _LINE_EVERY_S = 2.0
 def verify(
     context: typer.Context,
     collection: Annotated[
-        str | None, typer.Option(help="Only the PChannels that this collection lies on.")
+        str | None,
+        typer.Option(
+            help="Only the PChannels that this collection lies on.",
+            autocompletion=collection_names,
+        ),
     ] = None,
     pchannel: Annotated[
-        list[str] | None, typer.Option(help="Only this PChannel; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="Only this PChannel; may be given several times.", autocompletion=pchannel_names
+        ),
     ] = None,
     output: OutputOption = OutputFormat.TABLE,
     address: AddressOption = None,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.registry import Collector
+
 from walplane.backends.interface import Backend
 from walplane.cli import failpoints
 from walplane.cli.metrics import serving_metrics
@@ -52,12 +54,13 @@ async def run_standalone(
     """
     with only_process(options.data):
         async with drained() as taken:
-            cluster = await start_cluster(options.cluster, taken, _with_failpoint)
-            collectors = [
-                NodeCollector(cluster.node, cluster.runtime),
-                CoordCollector(lambda: cluster.coord),
-            ]
+            collectors: list[Collector] = []
+            # its port is taken before a log is made: see `start_cluster`
             await taken.enter_async_context(serving_metrics(options.metrics, collectors))
+            cluster = await start_cluster(options.cluster, taken, _with_failpoint)
+            collectors.append(NodeCollector(cluster.node, cluster.runtime))
+            collectors.append(CoordCollector(lambda: cluster.coord))
+            taken.callback(collectors.clear)
             await _serve(cluster, stop, on_ready)
 
 

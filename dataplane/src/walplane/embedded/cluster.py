@@ -23,7 +23,7 @@ from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.node.config import NodeConfig
 from walplane.node.memory import memory_share
 from walplane.node.segment_store import segments_in
-from walplane.node.server import AddToServer, RpcServer, start_server
+from walplane.node.server import AddToServer, RpcPort, RpcServer, take_port
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
 from walplane.node.streaming_node import StreamingNode
 from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
@@ -31,6 +31,7 @@ from walplane.rpc.v1 import coord_pb2, log_pb2
 from walplane.runtime import Runtime
 from walplane.wal.config import RETENTION_S, WALConfig
 from walplane.wal.ports import AppendResult
+from walplane.wal.recovery.segments.storing import SegmentDeps
 
 _log = structlog.get_logger(__name__)
 
@@ -150,6 +151,9 @@ async def start_cluster(
 ) -> Cluster:
     """Puts the parts together; not every PChannel is served yet.
 
+    The segment store and the port are had before the backend is opened, so that a start that fails
+    for them makes no log.
+
     Args:
         options: of what.
         taken: gets what ends the parts, the last one first; also when this raises.
@@ -158,18 +162,21 @@ async def start_cluster(
     Raises:
         WalError: it cannot start.
     """
+    config = NodeConfig(wal=WALConfig(retention_s=options.retention_s))
+    segments = segments_in(options.segment_store, config)
+    port = take_port(options.listen)
+    taken.push_async_callback(port.close)
     backend = wrap(await open_backend(options.backend))
     taken.push_async_callback(backend.close)
     runtime = Runtime.system()
     coord = await taken.enter_async_context(
         Coord.open(backend, options.prefix, runtime, pchannel_count=options.pchannels)
     )
-    node = _node(options, backend, coord, runtime)
+    node = _node(backend, coord, runtime, config, segments)
     taken.push_async_callback(node.close)
-    server = await _listen(options.listen, coord, node)
+    server = await _serve(port, coord, node)
     taken.push_async_callback(server.stop, _GRACE_S)
-    host, _, port = options.advertise.rpartition(":")
-    own = OwnNode(node, f"{host}:{server.port}" if int(port) == 0 else options.advertise)
+    own = OwnNode(node, _advertised(options.advertise, server.port))
     await taken.enter_async_context(coord.serving(own, own))
     return Cluster(coord, node, server, own, runtime)
 
@@ -212,10 +219,18 @@ async def _drain(taken: AsyncExitStack) -> None:
     _log.info("drained")
 
 
+def _advertised(address: str, listening: int) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host}:{listening}" if int(port) == 0 else address
+
+
 def _node(
-    options: ClusterOptions, backend: Backend, coord: Coord, runtime: Runtime
+    backend: Backend,
+    coord: Coord,
+    runtime: Runtime,
+    config: NodeConfig,
+    segments: SegmentDeps | None,
 ) -> StreamingNode:
-    config = NodeConfig(wal=WALConfig(retention_s=options.retention_s))
     return StreamingNode(
         f"standalone-{runtime.new_id(4).hex()}",
         backend,
@@ -225,16 +240,16 @@ def _node(
         config,
         on_channel_lost=coord.channels.report_stopped,
         memory=memory_share,
-        segments=segments_in(options.segment_store, config),
+        segments=segments,
     )
 
 
-async def _listen(address: str, coord: Coord, node: StreamingNode) -> RpcServer:
+async def _serve(port: RpcPort, coord: Coord, node: StreamingNode) -> RpcServer:
     services: dict[str, AddToServer] = {SERVICE_NAME: StreamingNodeService(node).add_to}
     # one call registers all of the coordinator's services; each is named for health and reflection
     services |= {name: _nothing for name in SERVICE_NAMES}
     services[SERVICE_NAMES[0]] = coord.add_to
-    return await start_server(address, services)
+    return await port.serve(services)
 
 
 def _nothing(_server: grpc.aio.Server) -> None:

@@ -20,6 +20,45 @@ from walplane.rpc.errors import ErrorCode, WalError
 AddToServer = Callable[[grpc.aio.Server], None]
 
 
+class RpcPort:
+    """A port that is taken, and served later or never; use `take_port`.
+
+    Who connects meanwhile waits.
+
+    Attributes:
+        host: as given.
+        port: the port it is, also when 0 was asked for.
+    """
+
+    def __init__(self, server: grpc.aio.Server, host: str, port: int) -> None:
+        """Wraps a server that has this port and is not started."""
+        self._server = server
+        self._served = False
+        self.host = host
+        self.port = port
+
+    async def serve(self, services: Mapping[str, AddToServer]) -> RpcServer:
+        """Serves {full name: add to server} from now on; the server gives the port back."""
+        checks = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
+        for add in services.values():
+            add(self._server)
+        names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+        self._served = True
+        await self._server.start()
+        started = RpcServer(self._server, checks, self.host, self.port)
+        await asyncio.gather(*(started.set_serving(name, False) for name in ["", *services]))
+        return started
+
+    async def close(self) -> None:
+        """Gives the port back, unless it was ever served. Idempotent."""
+        if not self._served:
+            self._served = True
+            await self._server.start()  # one that never started keeps its port when it stops
+            await self._server.stop(None)
+
+
 class RpcServer:
     """A listening server; use `start_server`.
 
@@ -70,26 +109,30 @@ async def start_server(
     Raises:
         WalError: INVALID_ARGUMENT when it cannot listen there.
     """
+    return await take_port(listen, options).serve(services)
+
+
+def take_port(listen: str, options: Sequence[tuple[str, int]] = ()) -> RpcPort:
+    """Takes `listen` (host:port; port 0 = any free one), for services that are not there yet.
+
+    Args:
+        listen: where.
+        options: of gRPC, beside those that all servers have.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when it cannot listen there.
+    """
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
         raise WalError(ErrorCode.INVALID_ARGUMENT, f"{listen!r} is no address: expected HOST:PORT")
     server = grpc.aio.server(options=[*SERVER_OPTIONS, *options])
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for add in services.values():
-        add(server)
-    names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
     try:
         bound = server.add_insecure_port(listen)
     except RuntimeError as error:
         raise _cannot_listen(listen) from error
     if bound == 0:
         raise _cannot_listen(listen)
-    await server.start()
-    started = RpcServer(server, checks, host, bound)
-    await asyncio.gather(*(started.set_serving(name, False) for name in ["", *services]))
-    return started
+    return RpcPort(server, host, bound)
 
 
 def _cannot_listen(listen: str) -> WalError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 TIMEOUT_S = 60.0
+_PROGRESS = re.compile(r"[\d,]+ (rows|lines) acknowledged")  # on a slow machine
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Ran:
     def objects(self) -> list[dict[str, Any]]:
         """Standard output as JSON lines."""
         return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def told(self) -> list[str]:
+        """Lines of standard error, but for those that only say how far it is."""
+        return [line for line in self.err.splitlines() if not _PROGRESS.match(line)]
 
     @property
     def value(self) -> Any:  # noqa: ANN401 - whatever the command printed

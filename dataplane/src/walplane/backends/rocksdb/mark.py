@@ -26,14 +26,15 @@ class AcknowledgedMark:
         """Opens the file.
 
         Raises:
-            OSError: it cannot be opened or made.
+            OSError: it cannot be opened, made or read; it is closed then.
         """
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if os.fstat(self._file).st_size < _SIZE:
-            # Room for both slots now, so that a full disk cannot refuse a note later.
-            os.pwrite(self._file, bytes(_SIZE), 0)
-            os.fsync(self._file)
-        slots = [self._slot(at) for at in _SLOT_AT]
+        try:
+            self._make_room()
+            slots = [self._slot(at) for at in _SLOT_AT]
+        except BaseException:
+            self.close()
+            raise
         self._turn = slots.index(max(slots))
 
     def read(self) -> int:
@@ -54,6 +55,12 @@ class AcknowledgedMark:
     def close(self) -> None:
         """Closes the file."""
         os.close(self._file)
+
+    def _make_room(self) -> None:
+        """Takes the space of both slots now, so that a full disk cannot refuse a note later."""
+        if os.fstat(self._file).st_size < _SIZE:
+            os.pwrite(self._file, bytes(_SIZE), 0)
+            os.fsync(self._file)
 
     def _slot(self, at: int) -> int:
         slot = os.pread(self._file, _NUMBER.size + _CRC.size, at)

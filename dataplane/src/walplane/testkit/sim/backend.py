@@ -216,7 +216,7 @@ class SimSession:
         self._process = process
         self._max_record_bytes = max_record_bytes
         self._writers: list[SimWriter] = []
-        self._scanners: list[SimScanner] = []
+        self._scanners: dict[SimScanner, None] = {}  # a set that keeps its order
         self._met: dict[str, int] = {}
         self._closed = False
 
@@ -266,10 +266,10 @@ class SimSession:
         def place() -> SimScanner:
             held = self._topic(topic)
             position = first_to_read(topic, start, held.earliest, held.visible)
-            return SimScanner(self._broker, self._process, held, position)
+            return SimScanner(self._broker, self._process, held, position, self._forget)
 
         scanner = await self.call(place)
-        self._scanners.append(scanner)
+        self._scanners[scanner] = None
         return scanner
 
     async def last_record_id(self, topic: str) -> RecordID | None:
@@ -290,8 +290,12 @@ class SimSession:
         self._closed = True
         for writer in self._writers:
             writer.close()
-        for scanner in self._scanners:
+        for scanner in list(self._scanners):
             await scanner.close()
+
+    def _forget(self, scanner: SimScanner) -> None:
+        """Called by a scanner that closes."""
+        self._scanners.pop(scanner, None)
 
     def _cut(self, topic: Topic, sequence: int) -> None:
         if is_pchannel(topic.name) and sequence > topic.earliest:
@@ -320,12 +324,23 @@ class SimSession:
 class SimScanner:
     """A `RecordScanner`."""
 
-    def __init__(self, broker: Broker, process: Process, topic: Topic, position: int) -> None:
-        """A scanner in `process` of `topic`, next at the sequence number `position`."""
+    def __init__(
+        self,
+        broker: Broker,
+        process: Process,
+        topic: Topic,
+        position: int,
+        forget: Callable[[SimScanner], None],
+    ) -> None:
+        """A scanner in `process` of `topic`, next at the sequence number `position`.
+
+        Tells `forget` that it closes.
+        """
         self._broker = broker
         self._process = process
         self._topic = topic
         self._position = position
+        self._forget = forget
         self._closed = False
 
     async def read(self) -> list[Record]:
@@ -356,4 +371,5 @@ class SimScanner:
     async def close(self) -> None:
         """Ends a waiting `read`."""
         self._closed = True
+        self._forget(self)
         self._topic.bell.ring()
