@@ -63,7 +63,7 @@ def status(
     address: AddressOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Shows what every node says of its PChannels; exit code 1 when something is not served or quarantined."""
+    """Shows what every node says of its PChannels; exit code 1 unless every one takes appends."""
     settings = settings_of(context, address, debug)
 
     async def command() -> None:
