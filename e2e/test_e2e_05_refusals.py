@@ -41,6 +41,19 @@ WRONG = [
         walcluster("wrong", backend={"embedded": {}}, nodes={"replicas": 2}),
         "nodes.replicas must be 1",
     ),
+    (
+        walcluster("wrong", segmentStore={"url": "file:///data/segments"}),
+        "segmentStore.url may be file:// only with backend.embedded",
+    ),
+    (
+        walcluster("wrong", backend={"embedded": {}}, segmentStore={"url": "file:///tmp/segments"}),
+        "below its volume, like file:///data/segments",
+    ),
+]
+
+STORE_CHANGES = [
+    ('{"spec": {"segmentStore": null}}', "segmentStore cannot be taken away"),
+    ('{"spec": {"segmentStore": {"url": "s3://b/other"}}}', "segmentStore.url cannot change"),
 ]
 
 
@@ -68,6 +81,20 @@ def test_pchannels_cannot_shrink(ready: Demo) -> None:
         ready.patch('{"spec": {"pchannels": {"count": 4}}}')
     assert "pchannels.count may only grow" in str(refused.value)
     assert ready.terms() == terms
+
+
+def test_a_segment_store_stays(ready: Demo, kubectl: Kubectl) -> None:
+    """`kubectl patch walcluster` with another segmentStore.url, or without segmentStore."""
+    stored = Demo(kubectl, "stored")  # paused: no pod of it ever starts
+    stored.apply(walcluster("stored", paused=True, segmentStore={"url": "s3://b/stored"}))
+    try:
+        for change, sentence in STORE_CHANGES:
+            with pytest.raises(KubectlError) as refused:
+                stored.patch(change)
+            assert sentence in str(refused.value)
+        assert stored.show()["spec"]["segmentStore"]["url"] == "s3://b/stored"
+    finally:
+        kubectl("delete", "walcluster", "stored", "--timeout=60s", seconds=70)
 
 
 def test_a_backend_that_is_not_there_is_a_condition(ready: Demo, kubectl: Kubectl) -> None:

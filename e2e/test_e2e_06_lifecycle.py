@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from devservices.e2e.client_pod import ClientPod
 from devservices.e2e.demo import Demo
@@ -17,6 +18,16 @@ pytestmark = pytest.mark.timeout(400)
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 PULSAR = "pulsar.default.svc.cluster.local"
 TOPICS = f"http://{PULSAR}:8080/admin/v2/persistent/public/walplane"
+
+
+STORED_ROWS = """
+import json, pathlib, pyarrow.parquet
+rows = []
+for whole in pathlib.Path("/data/segments").rglob("segment.json"):
+    for part in sorted(whole.parent.glob("*.parquet")):
+        rows += pyarrow.parquet.ParquetFile(part).read().column("payload").to_pylist()
+print(json.dumps([row.decode() for row in rows]))
+"""
 
 
 def topics(client: ClientPod, prefix: str) -> list[str]:
@@ -120,3 +131,28 @@ def test_the_embedded_example(ready: Demo, kubectl: Kubectl, client: ClientPod, 
     solo.ready()
     kubectl.until("its rows are there", lambda: rows(client, solo.address, token) == 10)
     kubectl("delete", "walcluster", "solo", "--timeout=60s", seconds=70)
+
+
+def test_segments_on_the_volume_of_the_embedded_example(
+    ready: Demo, kubectl: Kubectl, client: ClientPod, token: str
+) -> None:
+    """The embedded example with `segmentStore.url: file:///data/segments`; `collection flush`."""
+    manifest: Object = yaml.safe_load((EXAMPLES / "walcluster-embedded.yaml").read_text())
+    manifest["metadata"]["name"] = "shelf"
+    manifest["spec"]["segmentStore"] = {"url": "file:///data/segments"}
+    shelf, stored = Demo(kubectl, "shelf"), f"stored-{token}"
+    shelf.apply(manifest)
+    try:
+        shelf.ready()
+        walplane = ("walplane", "--address", shelf.address)
+        client(*walplane, "collection", "create", stored)
+        append(client, shelf.address, stored, 100)
+        client(*walplane, "collection", "flush", stored)
+        read = ("exec", "shelf-node-0", "--", "python3", "-c", STORED_ROWS)
+        kubectl.until("the segment is stored", lambda: kubectl(*read).strip() != "[]")
+        assert json.loads(kubectl(*read)) == [str(number) for number in range(1, 101)]
+    finally:
+        kubectl("delete", "walcluster", "shelf", "--timeout=60s", seconds=70)
+        # Else a kept cluster has the rows of this run in the next one.
+        volume = ("pvc", "data-shelf-node-0", "--ignore-not-found")
+        kubectl("delete", *volume, "--timeout=60s", seconds=70)

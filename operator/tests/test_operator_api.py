@@ -17,6 +17,7 @@ from walplane_operator.api.leases import PChannelLease, Session
 from walplane_operator.api.names import Object
 from walplane_operator.api.spec import SegmentStoreSpec, WALCluster, WALClusterSpec
 from walplane_operator.api.times import micro_time, parse_time
+from walplane_operator.manifests.config import DATA_DIRECTORY
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -142,6 +143,35 @@ def test_a_segment_store_is_a_url_that_stays() -> None:
     )
     for text in (*taken, *refused):
         assert any(re.search(each, text) for each in patterns) == (text in taken), text
+
+
+def rules_of_the_spec() -> list[str]:
+    """The rules at `spec` about `segmentStore`."""
+    rules = schema("walclusters.yaml")["spec"]["x-kubernetes-validations"]
+    return [each["rule"] for each in rules if "segmentStore" in each["rule"]]
+
+
+def test_a_segment_store_in_files_is_on_the_volume_of_an_embedded_cluster() -> None:
+    """A pod's root is read-only and its /tmp goes with it: rows there would be lost."""
+    allowed, _ = rules_of_the_spec()
+    (pattern,) = re.findall(r'url\.matches\("([^"]+)"\)', allowed)
+    assert allowed.split(" || ") == [
+        "!has(self.segmentStore)",
+        '!self.segmentStore.url.startsWith("file:")',
+        f'(has(self.backend.embedded) && self.segmentStore.url.matches("{pattern}"))',
+    ]
+    taken = ("/segments", "/a/b-c_d.e", "/segments/")
+    refused = ("", "/", "base/s", "/../tmp", "/s/..", "/.hidden", "/s//t", "/%2e%2e/tmp")
+    for text in (*taken, *refused):
+        url = f"file://{DATA_DIRECTORY}{text}"
+        assert bool(re.search(pattern, url)) == (text in taken), url
+    assert not re.search(pattern, "file:///tmp/segments")
+
+
+def test_a_segment_store_does_not_go() -> None:
+    """Rules at a field are not asked when what is above it goes, and comes back as another."""
+    _, stays = rules_of_the_spec()
+    assert stays == "!has(oldSelf.segmentStore) || has(self.segmentStore)"
 
 
 def test_users_prefix_wins() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import Metric
 
 from walplane.backends.registry import open_backend
 from walplane.coord.coord import Coord
@@ -24,6 +25,7 @@ from walplane.wal.frames import FrameFilter
 from walplane_operator.api import names
 from walplane_operator.api.names import Object
 from walplane_operator.api.spec import WALCluster
+from walplane_operator.handlers.metrics import Metrics
 from walplane_operator.manifests.access import RULES
 from walplane_operator.manifests.desired import workloads
 
@@ -131,7 +133,7 @@ def alerts() -> list[Object]:
 
 
 async def shown() -> dict[str, set[str]]:
-    """Every sample that the data plane's pods can show, with the names of its labels."""
+    """Every sample that pods of either kind can show, with the names of its labels."""
     backend = await open_backend("memory:")
     async with Coord.open(backend, "p", Runtime.system(), pchannel_count=1) as coord:
         node = StreamingNode("n", backend, coord.oracle, coord.channels, Runtime.system())
@@ -141,8 +143,23 @@ async def shown() -> dict[str, set[str]]:
         log.frames_dropped(FrameFilter("p_0"))
         collectors = (NodeCollector(node, Runtime.system()), CoordCollector(lambda: coord))
         families = [family for each in collectors for family in each.collect()]
+        families += operator_families()
         await node.close()
     await backend.close()
+    return samples(families)
+
+
+def operator_families() -> list[Metric]:
+    """The operator's metrics, those by word with one word each."""
+    metrics = Metrics()
+    words = (metrics.reconciles, metrics.grants, metrics.releases)
+    for by_word in (*words, metrics.watch_restarts, metrics.status_writes):
+        by_word.labels("word").inc()
+    return list(metrics.registry.collect())
+
+
+def samples(families: list[Metric]) -> dict[str, set[str]]:
+    """Names of samples, with the names of their labels."""
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
     return {
         f"{each.name}{end}": {name for sample in each.samples for name in sample.labels}
@@ -167,6 +184,30 @@ async def test_alerts_and_dashboard_ask_for_what_is_shown() -> None:
         assert labels <= there[name] | scraped, name
 
 
+def test_every_metric_of_the_operator_is_in_its_page() -> None:
+    text = (ROOT / "docs" / "components" / "operator.md").read_text()
+    table = text.partition("| name, after `walplane_operator_` |")[2].partition("\n\n")[0]
+    named = [row.split("|")[1] for row in table.splitlines() if "|" in row]
+    told = {word for cell in named for word in re.findall(r"`([^`]+)`", cell)}
+    wanted = set()
+    for each in operator_families():
+        labels = {name for sample in each.samples for name in sample.labels} - {"le"}
+        total = "_total" if each.type == "counter" else ""
+        shown = f"{{{','.join(sorted(labels))}}}" if labels else ""
+        wanted.add(f"{each.name.removeprefix('walplane_operator_')}{total}{shown}")
+    assert told == wanted
+
+
+def test_who_leads_is_missed_also_when_nobody_is_there() -> None:
+    """Nothing can be counted, or be 0, where nothing is scraped."""
+    said = {rule["alert"]: " ".join(rule["expr"].split()) for rule in alerts()}
+    by = "(namespace, walplane_cluster)"
+    assert said["WalplaneNoCoordinator"].partition(" or ")[2] == (
+        f"count by {by} (walplane_tick_reserve) unless on {by} walplane_coord_leading == 1"
+    )
+    assert said["WalplaneNoOperator"].endswith(" or absent(walplane_operator_leading)")
+
+
 def test_every_alert_has_its_runbook() -> None:
     text = (ROOT / "docs" / "runbooks.md").read_text()
     headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
@@ -178,7 +219,8 @@ def test_every_alert_has_its_runbook() -> None:
 def test_monitoring_is_made_when_it_is_asked_for() -> None:
     assert not {"PodMonitor", "PrometheusRule"} & {each["kind"] for each in render()}
     options = ("podMonitor=true", "rules=true", "dashboard=true", "labels.release=prom")
-    made = {each["kind"]: each for each in render(*(f"metrics.{each}" for each in options))}
+    manifests = render(*(f"metrics.{each}" for each in options))
+    made = {each["kind"]: each for each in manifests if "-operator" not in each["metadata"]["name"]}
     assert made["PrometheusRule"]["spec"]["groups"][0]["rules"] == alerts()
     assert json.loads(made["ConfigMap"]["data"]["walplane.json"])["title"] == "walplane"
     for kind in ("PrometheusRule", "PodMonitor", "ConfigMap"):
@@ -196,6 +238,21 @@ def test_monitoring_is_made_when_it_is_asked_for() -> None:
         ports = template["spec"]["containers"][0]["ports"]
         numbers = {each["name"]: each["containerPort"] for each in ports}
         assert numbers[port["port"]] == names.METRICS_PORT
+    monitor_the_operator(manifests)
+
+
+def monitor_the_operator(manifests: list[Object]) -> None:
+    """The PodMonitor of the operator's own pods finds them, in their namespace."""
+    (found,) = [m for m in manifests if m["metadata"]["name"] == "walplane-operator"]
+    assert (found["kind"], found["metadata"]["labels"]["release"]) == ("PodMonitor", "prom")
+    (deployment,) = [m for m in manifests if m["kind"] == "Deployment"]
+    assert found["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+    assert "namespaceSelector" not in found["spec"]
+    template = deployment["spec"]["template"]
+    wanted = found["spec"]["selector"]["matchLabels"].items()
+    assert wanted <= template["metadata"]["labels"].items()
+    (port,) = found["spec"]["podMetricsEndpoints"]
+    assert port["port"] in [p["name"] for p in template["spec"]["containers"][0]["ports"]]
 
 
 def pods_of(manifests: list[Object]) -> list[Object]:

@@ -209,6 +209,51 @@ def test_lost_data_is_a_condition_that_goes_false_when_it_is_mended() -> None:
     assert condition["status"] == "False"
 
 
+def test_a_quarantined_log_is_a_condition_until_its_node_says_otherwise() -> None:
+    scene = Scene()
+    _, second = scene.healthy()
+    held = {"term": 3, "reason": QUARANTINED, "lastError": "entry 7 cannot be taken in"}
+
+    def told() -> tuple[str, str, str]:
+        found = find(scene.channels()[1]["conditions"], QUARANTINED)
+        assert found is not None
+        return found["status"], found["reason"], found["message"]
+
+    assert "conditions" not in scene.channels()[1]
+    scene.node(1, channels={1: held})
+    scene.grant(1, second, 3)
+    assert told() == ("True", "NotTakenIn", "entry 7 cannot be taken in")
+    assert "conditions" not in scene.channels()[0], "one that was never true is not spoken of"
+    first = scene.node(0)
+    scene.grant(1, first, 4, ready=False)
+    assert told() == ("True", "NotTakenIn", "entry 7 cannot be taken in"), "nobody has looked yet"
+    scene.grant(1, first, 4)
+    assert told()[0] == "True", "its next owner has not reported yet"
+    scene.node(0, channels={1: {"term": 4, "watermark": TICK}})
+    scene.grant(1, first, 4)
+    assert told() == ("False", "Served", "everything in the log was taken in")
+
+
+def test_both_conditions_of_a_channel_are_kept() -> None:
+    scene = Scene()
+    scene.coordinator()
+    node = scene.node(1, channels={0: {"term": 2, "reason": QUARANTINED, "lastError": "entry 7"}})
+    scene.grant(0, node, 2)
+    scene.channels()
+    scene.node(0, channels={0: {"term": 3, "lastError": "gone", "reason": "DataLoss"}})
+    scene.grant(0, "", 3)
+    found = {one["type"]: one["status"] for one in scene.channels()[0]["conditions"]}
+    assert found == {"DataLoss": "True", QUARANTINED: "True"}
+
+
+def test_a_store_that_is_away_quarantines_nothing() -> None:
+    scene = Scene()
+    _, second = scene.healthy()
+    scene.node(1, channels={1: {"term": 3, "reason": SEGMENTS_WAIT, "lastError": "no answer"}})
+    scene.grant(1, second, 3)
+    assert "conditions" not in scene.channels()[1]
+
+
 def test_a_healthy_cluster_says_so() -> None:
     scene = Scene()
     scene.healthy()

@@ -14,7 +14,7 @@ from walplane.node import NodeConfig, StreamingNode
 from walplane.node.edge import Edge
 from walplane.node.metrics import NodeCollector
 from walplane.node.produce import ProduceStream
-from walplane.rpc.errors import WalError
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
@@ -27,6 +27,7 @@ from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import append_op
 from walplane.wal.ports import StaleTerm
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+from walplane.wal.status import QUARANTINED, SEGMENTS_WAIT
 
 CONFIG = NodeConfig(wal=WALConfig(idle_tick_s=0.02, silence_s=3600, checkpoint_s=3600))
 COUNTED = [f"appended_{what}_total" for what in ("frames", "entries", "messages", "bytes")]
@@ -195,6 +196,48 @@ async def test_a_checkpoint_ends_its_lag(watched: Watched) -> None:
     await watched.node.assign(CH, 2)
     assert watched.of_log("checkpoint_lag_bytes") == 0
     assert watched.of_log("checkpoint_lag_seconds") == 0
+
+
+async def test_before_the_first_checkpoint_the_lag_begins_with_the_log(watched: Watched) -> None:
+    """It is no age since 1970, and another owner makes it no younger."""
+    watched.authority.terms[CH] = 1
+    await watched.node.assign(CH, 1)
+    opened = watched.node.wal(CH).settled_tick()
+    wal = (await watched.assign(1)).wal
+    assert wal.recovery.checkpoint_tick == 0
+    lag = watched.of_log("checkpoint_lag_seconds")
+    assert lag == (wal.settled_tick() - opened) / TICKS_PER_S
+    watched.node.stop(CH, StaleTerm(CH, 1, 2))  # as a kill: nothing is saved
+    watched.oracle._next += 50 * TICKS_PER_S
+    watched.authority.terms[CH] = 2
+    await watched.node.assign(CH, 2)
+    wal = watched.node.wal(CH, 2)
+    await wal.append(entry(b"of the next owner"))
+    assert wal.recovery.checkpoint_tick == 0
+    created = wal.recovery.shards.vchannels[V].created_tick
+    lag = watched.of_log("checkpoint_lag_seconds")
+    assert lag == (wal.settled_tick() - created) / TICKS_PER_S
+    assert lag >= 50
+
+
+async def test_a_poisoned_log_is_held_up_and_takes_no_appends(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    assert watched.of_log("serving") == 1
+    assert watched.of_log("held_up", condition=QUARANTINED) is None
+    edge.wal.recovery.poison = WalError(ErrorCode.UNRECOVERABLE, "an entry of another world")
+    with pytest.raises(WalError):
+        await edge.wal.append(entry(b"refused", number=0))
+    assert watched.of_log("serving") == 0
+    assert watched.of_log("held_up", condition=QUARANTINED) == 1
+
+
+async def test_a_log_whose_segments_wait_is_held_up_and_serves(watched: Watched) -> None:
+    edge = await watched.assign(1)
+    edge.wal.recovery.segments.trouble = "s3://b: no answer"
+    assert watched.of_log("serving") == 1
+    assert watched.of_log("held_up", condition=SEGMENTS_WAIT) == 1
+    edge.wal.recovery.segments.trouble = ""
+    assert watched.of_log("held_up", condition=SEGMENTS_WAIT) is None
 
 
 async def test_frames_that_do_not_count_are_counted(watched: Watched) -> None:

@@ -23,6 +23,7 @@ from walplane.cli.run import run
 from walplane.client import StreamingClient, Topology
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import streaming_pb2
+from walplane.wal.status import QUARANTINED
 
 TOPOLOGY_EXAMPLES = examples("walplane topology", "walplane topology -o json")
 STATUS_EXAMPLES = examples("walplane status", "walplane --address 10.0.0.7:7650 status -o yaml")
@@ -63,7 +64,7 @@ def status(
     address: AddressOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Shows what every node says of its PChannels; exit code 1 when something is not served."""
+    """Shows what every node says of its PChannels; exit code 1 unless every one takes appends."""
     settings = settings_of(context, address, debug)
 
     async def command() -> None:
@@ -81,8 +82,19 @@ def status(
             )
         if silent:
             raise silent[0]
+        _refuse_quarantined(rows)
 
     run(settings, command)
+
+
+def _refuse_quarantined(rows: list[Mapping[str, Any]]) -> None:
+    found = [row for row in rows if row.get("state") == QUARANTINED.lower()]
+    if found:
+        first = found[0]
+        raise CommandError(
+            f"{len(found)} PChannels are quarantined, {first['pchannel']} among them: "
+            f"{one_line(first['last_error'])}"
+        )
 
 
 def version(

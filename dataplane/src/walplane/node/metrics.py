@@ -28,7 +28,22 @@ def _checkpoint_lag(wal: WAL) -> float:
     """Of what was written: idle ticks need no replay."""
     if not wal.unsaved_bytes:
         return 0.0
-    return max(wal.settled_tick() - wal.recovery.checkpoint_tick, 0) / TICKS_PER_S
+    return max(wal.settled_tick() - _replay_begins(wal), 0) / TICKS_PER_S
+
+
+def _replay_begins(wal: WAL) -> int:
+    """Tick of the checkpoint; before the first one, that of the first VChannel or of this open."""
+    recovery = wal.recovery
+    if recovery.checkpoint_tick:
+        return recovery.checkpoint_tick
+    first = next(iter(recovery.shards.vchannels.values()), None)
+    floor = wal.buffer.floor  # that of the open, unless much was written since
+    return floor if first is None else min(floor, first.created_tick)
+
+
+def _takes_appends(wal: WAL) -> bool:
+    """A poisoned log refuses them; one whose segments are quarantined takes them."""
+    return wal.state == "serving" and wal.recovery.poison is None
 
 
 _STATES: tuple[tuple[str, str, Callable[[WAL], float]], ...] = (
@@ -40,7 +55,7 @@ _STATES: tuple[tuple[str, str, Callable[[WAL], float]], ...] = (
     ("open_transactions", "That no record ended.", lambda wal: len(wal.recovery.txns.open)),
     ("vchannels", "VChannels of the log.", lambda wal: len(wal.recovery.shards)),
     ("term", "Term under which the log is held.", lambda wal: wal.term),
-    ("serving", "Whether the log takes appends.", lambda wal: wal.state == "serving"),
+    ("serving", "Whether the log takes appends.", _takes_appends),
 )
 _COUNTERS: tuple[tuple[str, str, Callable[[LogMeter], int]], ...] = (
     ("appended_frames", "Frames acknowledged by the backend.", lambda each: each.frames),
@@ -105,6 +120,7 @@ class NodeCollector(Collector):
         yield _gauge(*oldest, wals, self._oldest)
         for name, text, value in _STATES:
             yield _gauge(name, text, wals, value)
+        yield _held_up(wals)
 
     def _watermark_lag(self, wal: WAL) -> float:
         """Nobody waits for the watermark of an idle log, which moves only when it is looked at.
@@ -126,6 +142,16 @@ def _gauge(name: str, text: str, wals: list[WAL], value: Callable[[WAL], float])
     family = GaugeMetricFamily(f"walplane_{name}", text, labels=["pchannel"])
     for wal in wals:
         family.add_metric([wal.pchannel], float(value(wal)))
+    return family
+
+
+def _held_up(wals: list[WAL]) -> Metric:
+    """A log that nothing holds up has no sample, so that no condition is missing here."""
+    text = "1: something keeps its checkpoint or its head where it is."
+    family = GaugeMetricFamily("walplane_held_up", text, labels=["pchannel", "condition"])
+    for wal in wals:
+        if condition := wal.status().condition:
+            family.add_metric([wal.pchannel, condition], 1)
     return family
 
 

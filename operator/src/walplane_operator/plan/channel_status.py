@@ -23,6 +23,7 @@ HISTORY = 10
 REFRESH_S = 60.0
 """A report is copied at least this often."""
 _MAX_MESSAGE = 2048
+_QUARANTINED = "Quarantined"
 _NUMBERS = ("timeTick", "watermark", "checkpoint", "reportedAt")
 _TEXTS = ("vchannels", "timeTickLag", "checkpointLag")
 
@@ -185,12 +186,26 @@ def _conditions(
     observed: Observed, view: ChannelView, status: Object, before: Object
 ) -> list[Object]:
     present = before.get("conditions") or []
-    lost = status.get("reason") == "DataLoss"
-    if not lost and find(present, "DataLoss") is None:
+    wanted = [_data_loss(status), _quarantined(view, status, find(present, _QUARANTINED))]
+    # One that was never true is not spoken of.
+    told = [w for w in wanted if w.status == "True" or find(present, w.type) is not None]
+    if not told:
         return []
-    if lost:
-        wanted = Condition("DataLoss", "True", "LogDamaged", status.get("message", ""))
-    else:
-        wanted = Condition("DataLoss", "False", "Served", "the log was opened without a loss")
     generation = view.pchannel.generation if view.pchannel else 0
-    return merge(present, [wanted], generation, observed.now)
+    return merge(present, told, generation, observed.now)
+
+
+def _data_loss(status: Object) -> Condition:
+    if status.get("reason") == "DataLoss":
+        return Condition("DataLoss", "True", "LogDamaged", status.get("message", ""))
+    return Condition("DataLoss", "False", "Served", "the log was opened without a loss")
+
+
+def _quarantined(view: ChannelView, status: Object, before: Object | None) -> Condition:
+    if status.get("reason") == _QUARANTINED:
+        return Condition(_QUARANTINED, "True", "NotTakenIn", status.get("message", ""))
+    served = status["state"] == "Assigned" and view.report is not None
+    if before is not None and not served:
+        # On the move nobody reports: whoever opens the log next says whether it still is.
+        return Condition(_QUARANTINED, before["status"], before["reason"], before["message"])
+    return Condition(_QUARANTINED, "False", "Served", "everything in the log was taken in")
