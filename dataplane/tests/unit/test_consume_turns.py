@@ -48,7 +48,8 @@ async def test_a_reader_that_caught_up_with_a_silent_log_keeps_no_turn(
     wal = await world.open(1)
     wal._deps = dataclasses.replace(wal._deps, may_tick_idle=lambda: False)
     await wal.append(entry(b"old"))
-    await begin(wal, VCHANNELS[1])
+    begun = await begin(wal, VCHANNELS[1])
+    await until(lambda: wal.watermark() > begun)  # the TimeTick that was owed; none is from here on
     turns = ReadTurns(1, 60.0)
     idle = Client(wal, turns, kind)
     await until(lambda: any(reader.tailing for reader in wal.meter.readers))
