@@ -19,7 +19,7 @@ async def main(address: str) -> None:
 
         async for message in wal.read(shard, start="earliest", follow=False):
             print(message.time_tick, message.type.name, message.payload)
-            token = message.resume_token  # keep it; a later read goes on behind this message
+            token = message.resume_token  # keep it; a later read resumes after this message
 
         await wal.append(insert(shard, b"pad"))
         async for message in wal.read(shard, start=token, follow=False):

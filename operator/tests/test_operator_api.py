@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +100,22 @@ def test_the_reference_names_every_label_annotation_and_field() -> None:
         *schema("walclusters.yaml")["spec"]["properties"]["podTemplate"]["properties"],
     ]
     assert [word for word in spoken if word not in text] == []
+
+
+def test_the_reference_explains_every_reason() -> None:
+    """Those of two words and more, which say what they are in the code, too."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    plans = (ROOT / "operator" / "src" / "walplane_operator" / "plan").glob("*.py")
+    strings = {
+        node.value
+        for plan in plans
+        for node in ast.walk(ast.parse(plan.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    reasons = {text for text in strings if re.fullmatch(r"([A-Z][a-z]+){2,}", text)}
+    assert len(reasons) > 20
+    kubernetes_own = {"PodScheduled"}
+    assert sorted(r for r in reasons - kubernetes_own if f"`{r}`" not in text) == []
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ async def test_every_line_taken_by_an_interrupted_append_is_acknowledged(
     ran = await ended(process)
     assert ran.code == 130
     [line] = ran.told
-    told = re.fullmatch(r"walplane: interrupted behind line (\d+): go on with line (\d+)", line)
+    told = re.fullmatch(r"walplane: interrupted after line (\d+): continue with line (\d+)", line)
     assert told is not None, ran.err
     taken = int(told[1])
     assert int(told[2]) == taken + 1

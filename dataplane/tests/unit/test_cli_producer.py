@@ -49,7 +49,7 @@ async def test_a_long_input_stops_at_its_bad_line_and_says_so(
     appender.tell()
     assert capsys.readouterr().err.splitlines() == [
         "line 10: no key 'k': it has no such field",
-        "walplane: 1 of 10 lines were not acknowledged, and no line behind line 10: mend what "
+        "walplane: 1 of 10 lines were not acknowledged, and no line after line 10: mend what "
         "failed, then run it again with the same input",
     ]
     assert await payloads(wal, vchannel) == lines[:9]

@@ -101,7 +101,7 @@ def test_a_log_may_begin_anywhere() -> None:
     ("place", "wrong", "said"),
     [
         (2, at(1, 16, producer=1, watermark=13), "I5 test_0: INSERT memory:1:0:0"),
-        (2, at(2, 16, producer=1, watermark=13), "I5 .* comes behind INSERT memory:2:0:0"),
+        (2, at(2, 16, producer=1, watermark=13), "I5 .* comes after INSERT memory:2:0:0"),
         (10, at(11, 43, vchannel=f"{P}_2v0", owner=(1, 5)), "is of an older owner"),
         (3, at(4, 16, watermark=13), "I3 test_0: .* shares ticks with INSERT memory:3:0:0"),
         (3, at(4, 15, count=3, watermark=13), "I3 test_0"),

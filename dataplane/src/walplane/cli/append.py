@@ -89,7 +89,7 @@ def append(
         typer.Option(
             metavar="NAME",
             callback=_not_empty,
-            help="Goes on behind what an earlier run under this name appended of the same "
+            help="Continues after what an earlier run under this name appended of the same "
             "input, exactly once, and ends that run if it is still at it.",
         ),
     ] = None,
@@ -223,7 +223,7 @@ class LineAppender:
             # how many more there are is not known: the input may never end
             if self._named:
                 text += (
-                    f", and no line behind line {self.taken}: mend what failed, then run it again "
+                    f", and no line after line {self.taken}: mend what failed, then run it again "
                     "with the same input"
                 )
             _complain(text)
@@ -231,14 +231,14 @@ class LineAppender:
     def interrupted(self) -> CommandError:
         """What is said once every line that was taken has its outcome."""
         return CommandError(
-            f"interrupted behind line {self.taken}: go on with line {self.taken + 1}", INTERRUPTED
+            f"interrupted after line {self.taken}: continue with line {self.taken + 1}", INTERRUPTED
         )
 
     def given_up(self) -> CommandError:
         """What is said when lines were left in flight."""
         left = self.taken - self.acknowledged - self.failed
         return CommandError(
-            f"interrupted behind line {self.taken}: {self.acknowledged} lines are acknowledged, "
+            f"interrupted after line {self.taken}: {self.acknowledged} lines are acknowledged, "
             f"{left} may or may not be written: tail the collection to find out",
             INTERRUPTED,
         )

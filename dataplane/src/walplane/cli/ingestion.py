@@ -193,10 +193,10 @@ class Ingestion:
         """What is said when rows were left in flight."""
         return CommandError(
             f"interrupted; the first {self.prefix:,} rows are acknowledged{self._scattered()}, "
-            f"those behind them, up to row {self._read:,}, may or may not be written",
+            f"those after them, up to row {self._read:,}, may or may not be written",
             INTERRUPTED,
         )
 
     def _scattered(self) -> str:
         beyond = self.rows - (self.prefix - self._skipped)
-        return f" (and {beyond:,} scattered rows behind them)" if beyond else ""
+        return f" (and {beyond:,} scattered rows after them)" if beyond else ""

@@ -68,7 +68,7 @@ def tail(
         typer.Option(
             "--from",
             metavar="earliest|latest|TOKEN|ID",
-            help="Where to begin. A resume token continues behind the message it came with, a "
+            help="Where to begin. A resume token continues after the message it came with, a "
             "message id begins with that message.",
         ),
     ] = "earliest",

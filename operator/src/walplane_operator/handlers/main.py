@@ -78,6 +78,7 @@ class Operator:
         )
         reconciler = Reconciler(tools)
         self._queue: WorkQueue[ClusterKey] = WorkQueue(reconciler.reconcile, settings.workers)
+        self.metrics.waiting.set_function(lambda: self._queue.waiting)
         self._leases = LeaseTriggers(self._queue.poke, self._monitor, self.metrics)
         self._kopf = KopfTriggers(self._queue.poke)
         self._watchers = [self._lease_watcher(), *self._workload_watchers()]
@@ -125,7 +126,6 @@ class Operator:
                 self._kopf.listed(items)
                 for raw in items:
                     self._queue.poke((raw["metadata"]["namespace"], raw["metadata"]["name"]))
-            self.metrics.waiting.set(self._queue.waiting)
             await asyncio.sleep(self._settings.resync_seconds)
 
     async def _suspect(self) -> None:

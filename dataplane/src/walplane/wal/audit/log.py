@@ -95,7 +95,7 @@ class LogAudit:
         if last is None:
             return
         if item.message_id <= last.message_id:
-            self._report("I5", f"{name(item)} comes behind {name(last)}")
+            self._report("I5", f"{name(item)} comes after {name(last)}")
         if _key(item) < _key(last):
             self._report("I5", f"{name(item)} is of an older owner than {name(last)} before it")
 
