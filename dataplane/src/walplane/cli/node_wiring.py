@@ -29,7 +29,7 @@ from walplane.lease.report import CoordinatorAwayError
 from walplane.lease.session import Session
 from walplane.lease.watch import LeaseWatch
 from walplane.node.config import NodeConfig
-from walplane.node.memory import memory_share
+from walplane.node.memory import memory_limit, memory_share
 from walplane.node.metrics import NodeCollector
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.node.reporting import node_report
@@ -111,7 +111,7 @@ class _Process:
             lambda: node_report(self._node, self._follower, pod.advertise),
         )
         wal = WALConfig(stall_limit_s=pod.lease_s / 2, retention_s=self._options.retention_s)
-        config = NodeConfig(wal=wal)
+        config = NodeConfig(wal=wal).within(memory_limit())
         self._node = StreamingNode(
             pod.identity.pod,
             self._backend,

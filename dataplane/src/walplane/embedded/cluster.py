@@ -21,7 +21,7 @@ from walplane.backends.registry import open_backend
 from walplane.channel import pchannel_of
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.node.config import NodeConfig
-from walplane.node.memory import memory_share
+from walplane.node.memory import memory_limit, memory_share
 from walplane.node.segment_store import segments_in
 from walplane.node.server import AddToServer, RpcPort, RpcServer, take_port
 from walplane.node.service import SERVICE_NAME, StreamingNodeService
@@ -162,7 +162,7 @@ async def start_cluster(
     Raises:
         WalError: it cannot start.
     """
-    config = NodeConfig(wal=WALConfig(retention_s=options.retention_s))
+    config = NodeConfig(wal=WALConfig(retention_s=options.retention_s)).within(memory_limit())
     segments = segments_in(options.segment_store, config)
     port = take_port(options.listen)
     taken.push_async_callback(port.close)

@@ -10,6 +10,10 @@ from walplane.wal.shard.config import GrowthConfig
 TURN_BYTES = 4 << 20
 """What one reader holds while it is sent something: a batch of entries, and a response of them."""
 
+_BUDGETS = ("node_append_bytes", "read_bytes", "write_ahead_bytes", "segment_bytes")
+_LEAST_BYTES = 16 << 20
+"""Of each budget, so that the largest entries and a few turns of readers fit."""
+
 
 class NodeConfig(BaseModel):
     """Limits of one StreamingNode; bytes and seconds."""
@@ -36,6 +40,26 @@ class NodeConfig(BaseModel):
     """Rows that wait for their segment to be sealed; above it they are stored before."""
     drain_timeout_s: PositiveFloat = 5.0
     """How long a stream that ends waits for the answers to its appends."""
+
+    def within(self, memory_bytes: int | None) -> NodeConfig:
+        """The same with budgets that leave half of a container's memory to all else.
+
+        Interpreter, backend and its caches have the other half. The budgets keep their proportions,
+        down to 16 MiB each.
+
+        Args:
+            memory_bytes: what the container may use; None: nothing limits it.
+        """
+        budgets: dict[str, int] = {name: getattr(self, name) for name in _BUDGETS}
+        wanted = sum(budgets.values())
+        if memory_bytes is None or wanted <= memory_bytes // 2:
+            return self
+        smaller = {
+            name: max(size * (memory_bytes // 2) // wanted, min(size, _LEAST_BYTES))
+            for name, size in budgets.items()
+        }
+        smaller["stream_append_bytes"] = min(self.stream_append_bytes, smaller["node_append_bytes"])
+        return self.model_copy(update=smaller)
 
     @property
     def read_turns(self) -> int:
