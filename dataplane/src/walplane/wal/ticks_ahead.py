@@ -1,7 +1,7 @@
 """Ticks for what a self-reopen writes again, taken before any of it is put back. Layer: wal.
 
 Contract: taking them may wait, putting back may not (`reopening`). Each entry has a range of its
-own, in the order of the entries: one range never straddles two batches (semantics §3), and all that
+own, in the order of the entries: one range never straddles two batches (rules §3), and all that
 waits may need more ticks than a batch holds.
 """
 

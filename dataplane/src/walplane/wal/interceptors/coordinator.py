@@ -1,6 +1,6 @@
 """Broadcasts of a coordinator that was replaced are not written any more. Layer: wal.
 
-Contract: the terms of coordinators never fall along the log (semantics §11). A term is taken for
+Contract: the terms of coordinators never fall along the log (rules §11). A term is taken for
 seen in the step in which its message goes on to get its ticks: what comes behind that, and was
 sent by a coordinator before, would lie behind it in the log. Stands behind the locks, where
 messages wait, and before the ticks: what is refused takes none. A repeat of what is written was
