@@ -17,15 +17,16 @@ from typing import Annotated, Any
 import typer
 
 from walplane.channel import shard_of
-from walplane.cli.completion import collection_names
 from walplane.cli.errors import FAILED, INTERRUPTED, CommandError, one_line
 from walplane.cli.interrupt import asked_to_end
 from walplane.cli.keys import idempotency_key, json_object, key_bytes
 from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
 from walplane.cli.options import (
     AddressOption,
+    CollectionOption,
     DebugOption,
     OutputFormat,
+    TimeoutOption,
     examples,
     settings_of,
 )
@@ -64,9 +65,7 @@ def _not_empty(name: str | None) -> str | None:
 
 def append(
     context: typer.Context,
-    collection: Annotated[
-        str, typer.Option(help="Name of the collection.", autocompletion=collection_names)
-    ],
+    collection: CollectionOption,
     key: Annotated[
         str | None,
         typer.Option(
@@ -93,9 +92,7 @@ def append(
             "input, exactly once, and ends that run if it is still at it.",
         ),
     ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for an acknowledgement.")
-    ] = 60.0,
+    timeout: TimeoutOption = 60.0,
     output: Annotated[
         OutputFormat | None,
         typer.Option("--output", "-o", help="Print one object per acknowledged line."),

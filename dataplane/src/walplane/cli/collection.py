@@ -54,7 +54,7 @@ def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.")],
     shards: Annotated[
-        int, typer.Option(min=1, max=MAX_SHARDS, help="VChannels it is spread over.")
+        int, typer.Option(min=1, max=MAX_SHARDS, metavar="N", help="VChannels it is spread over.")
     ] = 1,
     output: OutputOption = OutputFormat.TABLE,
     address: AddressOption = None,

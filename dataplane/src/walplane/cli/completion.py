@@ -12,8 +12,8 @@ import structlog
 import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
-from walplane.cli.options import DEFAULT_ADDRESS
 from walplane.client import ClientConfig, SyncStreamingClient
+from walplane.client.config import DEFAULT_ADDRESS
 from walplane.message.registry import MessageType
 from walplane.rpc.errors import WalError
 

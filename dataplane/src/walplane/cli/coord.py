@@ -8,15 +8,20 @@ import typer
 
 from walplane.channel import MAX_PCHANNELS
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
-from walplane.cli.options import MetricsOption, examples, parse_address, settings_of
+from walplane.cli.options import (
+    LogFormatOption,
+    LogLevelOption,
+    MetricsOption,
+    examples,
+    parse_address,
+    settings_of,
+)
 from walplane.cli.pods import (
     AdvertiseOption,
     BackendOption,
     ClusterOption,
     ClusterUidOption,
     LeaseOption,
-    LogFormatOption,
-    LogLevelOption,
     NamespaceOption,
     Pod,
     PodDebugOption,
@@ -38,7 +43,9 @@ EXAMPLES = examples(
 def coord(
     context: typer.Context,
     backend: BackendOption,
-    prefix: Annotated[str, typer.Option(envvar="WALPLANE_PREFIX", help="Of the PChannels' names.")],
+    prefix: Annotated[
+        str, typer.Option(envvar="WALPLANE_PREFIX", metavar="NAME", help="Of the PChannels' names.")
+    ],
     cluster: ClusterOption,
     pod: PodOption,
     pod_uid: PodUidOption,
@@ -50,6 +57,7 @@ def coord(
             envvar="WALPLANE_PCHANNELS",
             min=1,
             max=MAX_PCHANNELS,
+            metavar="N",
             help="PChannels; may only grow. As many as there are, or 16, if not given.",
         ),
     ] = None,
@@ -67,6 +75,7 @@ def coord(
         str,
         typer.Option(
             envvar="WALPLANE_ADOPT",
+            metavar="UID",
             help="Uid of the WALCluster whose topics are taken over; empty: none.",
         ),
     ] = "",

@@ -9,15 +9,16 @@ from typing import Annotated
 
 import typer
 
-from walplane.cli.completion import collection_names
 from walplane.cli.errors import WRONG_USE, CommandError
 from walplane.cli.files import opened
 from walplane.cli.ingestion import Ingestion
 from walplane.cli.interrupt import asked_to_end
 from walplane.cli.options import (
     AddressOption,
+    CollectionOption,
     DebugOption,
     OutputFormat,
+    TimeoutOption,
     examples,
     settings_of,
 )
@@ -45,9 +46,7 @@ def ingest(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="CSV, JSON lines or Parquet.", dir_okay=False)
     ],
-    collection: Annotated[
-        str, typer.Option(help="Name of the collection.", autocompletion=collection_names)
-    ],
+    collection: CollectionOption,
     key: Annotated[
         str | None,
         typer.Option(
@@ -60,13 +59,11 @@ def ingest(
         FileFormat | None,
         typer.Option("--format", help="Format of the file, if its name does not tell."),
     ] = None,
-    batch_rows: Annotated[int, typer.Option(min=1, help="Rows of one batch.")] = 8192,
+    batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of one batch.")] = 8192,
     skip_rows: Annotated[
-        int, typer.Option(min=0, help="Rows to leave out: those of an earlier run.")
+        int, typer.Option(min=0, metavar="N", help="Rows to leave out: those of an earlier run.")
     ] = 0,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for an acknowledgement.")
-    ] = 60.0,
+    timeout: TimeoutOption = 60.0,
     output: Annotated[
         OutputFormat | None, typer.Option("--output", "-o", help="How to print the summary.")
     ] = None,

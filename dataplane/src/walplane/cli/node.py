@@ -8,6 +8,8 @@ import typer
 
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
+    LogFormatOption,
+    LogLevelOption,
     MetricsOption,
     RetentionOption,
     SegmentStoreOption,
@@ -21,8 +23,6 @@ from walplane.cli.pods import (
     ClusterOption,
     ClusterUidOption,
     LeaseOption,
-    LogFormatOption,
-    LogLevelOption,
     NamespaceOption,
     Pod,
     PodDebugOption,
@@ -76,6 +76,7 @@ def node(
         typer.Option(
             envvar="WALPLANE_GRACE_SECONDS",
             min=0,
+            metavar="SECONDS",
             help="Between SIGTERM and SIGKILL: how long to wait for others to take over.",
         ),
     ] = 120.0,

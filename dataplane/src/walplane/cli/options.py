@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from walplane.cli.completion import collection_names
+from walplane.cli.logs import LogFormat, LogLevel
 from walplane.client.config import DEFAULT_ADDRESS as DEFAULT_ADDRESS
 
 
@@ -73,6 +75,14 @@ GlobalAddressOption = Annotated[
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Print a stack trace when something fails.")
 ]
+CollectionOption = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Name of the collection.", autocompletion=collection_names),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(min=0.1, metavar="SECONDS", help="Seconds to wait for an acknowledgement."),
+]
 SegmentStoreOption = Annotated[
     str,
     typer.Option(
@@ -88,12 +98,17 @@ RetentionOption = Annotated[
         "--retention-seconds",
         envvar="WALPLANE_RETENTION_SECONDS",
         min=0,
+        metavar="SECONDS",
         help="How long what is stored as segments stays in the log as well, for readers.",
     ),
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")]
 
 
+LogLevelOption = Annotated[LogLevel, typer.Option(envvar="WALPLANE_LOG_LEVEL", help="What to log.")]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(envvar="WALPLANE_LOG_FORMAT", help="How to log it.")
+]
 MetricsOption = Annotated[
     str | None,
     typer.Option(

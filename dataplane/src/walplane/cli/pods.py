@@ -18,7 +18,6 @@ import typer
 from walplane.backends.interface import Backend
 from walplane.backends.registry import open_backend
 from walplane.cli.errors import CommandError
-from walplane.cli.logs import LogFormat, LogLevel
 from walplane.cli.options import parse_address
 from walplane.cli.serving import WILDCARDS
 from walplane.lease.contract import Identity
@@ -55,33 +54,36 @@ AdvertiseOption = Annotated[
     ),
 ]
 ClusterOption = Annotated[
-    str, typer.Option(envvar="WALPLANE_CLUSTER", help="Name of the WALCluster.")
+    str, typer.Option(envvar="WALPLANE_CLUSTER", metavar="NAME", help="Name of the WALCluster.")
 ]
 ClusterUidOption = Annotated[
     str,
     typer.Option(
         envvar="WALPLANE_CLUSTER_UID",
+        metavar="UID",
         help="Uid of the WALCluster: whose the topics are. Empty: nobody's in particular.",
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option(envvar="WALPLANE_NAMESPACE", help="Namespace of the Leases.")
+    str, typer.Option(envvar="WALPLANE_NAMESPACE", metavar="NAME", help="Namespace of the Leases.")
 ]
 PodOption = Annotated[
-    str, typer.Option(envvar="WALPLANE_POD_NAME", help="Name of this pod, and of its Lease.")
+    str,
+    typer.Option(
+        envvar="WALPLANE_POD_NAME", metavar="NAME", help="Name of this pod, and of its Lease."
+    ),
 ]
-PodUidOption = Annotated[str, typer.Option(envvar="WALPLANE_POD_UID", help="Uid of this pod.")]
+PodUidOption = Annotated[
+    str, typer.Option(envvar="WALPLANE_POD_UID", metavar="UID", help="Uid of this pod.")
+]
 LeaseOption = Annotated[
     float,
     typer.Option(
         envvar="WALPLANE_LEASE_SECONDS",
         min=1,
+        metavar="SECONDS",
         help="Who has not renewed its session for this long is taken for dead.",
     ),
-]
-LogLevelOption = Annotated[LogLevel, typer.Option(envvar="WALPLANE_LOG_LEVEL", help="What to log.")]
-LogFormatOption = Annotated[
-    LogFormat, typer.Option(envvar="WALPLANE_LOG_FORMAT", help="How to log it.")
 ]
 PodDebugOption = Annotated[
     bool,

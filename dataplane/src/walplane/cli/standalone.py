@@ -15,6 +15,8 @@ from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import (
     DEFAULT_ADDRESS,
     DebugOption,
+    LogFormatOption,
+    LogLevelOption,
     MetricsOption,
     RetentionOption,
     SegmentStoreOption,
@@ -54,7 +56,7 @@ def standalone(
     ] = DEFAULT_ADDRESS,
     pchannels: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_PCHANNELS, help="May only grow; 16 in a new cluster."),
+        typer.Option(min=1, max=MAX_PCHANNELS, metavar="N", help="May only grow; 16 if new."),
     ] = None,
     backend: Annotated[
         str,
@@ -66,7 +68,8 @@ def standalone(
     segment_store: SegmentStoreOption = "",
     retention_seconds: RetentionOption = RETENTION_S,
     prefix: Annotated[
-        str, typer.Option(help="Of the PChannels' names; a log is found by it again.")
+        str,
+        typer.Option(metavar="NAME", help="Of the PChannels' names; a log is found by it again."),
     ] = "wal",
     advertise: Annotated[
         str | None,
@@ -77,8 +80,8 @@ def standalone(
         ),
     ] = None,
     metrics: MetricsOption = None,
-    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.INFO,
-    log_format: Annotated[LogFormat, typer.Option(help="How to log it.")] = LogFormat.TEXT,
+    log_level: LogLevelOption = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Runs a whole cluster in this process: no Kubernetes, no broker.

@@ -51,6 +51,7 @@ def verify(
     collection: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Only the PChannels that this collection lies on.",
             autocompletion=collection_names,
         ),
@@ -58,7 +59,9 @@ def verify(
     pchannel: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this PChannel; may be given several times.", autocompletion=pchannel_names
+            metavar="PCHANNEL",
+            help="Only this PChannel; may be given several times.",
+            autocompletion=pchannel_names,
         ),
     ] = None,
     output: OutputOption = OutputFormat.TABLE,
