@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from walplane.client.grpc_transport import GrpcTransport, _GrpcConsume
 from walplane.client.outgoing import Kinds
 from walplane.client.producer import ChannelProducer
 from walplane.client.raw_reader import RawReader
-from walplane.client.transport import Delivery, ProduceStream, Transport
+from walplane.client.transport import ConsumeStream, Delivery, ProduceStream, Transport
 from walplane.message.builder import insert
 from walplane.node.service import StreamingNodeService
 from walplane.rpc.errors import ErrorCode, WalError
@@ -116,6 +116,33 @@ async def test_entries_that_rest_after_a_failure_end_with_the_client(
         await failed.wait()
     async with asyncio.timeout(10):
         assert await reading is None
+
+
+async def test_entries_that_are_cancelled_as_their_stream_opens_leave_none_open(
+    cluster: MiniCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_consume, close = GrpcTransport.open_consume, _GrpcConsume.close
+    streams: list[str] = []
+    readings: list[asyncio.Task[object]] = []
+
+    async def opened(*asked: Any) -> ConsumeStream:  # noqa: ANN401
+        stream = await open_consume(*asked)
+        streams.append("opened")
+        readings[0].cancel()
+        return stream
+
+    async def noted(stream: _GrpcConsume) -> None:
+        streams.append("closed")
+        await close(stream)
+
+    monkeypatch.setattr(GrpcTransport, "open_consume", opened)
+    monkeypatch.setattr(_GrpcConsume, "close", noted)
+    async with StreamingClient.connect(cluster.address) as wal:
+        pieces = wal.entries(P0)
+        readings.append(asyncio.create_task(anext(pieces, None)))
+        await asyncio.wait(readings)
+        assert readings[0].cancelled()
+        assert streams == ["opened", "closed"]
 
 
 class Served:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from walplane.client.closing import unless_closed
 from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.transport import ConsumeStream, Delivery, Transport
@@ -51,8 +52,7 @@ class RawReader:
         if not self._closed.done():
             self._closed.set_result(None)
         self._ended = True
-        if self._stream is not None:
-            await self._stream.close()
+        await self._let_go()
 
     async def pieces(self) -> AsyncGenerator[Sequence[LogEntry], None]:
         """The entries, some at a time; they end when the reader is closed.
@@ -81,11 +81,9 @@ class RawReader:
                 delay = min(delay * 2, self._config.backoff_max_s)
 
     async def _from_one_owner(self) -> AsyncGenerator[Sequence[LogEntry], None]:
-        stream = self._stream = await self._unless_closed(self._open())
-        if stream is None:
-            return
         try:
-            while not self._ended:
+            stream = await self._unless_closed(self._open())
+            while stream is not None and not self._ended:
                 delivery = await self._unless_closed(self._receive(stream))
                 if delivery is None:
                     return
@@ -97,26 +95,22 @@ class RawReader:
                 if delivery.entries and not self._ended:
                     await stream.grant(sum(item.size for item in delivery.entries))
         finally:
-            await stream.close()
+            await self._let_go()
 
     async def _unless_closed(self, step: Coroutine[Any, Any, _Step]) -> _Step | None:
-        """What `step` gives; None when the reader is closed first."""
-        stepping = asyncio.create_task(step, name=f"read-raw-{self._pchannel}")
-        try:
-            either: set[asyncio.Future[Any]] = {stepping, self._closed}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            return stepping.result() if stepping.done() else None
-        finally:
-            if not stepping.done():
-                stepping.cancel()
-                await asyncio.gather(stepping, return_exceptions=True)
-            elif not stepping.cancelled():
-                stepping.exception()  # whoever cancels the read does not ask for it
+        return await unless_closed(self._closed, step, f"read-raw-{self._pchannel}")
 
     async def _open(self) -> ConsumeStream:
         patience = self._config.append_timeout_s
         assignment = await self._discovery.wait_for_assignment(self._pchannel, patience)
-        return await self._transport(assignment).open_consume(assignment, self._request())
+        transport = self._transport(assignment)
+        self._stream = await transport.open_consume(assignment, self._request())
+        return self._stream  # kept first: whoever asked may be gone
+
+    async def _let_go(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
 
     async def _receive(self, stream: ConsumeStream) -> Delivery:
         try:

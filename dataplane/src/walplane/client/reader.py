@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from opentelemetry.trace import Span, SpanKind
 
+from walplane.client.closing import unless_closed
 from walplane.client.config import ClientConfig
 from walplane.client.discovery import Assignment, Discovery
 from walplane.client.transport import ConsumeStream, Delivery, Transport
@@ -228,17 +229,7 @@ class Reader:
 
     async def _connected(self) -> _Owner | None:
         """A stream from whoever owns the PChannel; None when the reader is closed first."""
-        connecting = asyncio.create_task(self._connect(), name=f"read-{self._name}")
-        try:
-            either: set[asyncio.Future[Any]] = {connecting, self._closed}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            return connecting.result() if connecting.done() else None
-        finally:
-            if not connecting.done():
-                connecting.cancel()
-                await asyncio.gather(connecting, return_exceptions=True)
-            elif not connecting.cancelled():
-                connecting.exception()  # whoever cancels the read does not ask for it
+        return await unless_closed(self._closed, self._connect(), f"read-{self._name}")
 
     async def _connect(self) -> _Owner:
         assignment = await self._discovery.served(
