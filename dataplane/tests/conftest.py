@@ -1,4 +1,4 @@
-"""Fixtures of every test folder: a real Pulsar, started once for the whole run."""
+"""Fixtures of every test folder: a real Pulsar and a real S3, started once for the whole run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import httpx
 import pytest
 from _pytest.runner import runtestprotocol
 
+from devservices.peers import s3_server
+from devservices.peers.s3 import CREDENTIALS
 from devservices.pulsar import (
     STOOD_STILL,
     PrerequisiteMissingError,
@@ -133,3 +135,22 @@ async def world(world_url: str) -> AsyncIterator[World]:
     yield made
     async with asyncio.timeout(30):
         await made.close()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    try:
+        with s3_server(tmp_path_factory.mktemp("s3") / "server.log", "segments") as server:
+            yield f"http://127.0.0.1:{server.port}"
+    except PrerequisiteMissingError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a segment store of the test's own; the environment says how to reach it, as in a pod."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    return f"s3://segments/{secrets.token_hex(4)}"

@@ -46,25 +46,23 @@ def settle_known(
     return lost
 
 
-def ticks_for(flying: Iterable[FlyingFrame], queued: Iterable[Pending]) -> int:
-    """How many ticks `requeue` takes at most."""
-    entries = [item for frame in flying for item in frame.entries]
-    ops = [item.op for item in (*entries, *queued)]
-    return sum(op.count + (op.kind == MessageType.INSERT) for op in ops) + 1
+def ticks_for(op: AppendOp) -> int:
+    """How many ticks `requeue` takes at most: an Insert may need a CreateSegment before it."""
+    return op.count + (op.kind == MessageType.INSERT)
 
 
 def requeue(
-    unsettled: Iterable[Pending],
+    pending: Pending,
     first: int,
     acks: AckManager,
     appender: Appender,
     shards: ShardManager,
     refusal: Callable[[Pending], WalError | None],
 ) -> None:
-    """Queues everything again, from tick `first` on.
+    """Queues an entry again, from tick `first` on; called in the order in which they were queued.
 
     Args:
-        unsettled: in the order in which it was queued.
+        pending: the entry.
         first: of the `ticks_for` it.
         acks: ticks of the new open.
         appender: of the new open.
@@ -72,20 +70,18 @@ def requeue(
         refusal: why an entry will not be written after all, if so; the batches of its producer that
             come behind it are not written either.
     """
-    for pending in unsettled:
-        op = pending.op
-        if op.kind in OWN_TYPES:
-            refuse(pending, WalError(ErrorCode.ON_SHUTDOWN, "the log was opened again before it"))
-            continue
-        if (error := refusal(pending) or _out_of_turn(op)) is not None:
-            refuse(pending, error)
-            continue
-        ticks = shards.plan(op) + op.count
-        give_ticks(op, first, ticks, acks)
-        first += ticks
-        if (created := shards.assign(op)) is not None:
-            appender.submit(created)
-        appender.requeue(pending)
+    op = pending.op
+    if op.kind in OWN_TYPES:
+        refuse(pending, WalError(ErrorCode.ON_SHUTDOWN, "the log was opened again before it"))
+        return
+    if (error := refusal(pending) or _out_of_turn(op)) is not None:
+        refuse(pending, error)
+        return
+    ticks = shards.plan(op) + op.count
+    give_ticks(op, first, ticks, acks)
+    if (created := shards.assign(op)) is not None:
+        appender.submit(created)
+    appender.requeue(pending)
 
 
 def _out_of_turn(op: AppendOp) -> WalError | None:

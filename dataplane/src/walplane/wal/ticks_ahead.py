@@ -34,7 +34,7 @@ async def ticks_ahead(unsettled: Unsettled, reserve: TickReserve, above: int) ->
         if len(firsts) == len(pendings):
             return firsts
         for pending in pendings[len(firsts) :]:
-            needed = ticks_for((), [pending])
+            needed = ticks_for(pending.op)
             while (first := reserve.take(needed, above)) is None:
                 await reserve.ready(needed, above)
             firsts[id(pending)] = first

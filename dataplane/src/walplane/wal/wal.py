@@ -448,7 +448,7 @@ class WAL:
         self._serve(opened)
         again = (self._acks, self._appender, self.shards, self._refusal)
         for pending in lost + queued:
-            requeue([pending], ticks[id(pending)], *again)
+            requeue(pending, ticks[id(pending)], *again)
 
     def _refusal(self, pending: Pending) -> WalError | None:
         most, op = self.max_entry_bytes, pending.op
