@@ -1,6 +1,6 @@
-"""The fast suite, with a real Pulsar where one can be had: `python -m devservices.test [ARG…]`.
+"""The fast suite, with a real Pulsar and S3 if possible: `python -m devservices.test [ARG…]`.
 
-Contract: arguments go to pytest after the defaults, so that they win. Where no Pulsar can run, what
+Contract: arguments go to pytest after the defaults, so that they win. Where one cannot run, what
 is missing is named and the tests that need one are skipped. What was started is stopped. The last
 line printed is pytest's own, and its exit code is ours.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from devservices.peers import s3
 from devservices.pulsar import (
     URL_VARIABLE,
     PrerequisiteMissingError,
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
         url = _pulsar()
         if url:
             environment[URL_VARIABLE] = url
+        _fetch_s3()
         return _pytest(arguments, environment)
     finally:
         stop_after_tests()
@@ -49,6 +51,14 @@ def _pulsar() -> str | None:
         return None
     print(f"Pulsar: {url}", flush=True)
     return url
+
+
+def _fetch_s3() -> None:
+    """Has the S3 of the tests installed here, where no test's time limit runs."""
+    try:
+        s3.installed()
+    except PrerequisiteMissingError as missing:
+        print(f"going on without a real S3: {missing}", flush=True)
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:

@@ -26,6 +26,15 @@ _PACKAGES = (f"moto[s3,server]=={VERSION}",)
 _MAIN = "import sys; from moto.server import main; main(sys.argv[1:])"
 
 
+def installed() -> str:
+    """The interpreter that has it, installed at the first call: some 30 seconds.
+
+    Raises:
+        PrerequisiteMissingError: the package could not be installed.
+    """
+    return python_with(f"moto/{VERSION}", _PACKAGES, VARIABLE)
+
+
 @contextmanager
 def s3_server(log: Path, bucket: str) -> Iterator[Peer]:
     """A server on 127.0.0.1 with the empty bucket `bucket`; `log` takes its output.
@@ -34,8 +43,7 @@ def s3_server(log: Path, bucket: str) -> Iterator[Peer]:
         PrerequisiteMissingError: the package could not be installed.
         PeerError: it did not get ready.
     """
-    python = python_with(f"moto/{VERSION}", _PACKAGES, VARIABLE)
-    port = free_port()
+    python, port = installed(), free_port()
     command = [python, "-c", _MAIN, "-H", "127.0.0.1", "-p", str(port)]
     with running(command, log, lambda: answers(port)):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
