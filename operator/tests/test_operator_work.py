@@ -6,7 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
+from walplane_operator.apply.kube import Kube
+from walplane_operator.handlers.main import Operator
+from walplane_operator.handlers.settings import Settings
 from walplane_operator.handlers.work import WorkQueue
 
 
@@ -128,3 +132,9 @@ async def test_a_later_poke_does_not_delay_an_earlier_one() -> None:
         queue.poke("a", 60)
         await worker.until(lambda: worker.done["a"] == 1)
         assert queue.waiting == 0
+
+
+async def test_the_metric_of_the_queue_is_what_waits_now() -> None:
+    operator = Operator(Settings(), cast(Kube, None))  # nothing of it runs
+    operator._queue.poke(("ns", "demo"))
+    assert operator.metrics.registry.get_sample_value("walplane_operator_queue_length") == 1

@@ -103,10 +103,14 @@ def test_patience_is_what_a_read_waits_without_an_answer(
             list(read(vchannel, patience=0.01))
 
 
-def test_two_iterations_at_once_are_refused(wal: SyncStreamingClient, vchannel: str) -> None:
+@pytest.mark.parametrize("taken", [1, 3])  # between two entries, and in the middle of one
+def test_two_iterations_at_once_are_refused(
+    wal: SyncStreamingClient, vchannel: str, taken: int
+) -> None:
     with wal.reader(vchannel) as reader:
         first = iter(reader)
-        next(first)
+        for _ in range(taken):
+            next(first)
         next(iter(reader))
         with pytest.raises(WalError, match="iterated twice at once") as caught:
             next(first)

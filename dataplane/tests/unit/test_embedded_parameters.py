@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from walplane.embedded import open_embedded
 from walplane.embedded.cluster import Cluster, ClusterOptions, start_cluster
 from walplane.message.builder import insert
+from walplane.node.config import NodeConfig
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.tracing import Tracing
 from walplane.wal.config import RETENTION_S
@@ -34,6 +35,16 @@ async def test_logs_keep_what_is_stored_for_the_retention(
     monkeypatch.setattr("walplane.embedded.program.start_cluster", noted)
     async with open_embedded(tmp_path, pchannels=1, backend="memory:", **asked):  # type: ignore[arg-type]
         assert [each.node.config.wal.retention_s for each in made] == [seconds]
+
+
+async def test_budgets_fit_the_memory_of_the_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("walplane.embedded.cluster.memory_limit", lambda: 512 << 20)
+    options = ClusterOptions("127.0.0.1:0", "127.0.0.1:0", 1, "test", "memory:")
+    async with AsyncExitStack() as taken:
+        cluster = await start_cluster(options, taken)
+        assert cluster.node.config.write_ahead_bytes < NodeConfig().write_ahead_bytes
 
 
 async def test_spans_of_the_client_go_where_it_is_told(tmp_path: Path) -> None:

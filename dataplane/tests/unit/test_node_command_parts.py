@@ -13,10 +13,12 @@ import pytest
 from walplane.backends.memory import MemoryBackend
 from walplane.cli.errors import CommandError
 from walplane.cli.main import main
+from walplane.cli.node_wiring import NodeOptions, config_of
 from walplane.cli.pods import Pod, advertised, new_identity, unless
 from walplane.lease.contract import Identity, PChannelLease
 from walplane.lease.decide import Mode
 from walplane.lease.follower import Follower
+from walplane.node.config import NodeConfig
 from walplane.node.reporting import node_report
 from walplane.node.streaming_node import OpenWAL, StreamingNode
 from walplane.rpc.errors import ErrorCode, WalError
@@ -247,6 +249,14 @@ def test_a_call_of_the_api_server_leaves_time_for_another() -> None:
     identity = Identity("p", "u", "i")
     pods = [Pod(identity, "demo", "", "ns", lease_s, "l", "a") for lease_s in (3.0, 60.0)]
     assert [pod.call_timeout_s for pod in pods] == [1.0, 5.0]
+
+
+def test_budgets_of_a_pod_fit_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("walplane.cli.node_wiring.memory_limit", lambda: 512 << 20)
+    pod = Pod(Identity("p", "u", "i"), "demo", "", "ns", 10.0, "l", "a")
+    config = config_of(NodeOptions(pod, "memory:", "coord:7650", 30.0, retention_s=7.0))
+    assert config.write_ahead_bytes < NodeConfig().write_ahead_bytes
+    assert (config.wal.retention_s, config.wal.stall_limit_s) == (7.0, 5.0)
 
 
 async def test_work_ends_when_something_else_does() -> None:

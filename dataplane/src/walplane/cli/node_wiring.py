@@ -72,6 +72,12 @@ class NodeOptions:
     metrics: str | None = None
 
 
+def config_of(options: NodeOptions) -> NodeConfig:
+    """What a node in this container is set to."""
+    wal = WALConfig(stall_limit_s=options.pod.lease_s / 2, retention_s=options.retention_s)
+    return NodeConfig(wal=wal).within(memory_limit())
+
+
 async def run_node(options: NodeOptions, stop: asyncio.Event) -> None:
     """Runs a node until `stop` is set and it has nothing left.
 
@@ -110,8 +116,7 @@ class _Process:
             *(store, pod.identity, pod.cluster, contract.NODE, pod.lease_s, runtime),
             lambda: node_report(self._node, self._follower, pod.advertise),
         )
-        wal = WALConfig(stall_limit_s=pod.lease_s / 2, retention_s=self._options.retention_s)
-        config = NodeConfig(wal=wal).within(memory_limit())
+        config = config_of(self._options)
         self._node = StreamingNode(
             pod.identity.pod,
             self._backend,
