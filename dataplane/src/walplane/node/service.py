@@ -101,6 +101,9 @@ class StreamingNodeService:
                 raise _protocol("start")
             edge = self._node.edge(first.start.pchannel, first.start.term)
             node = self._node
+            # A status cannot be sent while headers are on their way, and a reader may lose its turn
+            # as its first response, which would carry them, waits to be taken.
+            await context.send_initial_metadata(())
             stream = ConsumeStream(edge, first.start, node.config, context.write, node.read_turns)
             await stream.run(request_iterator)
         except WalError as error:

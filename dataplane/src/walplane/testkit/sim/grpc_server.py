@@ -151,6 +151,9 @@ class _Context:
     def __init__(self, send: Callable[[Any], None] | None) -> None:
         self._send = send
 
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+        """Sends nothing: these calls have no headers."""
+
     async def write(self, message: Any) -> None:  # noqa: ANN401 - any message
         """Sends one response."""
         if self._send is None:
