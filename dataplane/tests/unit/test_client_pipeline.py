@@ -23,6 +23,7 @@ from walplane.rpc.v1 import log_pb2
 
 VCHANNEL = "test_0_1v0"
 BAD = b"bad"
+WALL = WalError(ErrorCode.RESOURCE_ACQUIRED, "others have the lock")
 
 
 def parcel(payload: bytes, *, keyed: bool = False) -> Parcel:
@@ -137,6 +138,13 @@ class Net:
             return False
         return self.serve(WalError(ErrorCode.RESOURCE_ACQUIRED, "too much in flight"))
 
+    def waited_out(self) -> bool:
+        """The node's lock is not to be had in the time of the callers."""
+        if not self.requests or self.requests[0][0].sent > 1:
+            return False
+        self.requests[0][0].waited_out = True
+        return self.serve(WALL)
+
     def answer(self) -> bool:
         if not self.answers:
             return False
@@ -169,7 +177,7 @@ class Net:
 
 
 COMMON = ["offer", "keyed", "send", "serve"] * 2
-RARE = ["bad keyed", "answer", "bad", "disconnect", "zombie", "busy", "fenced"]
+RARE = ["bad keyed", "answer", "bad", "disconnect", "zombie", "busy", "fenced", "waited_out"]
 ACTIONS = st.lists(st.sampled_from([*COMMON, *RARE]), max_size=120)
 
 
@@ -200,14 +208,18 @@ async def _play(actions: list[str]) -> None:
     net.settle_all()
     while net.zombies:
         net.zombie()
-    good = [item for item in parcels if not item.payloads[0].startswith(BAD)]
+    good = [
+        item
+        for item in parcels
+        if not item.payloads[0].startswith(BAD) and item.done.exception() is not WALL
+    ]
     assert node.log == [item.payloads[0] for item in good]
     assert [item.done.result().first_tick for item in good] == list(range(len(good)))
     for item in parcels:
         if item not in good:
             error = item.done.exception()
             assert isinstance(error, WalError)
-            assert error.code is ErrorCode.INVALID_ARGUMENT
+            assert error is WALL or error.code is ErrorCode.INVALID_ARGUMENT
     assert pipe.idle
 
 
@@ -258,7 +270,7 @@ async def _play_forgetful(actions: list[str]) -> None:
         error = item.done.exception()
         if error is None:
             assert node.log[item.done.result().first_tick] == payload
-        elif payload.startswith(BAD):
+        elif payload.startswith(BAD) or error is WALL:
             assert payload not in node.log
         else:
             assert isinstance(error, WalError)

@@ -21,4 +21,21 @@ async def test_an_append_request_is_a_serialised_message(request_id: int, sizes:
     expected = streaming_pb2.ProduceRequest()
     expected.append.request_id = request_id
     batch.fill(expected.append.entry)
-    assert streaming_pb2.ProduceRequest.FromString(append_request(request_id, batch)) == expected
+    assert (
+        streaming_pb2.ProduceRequest.FromString(append_request(request_id, batch, 0.0)) == expected
+    )
+
+
+async def test_an_append_request_says_how_long_it_may_wait_unless_it_was_sent_before() -> None:
+    [(_, parcel)] = pack([insert("wal_0_1v0", b"x")], 100, 1 << 30).parcels
+    parcel.until = 100.5
+    batch = SendBatch([parcel])
+
+    def wait_ms(now: float) -> int:
+        request = streaming_pb2.ProduceRequest.FromString(append_request(1, batch, now))
+        return request.append.wait_ms
+
+    batch.sent = 1
+    assert [wait_ms(now) for now in (100.0, 40.5, 100.5, 200.0)] == [500, 60_000, 1, 1]
+    batch.sent = 2
+    assert wait_ms(100.0) == 0

@@ -41,6 +41,9 @@ from walplane.tracing import Tracing
 
 _GONE = WalError(ErrorCode.UNKNOWN, "the caller has gone")
 
+_ANSWER_SHARE, _ANSWER_SECONDS = 0.1, 1.0
+"""Of a caller's time, at most, what is kept for the answer that a lock was not to be had."""
+
 
 class Appends:
     """Everything that one client appends."""
@@ -141,12 +144,13 @@ class Appends:
     async def _one(self, message: MutableMessage, seconds: float) -> AppendResult:
         vchannel, count = message.vchannel, len(message.payloads)
         parcel = self._kinds.parcel(message)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        parcel.until = _wait_until(end, seconds)
         if vchannel in self._turns.last or not self._offer_at_once(vchannel, parcel):
             return (await self._in_turn(vchannel, parcel, seconds)).result(0, count)
         # without the two tasks' worth of `asyncio.wait` and `asyncio.timeout`
-        timer = asyncio.get_running_loop().call_later(
-            seconds, self._expire, vchannel, parcel, seconds
-        )
+        timer = loop.call_at(end, self._expire, vchannel, parcel, seconds)
         try:
             return (await parcel.done).result(0, count)
         except asyncio.CancelledError:
@@ -295,10 +299,12 @@ class Appends:
 
     async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:
         offered = 0
+        until = _wait_until(asyncio.get_running_loop().time() + seconds, seconds)
         try:
             async with asyncio.timeout(seconds):
                 await turn.come()
                 for vchannel, parcel in packed.parcels:
+                    parcel.until = until
                     await self._offer(vchannel, parcel)
                     offered += 1
                 turn.end()
@@ -367,3 +373,8 @@ class Appends:
                 pchannel, self._discovery, self._transport, self._new_id, self._config
             )
         return producer
+
+
+def _wait_until(end: float, seconds: float) -> float:
+    """How long what was given `seconds`, until `end`, may wait for a lock: it is to be told."""
+    return end - min(seconds * _ANSWER_SHARE, _ANSWER_SECONDS)

@@ -70,9 +70,10 @@ class Parcel:
         budget: gets `size` back once they are settled, whether or not somebody still listens.
         done: what became of them; cancelled when they were dropped before they were sent.
         given_up: what the caller was told when it stopped waiting: not worth sending any more.
+        until: when the caller has no more time for locks that others hold; None = never.
     """
 
-    __slots__ = ("budget", "done", "given_up", "kind", "payload_bytes", "payloads", "size")
+    __slots__ = ("budget", "done", "given_up", "kind", "payload_bytes", "payloads", "size", "until")
 
     def __init__(self, kind: Kind, payloads: Sequence[bytes], payload_bytes: int) -> None:
         """Takes `payloads`, of `payload_bytes` together."""
@@ -83,6 +84,7 @@ class Parcel:
         self.budget: ByteBudget | None = None
         self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self.given_up: WalError | None = None
+        self.until: float | None = None
 
     def outcome(self) -> Written | WalError:
         """What the caller is told; only once it waits no more."""
@@ -127,6 +129,7 @@ class SendBatch:
         since_tick: of number 0: whatever this producer had written lies above it; 0 = not said.
         sent: how often it was sent under this number.
         outcome: the answer to the last time it was sent.
+        waited_out: whether it was refused when none of its callers had more time, for good then.
         size: bytes of the entry's envelope and body, at most.
         count: messages.
         txn_id: of the transaction that it continues or ends; 0 for all else.
@@ -137,6 +140,7 @@ class SendBatch:
         "_crc",
         "_kind",
         "_parcels",
+        "_until",
         "count",
         "epoch",
         "keyed",
@@ -148,6 +152,7 @@ class SendBatch:
         "since_tick",
         "size",
         "txn_id",
+        "waited_out",
     )
 
     def __init__(self, parcels: Sequence[Parcel]) -> None:
@@ -169,6 +174,8 @@ class SendBatch:
         self.name = ""
         self.epoch = 0
         self.outcome: Written | WalError | None = None
+        self._until = _latest(parcels)
+        self.waited_out = False
 
     def fill(self, entry: log_pb2.Entry) -> None:
         """Writes the batch into an empty entry."""
@@ -193,6 +200,14 @@ class SendBatch:
         # serialised messages one after the other are one message that has the fields of both
         envelope = self._kind.encoded + own.SerializeToString()
         return encode_entry(envelope, self._body, self._crc)
+
+    @property
+    def until(self) -> float | None:
+        """When none of its callers has time for locks that others hold; None = never.
+
+        Nor once it was sent before: an older copy may come yet, and its number must be taken then.
+        """
+        return self._until if self.sent == 1 else None
 
     @property
     def parcels(self) -> Sequence[Parcel]:
@@ -237,6 +252,16 @@ class SendBatch:
             producer.name, producer.epoch = self.name, self.epoch
         else:
             producer.producer_id, producer.since_tick = self.producer_id, self.since_tick
+
+
+def _latest(parcels: Sequence[Parcel]) -> float | None:
+    """When the last of the callers has no more time; None when one has all of it."""
+    latest = parcels[0].until
+    for parcel in parcels[1:]:
+        if latest is None or parcel.until is None:
+            return None
+        latest = max(latest, parcel.until)
+    return latest
 
 
 class Taken(NamedTuple):

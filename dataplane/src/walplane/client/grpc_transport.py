@@ -43,8 +43,8 @@ from walplane.wal.scan.request import ScanRequest
 
 _SERVICE = streaming_pb2.DESCRIPTOR.services_by_name["StreamingNode"].full_name
 _PRODUCE = f"/{_SERVICE}/Produce"
-# Tags of `ProduceRequest.append`, `AppendRequest.request_id` and `AppendRequest.entry`.
-_APPEND_TAG, _REQUEST_ID_TAG, _ENTRY_TAG = b"\x12", b"\x08", b"\x12"
+# Tags of `ProduceRequest.append`, and of `AppendRequest`: `request_id`, `entry` and `wait_ms`.
+_APPEND_TAG, _REQUEST_ID_TAG, _ENTRY_TAG, _WAIT_TAG = b"\x12", b"\x08", b"\x12", b"\x18"
 
 _ProduceCall = grpc.aio.StreamStreamCall[
     streaming_pb2.ProduceRequest | bytes, streaming_pb2.ProduceResponse
@@ -183,7 +183,7 @@ class _GrpcProduce:
 
     async def send(self, request_id: int, batch: SendBatch) -> None:
         context = self._trace(request_id, batch) if self._tracing.on else ""
-        request = append_request(request_id, batch, context)
+        request = append_request(request_id, batch, asyncio.get_running_loop().time(), context)
         await _step(self._call, self._call.write(request), self._subject)
 
     async def receive(self) -> Sequence[Answer]:
@@ -268,12 +268,15 @@ def start_to_proto(
     )
 
 
-def append_request(request_id: int, batch: SendBatch, trace_parent: str = "") -> bytes:
+def append_request(request_id: int, batch: SendBatch, now: float, trace_parent: str = "") -> bytes:
     """The serialised `ProduceRequest` that appends `batch`; its body is copied once."""
     entry = batch.encode(trace_parent)
     head = b"".join((_REQUEST_ID_TAG, varint(request_id), _ENTRY_TAG, varint(sum(map(len, entry)))))
-    size = len(head) + sum(map(len, entry))
-    return b"".join((_APPEND_TAG, varint(size), head, *entry))
+    wait = b""
+    if batch.until is not None:
+        wait = _WAIT_TAG + varint(max(int((batch.until - now) * 1000), 1))
+    size = len(head) + sum(map(len, entry)) + len(wait)
+    return b"".join((_APPEND_TAG, varint(size), head, *entry, wait))
 
 
 def _outcome(append: streaming_pb2.AppendResponse) -> Written | WalError:

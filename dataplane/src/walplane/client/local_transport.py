@@ -79,7 +79,9 @@ class _LocalProduce:
         entry = log_pb2.Entry()
         batch.fill(entry)
         try:
-            append = self._log.start_append(self._log.check(entry))
+            op = self._log.check(entry)
+            op.deadline = batch.until
+            append = self._log.start_append(op)
         except WalError as error:
             self._answer(request_id, error)
         else:

@@ -8,6 +8,7 @@ order of the numbers. What happens to a batch:
     stream broke      the same, on the next stream
     too large         of several calls: these are packed anew into smaller batches, under a new
                       producer id, with all that came behind them.
+    waited too long   for a lock: its callers fail, told so while they still wait; as refused.
     refused           its callers fail. The node refuses everything numbered after it, so once all
                       of that is answered, it starts anew from 0 under a new producer id.
     number not known  the node forgot the producer, or its answer. Sent once, the batch was never
@@ -144,7 +145,7 @@ class Pipeline:
             ):
                 self._refused, self._repacks = self._refused or self._unsettled[0], True
                 self._anew.append(self._pop())
-            elif _final(answer):
+            elif self._unsettled[0].waited_out or _final(answer):
                 head = self._pop()
                 head.fail(answer)
                 if not head.keyed:

@@ -25,6 +25,9 @@ from walplane.rpc.errors import Action, ErrorCode, WalError
 
 _log = structlog.get_logger(__name__)
 
+_ROUNDED_S = 0.01
+"""A wait at the node may end so much early: its time travels in whole milliseconds."""
+
 
 class ChannelProducer:
     """All pipelines of one PChannel.
@@ -258,6 +261,9 @@ class ChannelProducer:
     def _settle(
         self, pipeline: Pipeline, batch: SendBatch, outcome: Written | WalError, packed_bytes: int
     ) -> None:
+        if isinstance(outcome, WalError) and outcome.code is ErrorCode.RESOURCE_ACQUIRED:
+            now = asyncio.get_running_loop().time()
+            batch.waited_out = batch.until is not None and batch.until <= now + _ROUNDED_S
         verdict = pipeline.settle(batch, outcome, packed_bytes)
         if isinstance(outcome, Written):
             self._delays.pop(pipeline.vchannel, None)

@@ -104,6 +104,8 @@ class ProduceStream:
             if not budget.try_acquire(size):  # first: a coroutine for each append costs more
                 await budget.acquire(size)  # cancelled, it takes nothing, and the stream is over
         op.answer = partial(self._durable, request.request_id, op)
+        if request.wait_ms:
+            op.deadline = asyncio.get_running_loop().time() + request.wait_ms / 1000
         try:
             append = self._edge.start_append(op)
         except WalError as error:

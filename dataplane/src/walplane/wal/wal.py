@@ -167,17 +167,17 @@ class WAL:
                 INVALID_TRANSACTION_STATE or RESOURCE_ACQUIRED from the chain;
                 CHANNEL_FENCED or ON_SHUTDOWN when this WAL is over.
         """
-        append = self.start_append(append_op(entry), lock_wait_s=lock_wait_s)
+        op = append_op(entry)
+        if lock_wait_s is not None:
+            op.deadline = asyncio.get_running_loop().time() + lock_wait_s
+        append = self.start_append(op)
         return await answer_of(append, self.pchannel)
 
-    def start_append(
-        self, op: AppendOp, *, lock_wait_s: float | None = None
-    ) -> PromptTask[AppendResult]:
+    def start_append(self, op: AppendOp) -> PromptTask[AppendResult]:
         """Starts to append one entry; those of a VChannel are written in the order of the calls.
 
         Args:
             op: what is appended; it is the WAL's from now on.
-            lock_wait_s: seconds to wait while an exclusive append is under way, at most.
 
         Returns:
             The append, which nobody but this WAL cancels; it raises what `append` raises.
@@ -194,8 +194,6 @@ class WAL:
         op.since = self._deps.runtime.monotonic()
         if op.stored > self.max_entry_bytes:
             raise too_large(op, self.max_entry_bytes, self.pchannel)
-        if lock_wait_s is not None:
-            op.deadline = asyncio.get_running_loop().time() + lock_wait_s
         if self._deps.tracing.on:
             op.spans = AppendSpans.start(self._deps.tracing, op.envelope)
         append = self._running.keep(PromptTask(self._chain(op)))

@@ -26,49 +26,49 @@ from walplane.rpc.v1 import errors_pb2 as walplane_dot_rpc_dot_v1_dot_errors__pb
 from walplane.rpc.v1 import log_pb2 as walplane_dot_rpc_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwalplane/rpc/v1/streaming.proto\x12\x0bwalplane.v1\x1a\x1cwalplane/rpc/v1/errors.proto\x1a\x19walplane/rpc/v1/log.proto\"-\n\x0bOpenProduce\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\"F\n\rAppendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12!\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x12.walplane.v1.Entry\"p\n\x0eProduceRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.walplane.v1.OpenProduceH\x00\x12,\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1a.walplane.v1.AppendRequestH\x00\x42\x06\n\x04kind\"\xb0\x01\n\x0c\x41ppendResult\x12*\n\nmessage_id\x18\x01 \x01(\x0b\x32\x16.walplane.v1.MessageID\x12\x12\n\nfirst_tick\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12.\n\x0elast_confirmed\x18\x04 \x01(\x0b\x32\x16.walplane.v1.MessageID\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x13\n\x0bopen_number\x18\x06 \x01(\x04\"\x89\x01\n\x0e\x41ppendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.walplane.v1.AppendResultH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.walplane.v1.WalplaneErrorH\x00\x42\t\n\x07outcome\"6\n\rProduceOpened\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x17\n\x0fmax_entry_bytes\x18\x02 \x01(\x04\"\x97\x01\n\x0fProduceResponse\x12*\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.walplane.v1.ProduceOpened\x12,\n\x07\x61ppends\x18\x02 \x03(\x0b\x32\x1b.walplane.v1.AppendResponse\x12\x14\n\x0csettled_tick\x18\x03 \x01(\x04\x12\x14\n\x0cpacked_bytes\x18\x04 \x01(\x04\"\x8a\x01\n\rStartPosition\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.walplane.v1.StartKind\x12\'\n\x05token\x18\x02 \x01(\x0b\x32\x18.walplane.v1.ResumeToken\x12*\n\nmessage_id\x18\x03 \x01(\x0b\x32\x16.walplane.v1.MessageID\"\xd4\x01\n\x0cStartConsume\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x10\n\x08vchannel\x18\x02 \x01(\t\x12)\n\x05start\x18\x03 \x01(\x0b\x32\x1a.walplane.v1.StartPosition\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\r\n\x05types\x18\x07 \x03(\r\x12\x11\n\tfrom_tick\x18\x08 \x01(\x04\x12\x12\n\nuntil_tick\x18\t \x01(\x04\x12\x0b\n\x03raw\x18\n \x01(\x08\"\\\n\x0e\x43onsumeRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.walplane.v1.StartConsumeH\x00\x12\x16\n\x0c\x63redit_bytes\x18\x02 \x01(\x04H\x00\x42\x06\n\x04kind\"t\n\x0e\x44\x65liveredEntry\x12!\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x12.walplane.v1.Entry\x12*\n\nmessage_id\x18\x02 \x01(\x0b\x32\x16.walplane.v1.MessageID\x12\x13\n\x0bopen_number\x18\x03 \x01(\x04\"\x8b\x01\n\x0f\x43onsumeResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.walplane.v1.DeliveredEntry\x12\x11\n\twatermark\x18\x02 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\x12*\n\x08position\x18\x04 \x01(\x0b\x32\x18.walplane.v1.ResumeToken\"z\n\x13OpenProducerRequest\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08vchannel\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06opener\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61\x66ter_epoch\x18\x06 \x01(\x04\":\n\x14OpenProducerResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0bnext_number\x18\x02 \x01(\x04\"\x13\n\x11NodeStatusRequest\"\xf0\x01\n\rChannelStatus\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x13\n\x0bopen_number\x18\x03 \x01(\x04\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\twatermark\x18\x05 \x01(\x04\x12\x17\n\x0f\x63heckpoint_tick\x18\x06 \x01(\x04\x12\x1b\n\x13last_error_attempts\x18\x07 \x01(\x04\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x12\n\nterm_floor\x18\t \x01(\x04\x12\x11\n\tvchannels\x18\n \x01(\r\x12\x17\n\x0fin_flight_bytes\x18\x0b \x01(\x04\"d\n\x12NodeStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x08\x63hannels\x18\x03 \x03(\x0b\x32\x1a.walplane.v1.ChannelStatus*i\n\tStartKind\x12\x12\n\x0eSTART_EARLIEST\x10\x00\x12\x10\n\x0cSTART_LATEST\x10\x01\x12\x0f\n\x0bSTART_TOKEN\x10\x02\x12\x11\n\rSTART_FROM_ID\x10\x03\x12\x12\n\x0eSTART_AFTER_ID\x10\x04\x32\xc7\x02\n\rStreamingNode\x12H\n\x07Produce\x12\x1b.walplane.v1.ProduceRequest\x1a\x1c.walplane.v1.ProduceResponse(\x01\x30\x01\x12H\n\x07\x43onsume\x12\x1b.walplane.v1.ConsumeRequest\x1a\x1c.walplane.v1.ConsumeResponse(\x01\x30\x01\x12S\n\x0cOpenProducer\x12 .walplane.v1.OpenProducerRequest\x1a!.walplane.v1.OpenProducerResponse\x12M\n\nNodeStatus\x12\x1e.walplane.v1.NodeStatusRequest\x1a\x1f.walplane.v1.NodeStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwalplane/rpc/v1/streaming.proto\x12\x0bwalplane.v1\x1a\x1cwalplane/rpc/v1/errors.proto\x1a\x19walplane/rpc/v1/log.proto\"-\n\x0bOpenProduce\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\"W\n\rAppendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12!\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x12.walplane.v1.Entry\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x04\"p\n\x0eProduceRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.walplane.v1.OpenProduceH\x00\x12,\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1a.walplane.v1.AppendRequestH\x00\x42\x06\n\x04kind\"\xb0\x01\n\x0c\x41ppendResult\x12*\n\nmessage_id\x18\x01 \x01(\x0b\x32\x16.walplane.v1.MessageID\x12\x12\n\nfirst_tick\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12.\n\x0elast_confirmed\x18\x04 \x01(\x0b\x32\x16.walplane.v1.MessageID\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x13\n\x0bopen_number\x18\x06 \x01(\x04\"\x89\x01\n\x0e\x41ppendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.walplane.v1.AppendResultH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.walplane.v1.WalplaneErrorH\x00\x42\t\n\x07outcome\"6\n\rProduceOpened\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x17\n\x0fmax_entry_bytes\x18\x02 \x01(\x04\"\x97\x01\n\x0fProduceResponse\x12*\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.walplane.v1.ProduceOpened\x12,\n\x07\x61ppends\x18\x02 \x03(\x0b\x32\x1b.walplane.v1.AppendResponse\x12\x14\n\x0csettled_tick\x18\x03 \x01(\x04\x12\x14\n\x0cpacked_bytes\x18\x04 \x01(\x04\"\x8a\x01\n\rStartPosition\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.walplane.v1.StartKind\x12\'\n\x05token\x18\x02 \x01(\x0b\x32\x18.walplane.v1.ResumeToken\x12*\n\nmessage_id\x18\x03 \x01(\x0b\x32\x16.walplane.v1.MessageID\"\xd4\x01\n\x0cStartConsume\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x10\n\x08vchannel\x18\x02 \x01(\t\x12)\n\x05start\x18\x03 \x01(\x0b\x32\x1a.walplane.v1.StartPosition\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\r\n\x05types\x18\x07 \x03(\r\x12\x11\n\tfrom_tick\x18\x08 \x01(\x04\x12\x12\n\nuntil_tick\x18\t \x01(\x04\x12\x0b\n\x03raw\x18\n \x01(\x08\"\\\n\x0e\x43onsumeRequest\x12*\n\x05start\x18\x01 \x01(\x0b\x32\x19.walplane.v1.StartConsumeH\x00\x12\x16\n\x0c\x63redit_bytes\x18\x02 \x01(\x04H\x00\x42\x06\n\x04kind\"t\n\x0e\x44\x65liveredEntry\x12!\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x12.walplane.v1.Entry\x12*\n\nmessage_id\x18\x02 \x01(\x0b\x32\x16.walplane.v1.MessageID\x12\x13\n\x0bopen_number\x18\x03 \x01(\x04\"\x8b\x01\n\x0f\x43onsumeResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.walplane.v1.DeliveredEntry\x12\x11\n\twatermark\x18\x02 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\x12*\n\x08position\x18\x04 \x01(\x0b\x32\x18.walplane.v1.ResumeToken\"z\n\x13OpenProducerRequest\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08vchannel\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06opener\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61\x66ter_epoch\x18\x06 \x01(\x04\":\n\x14OpenProducerResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0bnext_number\x18\x02 \x01(\x04\"\x13\n\x11NodeStatusRequest\"\xf0\x01\n\rChannelStatus\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x13\n\x0bopen_number\x18\x03 \x01(\x04\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\twatermark\x18\x05 \x01(\x04\x12\x17\n\x0f\x63heckpoint_tick\x18\x06 \x01(\x04\x12\x1b\n\x13last_error_attempts\x18\x07 \x01(\x04\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x12\n\nterm_floor\x18\t \x01(\x04\x12\x11\n\tvchannels\x18\n \x01(\r\x12\x17\n\x0fin_flight_bytes\x18\x0b \x01(\x04\"d\n\x12NodeStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\x08\x63hannels\x18\x03 \x03(\x0b\x32\x1a.walplane.v1.ChannelStatus*i\n\tStartKind\x12\x12\n\x0eSTART_EARLIEST\x10\x00\x12\x10\n\x0cSTART_LATEST\x10\x01\x12\x0f\n\x0bSTART_TOKEN\x10\x02\x12\x11\n\rSTART_FROM_ID\x10\x03\x12\x12\n\x0eSTART_AFTER_ID\x10\x04\x32\xc7\x02\n\rStreamingNode\x12H\n\x07Produce\x12\x1b.walplane.v1.ProduceRequest\x1a\x1c.walplane.v1.ProduceResponse(\x01\x30\x01\x12H\n\x07\x43onsume\x12\x1b.walplane.v1.ConsumeRequest\x1a\x1c.walplane.v1.ConsumeResponse(\x01\x30\x01\x12S\n\x0cOpenProducer\x12 .walplane.v1.OpenProducerRequest\x1a!.walplane.v1.OpenProducerResponse\x12M\n\nNodeStatus\x12\x1e.walplane.v1.NodeStatusRequest\x1a\x1f.walplane.v1.NodeStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'walplane.rpc.v1.streaming_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STARTKIND']._serialized_start=2127
-  _globals['_STARTKIND']._serialized_end=2232
+  _globals['_STARTKIND']._serialized_start=2144
+  _globals['_STARTKIND']._serialized_end=2249
   _globals['_OPENPRODUCE']._serialized_start=105
   _globals['_OPENPRODUCE']._serialized_end=150
   _globals['_APPENDREQUEST']._serialized_start=152
-  _globals['_APPENDREQUEST']._serialized_end=222
-  _globals['_PRODUCEREQUEST']._serialized_start=224
-  _globals['_PRODUCEREQUEST']._serialized_end=336
-  _globals['_APPENDRESULT']._serialized_start=339
-  _globals['_APPENDRESULT']._serialized_end=515
-  _globals['_APPENDRESPONSE']._serialized_start=518
-  _globals['_APPENDRESPONSE']._serialized_end=655
-  _globals['_PRODUCEOPENED']._serialized_start=657
-  _globals['_PRODUCEOPENED']._serialized_end=711
-  _globals['_PRODUCERESPONSE']._serialized_start=714
-  _globals['_PRODUCERESPONSE']._serialized_end=865
-  _globals['_STARTPOSITION']._serialized_start=868
-  _globals['_STARTPOSITION']._serialized_end=1006
-  _globals['_STARTCONSUME']._serialized_start=1009
-  _globals['_STARTCONSUME']._serialized_end=1221
-  _globals['_CONSUMEREQUEST']._serialized_start=1223
-  _globals['_CONSUMEREQUEST']._serialized_end=1315
-  _globals['_DELIVEREDENTRY']._serialized_start=1317
-  _globals['_DELIVEREDENTRY']._serialized_end=1433
-  _globals['_CONSUMERESPONSE']._serialized_start=1436
-  _globals['_CONSUMERESPONSE']._serialized_end=1575
-  _globals['_OPENPRODUCERREQUEST']._serialized_start=1577
-  _globals['_OPENPRODUCERREQUEST']._serialized_end=1699
-  _globals['_OPENPRODUCERRESPONSE']._serialized_start=1701
-  _globals['_OPENPRODUCERRESPONSE']._serialized_end=1759
-  _globals['_NODESTATUSREQUEST']._serialized_start=1761
-  _globals['_NODESTATUSREQUEST']._serialized_end=1780
-  _globals['_CHANNELSTATUS']._serialized_start=1783
-  _globals['_CHANNELSTATUS']._serialized_end=2023
-  _globals['_NODESTATUSRESPONSE']._serialized_start=2025
-  _globals['_NODESTATUSRESPONSE']._serialized_end=2125
-  _globals['_STREAMINGNODE']._serialized_start=2235
-  _globals['_STREAMINGNODE']._serialized_end=2562
+  _globals['_APPENDREQUEST']._serialized_end=239
+  _globals['_PRODUCEREQUEST']._serialized_start=241
+  _globals['_PRODUCEREQUEST']._serialized_end=353
+  _globals['_APPENDRESULT']._serialized_start=356
+  _globals['_APPENDRESULT']._serialized_end=532
+  _globals['_APPENDRESPONSE']._serialized_start=535
+  _globals['_APPENDRESPONSE']._serialized_end=672
+  _globals['_PRODUCEOPENED']._serialized_start=674
+  _globals['_PRODUCEOPENED']._serialized_end=728
+  _globals['_PRODUCERESPONSE']._serialized_start=731
+  _globals['_PRODUCERESPONSE']._serialized_end=882
+  _globals['_STARTPOSITION']._serialized_start=885
+  _globals['_STARTPOSITION']._serialized_end=1023
+  _globals['_STARTCONSUME']._serialized_start=1026
+  _globals['_STARTCONSUME']._serialized_end=1238
+  _globals['_CONSUMEREQUEST']._serialized_start=1240
+  _globals['_CONSUMEREQUEST']._serialized_end=1332
+  _globals['_DELIVEREDENTRY']._serialized_start=1334
+  _globals['_DELIVEREDENTRY']._serialized_end=1450
+  _globals['_CONSUMERESPONSE']._serialized_start=1453
+  _globals['_CONSUMERESPONSE']._serialized_end=1592
+  _globals['_OPENPRODUCERREQUEST']._serialized_start=1594
+  _globals['_OPENPRODUCERREQUEST']._serialized_end=1716
+  _globals['_OPENPRODUCERRESPONSE']._serialized_start=1718
+  _globals['_OPENPRODUCERRESPONSE']._serialized_end=1776
+  _globals['_NODESTATUSREQUEST']._serialized_start=1778
+  _globals['_NODESTATUSREQUEST']._serialized_end=1797
+  _globals['_CHANNELSTATUS']._serialized_start=1800
+  _globals['_CHANNELSTATUS']._serialized_end=2040
+  _globals['_NODESTATUSRESPONSE']._serialized_start=2042
+  _globals['_NODESTATUSRESPONSE']._serialized_end=2142
+  _globals['_STREAMINGNODE']._serialized_start=2252
+  _globals['_STREAMINGNODE']._serialized_end=2579
 # @@protoc_insertion_point(module_scope)

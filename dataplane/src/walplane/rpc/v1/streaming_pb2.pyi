@@ -31,12 +31,14 @@ class OpenProduce(_message.Message):
     def __init__(self, pchannel: _Optional[str] = ..., term: _Optional[int] = ...) -> None: ...
 
 class AppendRequest(_message.Message):
-    __slots__ = ("request_id", "entry")
+    __slots__ = ("request_id", "entry", "wait_ms")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ENTRY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     entry: _log_pb2.Entry
-    def __init__(self, request_id: _Optional[int] = ..., entry: _Optional[_Union[_log_pb2.Entry, _Mapping]] = ...) -> None: ...
+    wait_ms: int
+    def __init__(self, request_id: _Optional[int] = ..., entry: _Optional[_Union[_log_pb2.Entry, _Mapping]] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
     __slots__ = ("open", "append")
