@@ -25,6 +25,7 @@ from walplane.testkit.sim.judge import Verdict, simulate, simulate_plan, undistu
 from walplane.testkit.sim.mutations import MUTATIONS, hunt
 from walplane.testkit.sim.scenario import plan_of
 from walplane.testkit.sim.store_mutations import STORE_MUTATIONS
+from walplane.testkit.sim.user_mutations import USER_MUTATIONS
 
 _CHUNK = 20
 _FORK = get_context("fork")
@@ -98,7 +99,7 @@ def run_mutations() -> int:
     print(f"{'switched off':38} {'seeds':>7} {'within':>7}  first violation")
     missed = 0
     with undisturbed() as free:
-        for mutation in (*MUTATIONS, *STORE_MUTATIONS):
+        for mutation in (*MUTATIONS, *STORE_MUTATIONS, *USER_MUTATIONS):
             caught = hunt(mutation, free)
             free()
             missed += caught.verdict is None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
+import structlog
+
 from walplane.client.batcher import SendBatch
 from walplane.client.discovery import Assignment
 from walplane.client.results import Written
@@ -28,6 +30,8 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
 from walplane.wal.scan.request import ScanRequest
+
+_log = structlog.get_logger(__name__)
 
 
 class LocalTransport:
@@ -108,6 +112,7 @@ class _LocalProduce:
         elif isinstance(error, WalError):
             self._answer(request_id, error)
         else:
+            _log.error("append failed", exc_info=error)
             self._answer(request_id, WalError(ErrorCode.INNER, f"append failed: {error!r}"))
 
     def _answer(self, request_id: int, outcome: Written | WalError) -> None:

@@ -128,9 +128,9 @@ class ProduceStream:
 
     def _done(self, request_id: int, op: AppendOp, append: asyncio.Future[AppendResult]) -> None:
         self._release(op.stored)
+        error = _error_of(append)
         if op.answer is None:  # it was answered
             return
-        error = _error_of(append)
         if error is None:
             self._answer(request_id, append.result())
         else:

@@ -92,6 +92,7 @@ class Reading:
         after: every message above this tick is due, from the first on; None = not known.
         marks: (messages it had, the reader's watermark then), as the program saw them.
         floor: what begins below this record may have been cut off before the reading began.
+        due: payloads that were acknowledged before it began: one that reached the end has them.
     """
 
     reader: str
@@ -101,6 +102,7 @@ class Reading:
     after: int | None = None
     marks: list[tuple[int, int]] = field(default_factory=list)
     floor: RecordID = ()
+    due: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

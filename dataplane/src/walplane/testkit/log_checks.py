@@ -88,13 +88,14 @@ def check_reading(
     if whole[start : start + len(got)] != got:
         yield f"I4 {reading.reader} of {reading.vchannel}: {_difference(got, whole[start:])}"
         return
-    behind = whole[start + len(got) :] if reading.complete else []
-    for message in [each for each in behind if each.payload in acknowledged][:1]:
+    due = acknowledged if reading.complete else reading.due
+    behind = whole[start + len(got) :]
+    for message in [each for each in behind if each.payload in due][:1]:
         yield f"I4 {reading.reader} of {reading.vchannel} ends before {message}"
     ticks = [message.time_tick for message in whole]
     for count, watermark in reading.marks:
-        due = bisect_right(ticks, watermark) - start
-        if due > count:
+        told = bisect_right(ticks, watermark) - start
+        if told > count:
             missing = whole[start + count]
             yield (
                 f"I7 {reading.reader} of {reading.vchannel} was told {watermark} after {count} "

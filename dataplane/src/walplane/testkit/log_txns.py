@@ -4,20 +4,22 @@ Contract: rules §5 and §6 written down again, from entries in tick order alone
 transaction ends by the first record that ends it; what comes after that changes nothing. Checkers:
 
     I6 a LastConfirmed does not pass the Begin of a transaction that ends above the entry's tick
-    I8 nothing of a transaction lies behind what ended it
+    I8 nothing of a transaction lies behind what ended it, and the log does not end it too early
     I12 what an exclusive entry excludes was written before it left, or left after it was written
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from walplane.message import codec
 from walplane.message.ids import MessageID
 from walplane.message.registry import MessageType
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import headers_pb2, log_pb2
+from walplane.ticks import TICKS_PER_MS
 
 if TYPE_CHECKING:
     from walplane.testkit.log_view import Logged
@@ -105,6 +107,7 @@ def _continue(txn: LoggedTxn, entry: Logged, still: dict[int, LoggedTxn]) -> Non
 def check_transactions(pchannel: str, entries: Sequence[Logged]) -> Iterator[str]:
     """I8 and I6 of the transactions among `entries`, which come in tick order."""
     txns = transactions(entries)
+    yield from _expired_too_early(pchannel, entries, txns)
     for txn_id, txn in txns.items():
         for late in txn.late[:1]:
             yield f"I8 {pchannel}: {late} of transaction {txn_id} lies behind its end {txn.end}"
@@ -119,6 +122,34 @@ def check_transactions(pchannel: str, entries: Sequence[Logged]) -> Iterator[str
                     f"transaction {txn_id}, which is open then"
                 )
                 break
+
+
+def _expired_too_early(
+    pchannel: str, entries: Sequence[Logged], txns: Mapping[int, LoggedTxn]
+) -> Iterator[str]:
+    """I8: the log ends a transaction only when its keepalive has run out (rules §5).
+
+    A new owner's barrier renews it. One of the same owner, which opened its log again, comes too
+    late for a Rollback that waited meanwhile.
+    """
+    barriers: dict[int, int] = {}
+    for entry in entries:
+        if entry.envelope.type == _T.RECOVERY_BARRIER:
+            barriers.setdefault(entry.envelope.term, entry.last_tick)
+    for txn_id, txn in txns.items():
+        end = txn.end
+        if end is None or end.envelope.type != _T.ROLLBACK_TXN or not _by_the_log(end):
+            continue
+        heard = [txn_id, *(body.last_tick for body in txn.bodies)]
+        heard += [tick for tick in barriers.values() if tick < end.first_tick]
+        alive = max(heard) + txn.begin.envelope.txn.keepalive_ms * TICKS_PER_MS
+        if end.first_tick <= alive:
+            yield f"I8 {pchannel}: {end} ends transaction {txn_id}, which lives up to {alive}"
+
+
+def _by_the_log(rollback: Logged) -> bool:
+    header, _ = codec.decode_body(rollback.body)
+    return headers_pb2.RollbackTxnHeader.FromString(header).expired
 
 
 def check_exclusive(pchannel: str, entries: Sequence[Logged]) -> Iterator[str]:

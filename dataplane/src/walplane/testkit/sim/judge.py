@@ -21,6 +21,7 @@ import structlog
 
 from walplane.backends.interface import Record
 from walplane.channel import carrier_of, is_pchannel, meta_topic, pchannel_of
+from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit import log_checks
 from walplane.testkit.broadcast_checks import check_broadcasts
 from walplane.testkit.history import Delivered, History, Outcome, Reading
@@ -94,8 +95,7 @@ def simulate_plan(plan: Plan, tell: Callable[[str], None] | None = None) -> Verd
 
 def _judge(run: Run, verdict: Verdict) -> None:
     found = [*run.late, *run.work.unexpected]
-    if not run.cluster.broker.damaged:
-        found += [f"damage: {what}" for what in run.cluster.leases.damage]
+    found += damage_without_cause(run)
     found += run.cluster.broker.trespasses
     found += run.cluster.cuts.violations
     found += run.flushes.failures()
@@ -117,6 +117,12 @@ def _judge(run: Run, verdict: Verdict) -> None:
         verdict.counts["object stored"] = len(run.cluster.store.data)
         verdict.counts["object deleted"] = len(run.cluster.cuts.deleted)
     verdict.digest = _digest(run, verdict)
+
+
+def damage_without_cause(run: Run) -> list[str]:
+    """What nodes reported of their logs: bad storage makes them unreadable, and never shorter."""
+    excused = {ErrorCode.UNRECOVERABLE} if run.cluster.broker.damaged else set()
+    return [f"damage: {what}" for code, what in run.cluster.leases.damage if code not in excused]
 
 
 def _log(run: Run, pchannel: str) -> LogView:
@@ -232,6 +238,18 @@ def _free() -> None:
         gc.collect()
 
 
+def _note_crash(
+    _logger: object, _level: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """What the product survives and only logs is a mistake in it all the same."""
+    error = event.get("exc_info")
+    error = sys.exc_info()[1] if error is True else error
+    loop = asyncio.get_running_loop()
+    if error is not None and not isinstance(error, WalError) and isinstance(loop, SimLoop):
+        loop.failures.append((str(event["event"]), error))
+    return event
+
+
 def _line(
     tell: Callable[[str], None], _logger: object, level: str, event: MutableMapping[str, Any]
 ) -> NoReturn:
@@ -256,9 +274,9 @@ def undisturbed(tell: Callable[[str], None] | None = None) -> Iterator[Callable[
     between two runs; what it says while it goes means nothing.
     """
     config, hook, collecting = structlog.get_config(), sys.unraisablehook, gc.isenabled()
-    level = logging.CRITICAL if tell is None else logging.DEBUG
+    level = logging.ERROR if tell is None else logging.DEBUG
     structlog.configure(
-        processors=[partial(_line, tell or (lambda _: None))],
+        processors=[_note_crash, partial(_line, tell or (lambda _: None))],
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     gc.disable()

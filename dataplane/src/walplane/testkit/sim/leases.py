@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from walplane.assignment.states import Channel, ChannelState
-from walplane.rpc.errors import DAMAGE, WalError
+from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
 from walplane.testkit.sim.network import Network
 from walplane.testkit.sim.process import Process
 from walplane.wal.ports import StaleTerm
@@ -68,7 +68,7 @@ class Leases:
         """Nobody holds anything."""
         self.lease_s = lease_s
         self.grants: list[Grant] = []
-        self.damage: list[str] = []
+        self.damage: list[tuple[ErrorCode, str]] = []
         self.frozen = False
         self._network = network
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
@@ -110,7 +110,7 @@ class Leases:
     def failed(self, pchannel: str, term: int, error: WalError) -> None:
         """The holder could not open, or its log stopped."""
         if error.code in DAMAGE:
-            self.damage.append(f"{pchannel} under term {term}: {error}")
+            self.damage.append((error.code, f"{pchannel} under term {term}: {error}"))
         floor = error.term_floor if isinstance(error, StaleTerm) else 0
         self._become(self._channels[pchannel].failed(term, error.message, floor))
 

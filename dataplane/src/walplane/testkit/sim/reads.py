@@ -10,8 +10,8 @@ from walplane.client import Only, StreamingClient
 from walplane.client.reader import Reader
 from walplane.message.ids import ResumeToken
 from walplane.node.remote_oracle import RemoteOracle
-from walplane.rpc.errors import WalError
-from walplane.testkit.history import Outcome, Reading, ReadTick
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.history import Attempt, Outcome, Reading, ReadTick
 from walplane.testkit.sim.errands import Errands
 from walplane.testkit.sim.grpc_client import SimChannel
 from walplane.testkit.sim.node import COORD
@@ -49,11 +49,7 @@ class Reads(Errands):
     async def take_tick(self, process: Process, pchannel: str) -> int | None:
         """Asks the oracle for a tick to read at, and notes what was acknowledged before."""
         work, cluster = self._work, self._work.cluster
-        told = tuple(
-            attempt
-            for attempt in work.history.attempts
-            if attempt.outcome is Outcome.ACKNOWLEDGED and carrier_of(attempt.vchannel) == pchannel
-        )
+        told = self._acknowledged(pchannel)
         term = cluster.leases.channel(pchannel).term
         oracle = RemoteOracle(COORD, connect=partial(SimChannel, cluster.network, process))
         try:
@@ -63,14 +59,23 @@ class Reads(Errands):
         work.history.read_ticks.append(ReadTick(pchannel, tick, told))
         return tick
 
+    def _acknowledged(self, pchannel: str) -> tuple[Attempt, ...]:
+        return tuple(
+            attempt
+            for attempt in self._work.history.attempts
+            if attempt.outcome is Outcome.ACKNOWLEDGED and carrier_of(attempt.vchannel) == pchannel
+        )
+
     async def to_the_end(
         self, client: StreamingClient, channel: str, name: str, start: str | ResumeToken
     ) -> Reading:
         """Reads to the present end, once."""
         reading = self._work.history.reading(name, channel, complete=False)
         reading.after = 0 if isinstance(start, str) else start.time_tick
+        told = {each.payload for each in self._acknowledged(carrier_of(channel))}
         async with client.reader(channel, start=start, follow=False) as reader:
             await self._read(reader, reading, placed=not isinstance(start, str))
+        reading.due = frozenset(told)
         return reading
 
     async def _read(self, reader: Reader, reading: Reading, *, placed: bool) -> None:
@@ -80,6 +85,7 @@ class Reads(Errands):
                 self._work.place(reading)
             reading.messages += delivered(batch)
             reading.marks.append((len(reading.messages), reader.watermark))
+        reading.marks.append((len(reading.messages), reader.watermark))
         if not placed and not reading.messages:
             self._work.place(reading)
 
@@ -95,15 +101,30 @@ class Reads(Errands):
             async with self._work.cluster.client(process) as client:
                 async with client.reader(vchannel, only=only, start="earliest") as reader:
                     await self._read(reader, reading, placed=False)
-        except WalError:
-            self._work.cluster.trace.count("read gave up")
+                    self._ended_at(reader, only.until_tick, vchannel)
+        except WalError as error:
+            self._gave_up(error, vchannel)
 
     async def _catch_up(self, process: Process, vchannel: str, start: str | ResumeToken) -> None:
         try:
             async with self._work.cluster.client(process) as client:
                 await self.to_the_end(client, vchannel, process.name, start)
-        except WalError:
-            self._work.cluster.trace.count("read gave up")
+        except WalError as error:
+            self._gave_up(error, vchannel)
+
+    def _ended_at(self, reader: Reader, until_tick: int, vchannel: str) -> None:
+        if reader.watermark != until_tick:
+            self._work.unexpected.append(
+                f"I14 a read of {vchannel} up to {until_tick} ended at {reader.watermark}"
+            )
+
+    def _gave_up(self, error: WalError, vchannel: str) -> None:
+        """A read ends early for damage alone, or when the log was cut off where it was."""
+        cluster = self._work.cluster
+        cluster.trace.count(f"read ends with {error.code.name}")
+        cut = any(each.pchannel == pchannel_of(vchannel) for each in cluster.cuts.made)
+        expected = {ErrorCode.DATA_TRUNCATED} if cut else set()
+        self._work.note_failure(error, f"a read of {vchannel}", expected)
 
     def _token(self, vchannel: str, step: Step) -> ResumeToken | None:
         """Where some reader of the channel stands: going on from there must leave no gap."""

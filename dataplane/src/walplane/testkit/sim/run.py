@@ -31,6 +31,9 @@ from walplane.testkit.sim.workload import Tail, User, Work, pchannel_read
 _BOOT_S = 60.0
 _WORK_S = 120.0
 RECOVERY_S = 60.0
+_PROBE_S = 30.0
+_FORGOTTEN_MS = 5000
+"""A transaction of a shorter keepalive is over some time before the end."""
 
 
 class Run:
@@ -120,9 +123,13 @@ class Run:
     async def _recover(self) -> None:
         await _until(self._all_assigned)
         await _until(self.changes.over)
+        for user in self._users:
+            while not await self._probed(user):  # a kill was still due
+                pass
         process = self.cluster.process("final")
         await process.start(self._read_all(process))
         await self._reads.all_done()
+        await _until(self._transactions_over)
         await _until(self._tails_arrived)
         if self.cluster.store is not None:
             await process.start(self._flush_all(process))
@@ -131,6 +138,26 @@ class Run:
     def _all_assigned(self) -> bool:
         channels = map(self.cluster.leases.channel, self.cluster.pchannels)
         return all(channel.state is ChannelState.ASSIGNED for channel in channels)
+
+    async def _probed(self, user: User) -> bool:
+        """Whether its client still works, whatever it went through; False if it was killed."""
+        await _until(lambda: user.connected)
+        process = user.process
+        probing = process.start(user.probe(_PROBE_S), "probe")
+        await _until(lambda: probing.done() or not process.alive)
+        if probing.done():
+            probing.result()
+        return probing.done()
+
+    def _transactions_over(self) -> bool:
+        """Whether nothing is open any more that nobody keeps alive."""
+        return not any(
+            txn.keepalive_ms <= _FORGOTTEN_MS
+            for node in self.cluster.nodes.values()
+            for wal in node.wals
+            if wal.state == "serving"
+            for txn in wal.recovery.txns.open.values()
+        )
 
     async def _read_all(self, process: Process) -> None:
         async with self.cluster.client(process) as client:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from walplane.backends.sequenced import FIRST
@@ -29,8 +30,9 @@ from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.user_names import Names, UserNames
 from walplane.testkit.sim.user_txns import UserTxns, manual_flush
 
-_EXPECTED = DEFINITE | {ErrorCode.OUTCOME_UNKNOWN}
+_EXPECTED = frozenset({ErrorCode.RESOURCE_ACQUIRED, ErrorCode.OUTCOME_UNKNOWN})
 _RESTART_S = 0.1
+_LATE_S = 0.5  # after its time a call has come back
 
 
 def pchannel_read(channel: str) -> str:
@@ -136,7 +138,25 @@ class Work:
             return
         if outcome.code in DEFINITE:
             attempt.outcome = Outcome.REFUSED
-        self.note_failure(outcome, f"{attempt.payload!r}")
+        self.note_failure(outcome, f"{attempt.payload!r}", self._expected(attempt))
+
+    def _expected(self, attempt: Attempt) -> Collection[ErrorCode]:
+        """What an append may fail with: others may drop what is not everybody's."""
+        if attempt.vchannel not in self.vchannels:
+            return DEFINITE | _EXPECTED
+        big = len(attempt.payload) >= self.cluster.shape.max_record_bytes
+        return _EXPECTED | {ErrorCode.INVALID_ARGUMENT} if big else _EXPECTED
+
+    @contextmanager
+    def timed(self, what: str, timeout_s: float) -> Iterator[None]:
+        """Around a call that is given so much time."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        try:
+            yield
+        finally:
+            if (took := now() - began) > timeout_s + _LATE_S:
+                self.unexpected.append(f"I15 {what} took {took:.3f} s of {timeout_s:g} s")
 
     def note_failure(
         self, error: WalError, what: str, expected: Collection[ErrorCode] = _EXPECTED
@@ -168,6 +188,7 @@ class User:
         self._tails = tails
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._name = 0
+        self._client: StreamingClient | None = None
         self._txns = UserTxns(work, self._begin, self._random)
         self._names = UserNames(work, self._begin, self._random, self._spend)
         self._start()
@@ -178,9 +199,29 @@ class User:
         process = self.process
         if not process.alive:
             return
+        self._client = None
         process.kill()
         cluster.network.killed(process)
         cluster.network.world(_RESTART_S, self._restart)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it runs and has a client."""
+        return self._client is not None
+
+    async def probe(self, timeout_s: float) -> None:
+        """Whatever its client went through, it appends to every VChannel."""
+        if self._client is None:
+            raise AssertionError(f"{self._host} is not there")
+        for vchannel in self._work.vchannels:
+            payload = f"probe/{self.process.name}/{vchannel}".encode()
+            attempt = self._work.history.begin(self.process.name, vchannel, payload)
+            try:
+                result = await self._client.append(insert(vchannel, payload), timeout=timeout_s)
+            except WalError as error:
+                self._work.unexpected.append(f"I15 {payload!r} after all healed: {error}")
+            else:
+                self._work.settle(attempt, result)
 
     def kill_within(self, steps: int) -> None:
         """SIGKILL before one of the next `steps` steps."""
@@ -197,6 +238,7 @@ class User:
         while True:
             try:
                 async with self._work.cluster.client(process) as client:
+                    self._client = client
                     for tail in self._tails:
                         process.start(self._follow(client, tail), f"tail {tail.channel}")
                     await self._produce(client, process)
@@ -251,8 +293,10 @@ class User:
     ) -> None:
         size = self._work.cluster.shape.max_record_bytes if big else 0
         attempt = self._begin(producer, vchannel, size)
+        message = insert(vchannel, attempt.payload)
         try:
-            result = await client.append(insert(vchannel, attempt.payload), timeout=timeout_s)
+            with self._work.timed(f"{attempt.payload!r}", timeout_s):
+                result = await client.append(message, timeout=timeout_s)
         except WalError as error:
             self._work.settle(attempt, error)
         else:
@@ -260,7 +304,8 @@ class User:
 
     async def _flush(self, client: StreamingClient, vchannel: str, timeout_s: float) -> None:
         try:
-            await client.append(manual_flush(vchannel), timeout=timeout_s)
+            with self._work.timed(f"a flush of {vchannel}", timeout_s):
+                await client.append(manual_flush(vchannel), timeout=timeout_s)
         except WalError as error:
             self._work.note_failure(error, f"a flush of {vchannel}")
 
@@ -271,7 +316,8 @@ class User:
         outcomes: list[AppendResult | WalError]
         try:
             messages = [insert(attempt.vchannel, attempt.payload) for attempt in attempts]
-            outcomes = list(await client.append_many(messages, timeout=timeout_s))
+            with self._work.timed(f"{len(messages)} to {vchannel}", timeout_s):
+                outcomes = list(await client.append_many(messages, timeout=timeout_s))
         except PartialAppendError as error:
             outcomes = error.outcomes
         except WalError as error:
@@ -286,6 +332,9 @@ class User:
         )
         await asyncio.wait([appending], timeout=self._random.expovariate(1 / 0.002))
         appending.cancel()
+        _, left = await asyncio.wait([appending], timeout=1.0)
+        if left:
+            self._work.unexpected.append(f"I15 an append to {vchannel} cannot be cancelled")
 
     def _begin(self, producer: str, vchannel: str, size: int = 0) -> Attempt:
         self._name += 1

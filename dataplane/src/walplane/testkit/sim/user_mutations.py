@@ -1,0 +1,58 @@
+"""What the simulation must notice when users are not told, or not in time. Layer: testkit.
+
+Contract: as `mutations`.
+"""
+
+from __future__ import annotations
+
+from walplane.client.appends import Appends
+from walplane.client.pipeline import Pipeline
+from walplane.client.reader import Reader
+from walplane.rpc.errors import WalError
+from walplane.rpc.v1 import log_pb2
+from walplane.testkit.sim.mutations import Mutation, patched
+from walplane.ticks import TICKS_PER_MS
+from walplane.wal.txn.expiry import TxnExpiry
+from walplane.wal.txn.sessions import TxnSessions
+from walplane.wal.txn.table import OpenTxn
+
+_leave = TxnSessions.leave
+_recover = Reader._recover
+
+
+def _tell_nobody(_appends: Appends, *_parcel: object) -> None:
+    return None
+
+
+def _stay_asleep(_pipeline: Pipeline) -> None:
+    return None
+
+
+async def _end_here(self: Reader, error: WalError) -> None:
+    """A read to the present end takes a failure for it."""
+    if self._request.follow:
+        await _recover(self, error)
+        return
+    await self._let_go()
+    if not self._closed.done():
+        self._closed.set_result(None)
+
+
+def _leave_twice(self: TxnSessions, envelope: log_pb2.Envelope) -> None:
+    """A mistake behind the answer, which no caller is told of."""
+    _leave(self, envelope)
+    _leave(self, envelope)
+
+
+def _since_its_begin(txn: OpenTxn, tick: int) -> bool:
+    return tick > txn.txn_id + txn.keepalive_ms * TICKS_PER_MS
+
+
+USER_MUTATIONS = (
+    Mutation("callers are told in time", patched(Appends, "_expire", _tell_nobody), 100),
+    Mutation("a pause ends", patched(Pipeline, "resume", _stay_asleep), 100),
+    Mutation("a read survives its owner", patched(Reader, "_recover", _end_here), 100),
+    Mutation("mistakes behind the answer", patched(TxnSessions, "leave", _leave_twice), 100),
+    Mutation("bodies renew a transaction", patched(OpenTxn, "expired", _since_its_begin), 100),
+    Mutation("transactions expire", patched(TxnExpiry, "due", lambda _expiry, _tick: []), 100),
+)
