@@ -170,6 +170,16 @@ def test_results_are_bounded_in_number_bytes_and_age() -> None:
     assert young.held_bytes == 0
 
 
+def test_a_barrier_ages_nothing_since_its_own_writer_does_not_observe_it() -> None:
+    results = KeyedResults(10, 1 << 20, 1000)
+    results.observe(written("a", 1))
+    barrier = written("", 5000 * TICKS_PER_MS)
+    barrier.entry.envelope.properties.clear()
+    barrier.entry.envelope.type = MessageType.RECOVERY_BARRIER
+    results.observe(barrier)
+    assert (V, "a") in results
+
+
 def test_a_snapshot_restores_and_observing_twice_changes_nothing() -> None:
     keys = KeyedResults(5000, 1 << 24, 10_000)
     items = [written(str(number), number * TICKS_PER_MS) for number in range(2500)]

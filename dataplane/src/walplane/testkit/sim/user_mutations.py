@@ -5,6 +5,8 @@ Contract: as `mutations`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from walplane.client.appends import Appends
 from walplane.client.pipeline import Pipeline
 from walplane.client.reader import Reader
@@ -12,6 +14,10 @@ from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.sim.mutations import Mutation, patched
 from walplane.ticks import TICKS_PER_MS
+from walplane.wal.interceptors.base import AppendOp, Forward
+from walplane.wal.interceptors.keyed import KeyedAppends
+from walplane.wal.ports import AppendResult
+from walplane.wal.recovery.keyed import KeyedResults
 from walplane.wal.txn.expiry import TxnExpiry
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import OpenTxn
@@ -48,7 +54,17 @@ def _since_its_begin(txn: OpenTxn, tick: int) -> bool:
     return tick > txn.txn_id + txn.keepalive_ms * TICKS_PER_MS
 
 
+def _append_always(_keyed: KeyedAppends, op: AppendOp, forward: Forward) -> Awaitable[AppendResult]:
+    return forward(op)
+
+
+def _load_nothing(_results: KeyedResults, _parts: object) -> None:
+    return None
+
+
 USER_MUTATIONS = (
+    Mutation("keys", patched(KeyedAppends, "append", _append_always), 100),
+    Mutation("keys are saved", patched(KeyedResults, "load", _load_nothing), 100),
     Mutation("callers are told in time", patched(Appends, "_expire", _tell_nobody), 100),
     Mutation("a pause ends", patched(Pipeline, "resume", _stay_asleep), 100),
     Mutation("a read survives its owner", patched(Reader, "_recover", _end_here), 100),

@@ -27,6 +27,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import DEFINITE, Attempt, Delivered, History, Outcome, Reading
 from walplane.testkit.sim.cluster import SimCluster
 from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.user_keys import Keys, UserKeys
 from walplane.testkit.sim.user_names import Names, UserNames
 from walplane.testkit.sim.user_txns import UserTxns, manual_flush
 
@@ -105,6 +106,7 @@ class Work:
         unexpected: errors that no user should see.
         tails: readers that follow, by their names.
         names: what was appended by named producers.
+        keys: what was appended under idempotency keys.
     """
 
     cluster: SimCluster
@@ -114,6 +116,7 @@ class Work:
     unexpected: list[str] = field(default_factory=list)
     tails: list[Tail] = field(default_factory=list)
     names: Names = field(default_factory=Names)
+    keys: Keys = field(default_factory=Keys)
 
     def place(self, reading: Reading) -> None:
         """A reading from the earliest message is about to get its first piece."""
@@ -190,6 +193,7 @@ class User:
         self._name = 0
         self._client: StreamingClient | None = None
         self._txns = UserTxns(work, self._begin, self._random)
+        self._keys = UserKeys(work, seed)
         self._names = UserNames(work, self._begin, self._random, self._spend)
         self._start()
 
@@ -280,6 +284,8 @@ class User:
             await self._flush(client, vchannel, timeout)
         elif kind < 0.26:
             await self._names.run(client, producer, vchannel)
+        elif key := self._keys.next():
+            await self._keys.run(client, vchannel, key, timeout)
         else:
             big = kind > 0.985
             await self._append(client, producer, vchannel, timeout, big=big)

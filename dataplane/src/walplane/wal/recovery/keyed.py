@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from walplane.message.registry import IDEMPOTENCY_KEY
+from walplane.message.registry import IDEMPOTENCY_KEY, MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.ticks import TICKS_PER_MS
@@ -67,9 +67,12 @@ class KeyedResults:
 
     def observe(self, log_entry: LogEntry) -> None:
         """Learns of a written entry, in log order."""
+        envelope = log_entry.entry.envelope
+        if envelope.type == MessageType.RECOVERY_BARRIER:
+            return  # whoever wrote it does not observe it, and must forget what the next one does
         if log_entry.last_tick > self._tick:
             self._tick = log_entry.last_tick
-        key = key_of(log_entry.entry.envelope)
+        key = key_of(envelope)
         if key is not None and key not in self._kept:
             self._add(key, _to_proto(key, log_entry))
         if self._kept:
