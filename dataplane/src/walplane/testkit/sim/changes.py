@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from walplane.client import StreamingClient
 from walplane.message.builder import insert
-from walplane.rpc.errors import WalError
+from walplane.rpc.errors import ErrorCode, WalError
+from walplane.testkit.broadcast_checks import ToldChanges
 from walplane.testkit.sim.errands import Errands
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.scenario import Step
@@ -19,11 +20,16 @@ _DROPS = 0.4
 
 
 class Changes(Errands):
-    """Starts them."""
+    """Starts them.
+
+    Attributes:
+        told: what their programs heard.
+    """
 
     def __init__(self, work: Work) -> None:
         """None yet."""
         super().__init__(work, "d")
+        self.told = ToldChanges()
 
     def start(self, step: Step) -> None:
         """Begins what `step` says."""
@@ -45,7 +51,7 @@ class Changes(Errands):
         try:
             async with self._work.cluster.client(process) as client:
                 if drops:
-                    await client.drop_collection(name)
+                    self.told.dropped.append(await client.drop_collection(name))
                 else:
                     await self._make(client, process, name)
             count("dropped" if drops else "made")
@@ -54,6 +60,7 @@ class Changes(Errands):
 
     async def _make(self, client: StreamingClient, process: Process, name: str) -> None:
         made = await client.create_collection(name, shards=2)
+        self.told.made.append(made)
         for number, vchannel in enumerate(made.vchannels):
             payload = f"{process.name}/{number}".encode()
             attempt = self._work.history.begin(process.name, vchannel, payload)
@@ -61,5 +68,7 @@ class Changes(Errands):
                 result = await client.append(insert(vchannel, payload), timeout=5.0)
             except WalError as error:
                 self._work.settle(attempt, error)
+                if error.code is ErrorCode.CHANNEL_NOT_EXIST:
+                    self.told.gone.append(made.collection_id)
             else:
                 self._work.settle(attempt, result)

@@ -23,7 +23,7 @@ from walplane.backends.interface import Record
 from walplane.channel import carrier_of, is_pchannel, meta_topic, pchannel_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit import log_checks
-from walplane.testkit.broadcast_checks import check_broadcasts
+from walplane.testkit.broadcast_checks import check_broadcasts, check_told
 from walplane.testkit.history import Delivered, History, Outcome, Reading
 from walplane.testkit.history import check as check_history
 from walplane.testkit.log_view import LogView
@@ -108,6 +108,7 @@ def _judge(run: Run, verdict: Verdict) -> None:
     if leader is not None and not leader.catalog.tasks and not run.late:
         there = [each.collection_id for each in leader.catalog.collections()]
         found += check_broadcasts(logs, there)
+    found += check_told(logs, run.changes.told)
     found += check_history(_of_vchannels(run, logs))
     verdict.violations += found[:_MOST_TOLD]
     verdict.operations = run.work.operations

@@ -5,13 +5,16 @@ Contract: as `mutations`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 from walplane.client.appends import Appends
 from walplane.client.pipeline import Pipeline
 from walplane.client.reader import Reader
+from walplane.coord.broadcast import Appender, Broadcasts, Plan
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1.coordmeta_pb2 import CollectionMeta
 from walplane.testkit.sim.mutations import Mutation, patched
 from walplane.ticks import TICKS_PER_MS
 from walplane.wal.interceptors.base import AppendOp, Forward
@@ -58,11 +61,28 @@ def _append_always(_keyed: KeyedAppends, op: AppendOp, forward: Forward) -> Awai
     return forward(op)
 
 
+async def _answer_first(
+    self: Broadcasts, plan: Plan, done: asyncio.Future[CollectionMeta], appender: Appender
+) -> None:
+    try:
+        pending = plan()
+    except WalError as refusal:
+        done.set_exception(refusal)
+        return
+    await self._persist(pending)
+    if not done.done():
+        done.set_result(pending.collections[0])
+    await self._complete(pending.tasks[0], appender)
+
+
 def _load_nothing(_results: KeyedResults, _parts: object) -> None:
     return None
 
 
 USER_MUTATIONS = (
+    Mutation(
+        "a change is answered once complete", patched(Broadcasts, "_make", _answer_first), 100
+    ),
     Mutation("keys", patched(KeyedAppends, "append", _append_always), 100),
     Mutation("keys are saved", patched(KeyedResults, "load", _load_nothing), 100),
     Mutation("callers are told in time", patched(Appends, "_expire", _tell_nobody), 100),
