@@ -93,6 +93,31 @@ async def test_what_was_cut_off_below_the_asked_tick_is_not_missed(world: World)
     assert shape(got) == [b"4", b"5"]
 
 
+@pytest.mark.parametrize("first", [None, 3])
+async def test_a_log_that_was_cut_off_before_a_read_began_is_read_on_from_any_token(
+    world: World, first: int | None
+) -> None:
+    """What was appended beside an open transaction names a LastConfirmed that is gone by now."""
+    wal = await world.open(1, QUIET)
+    txn = await begin(wal, V)
+    results = [await wal.append(entry(b"%d" % number)) for number in range(6)]
+    await end(wal, txn, MessageType.ROLLBACK_TXN)
+    wal = await world.open(2, QUIET)  # which has none of them in memory
+    session = await world.backend.session()
+    await session.truncate(CH, results[3].message_id.record)
+    start = ScanStart(StartKind.EARLIEST)
+    if first is not None:
+        start = ScanStart(StartKind.FROM_ID, message_id=results[first].message_id)
+    reader, got, tokens = client_reader(wal, start=start, follow=False), [], []
+    async for batch in reader.batches():
+        got.append(batch)
+        tokens.append(reader.token)
+    assert shape(got) == [b"3", b"4", b"5"]
+    for number, token in enumerate(tokens):
+        rest = client_reader(wal, token, follow=False)
+        assert shape([batch async for batch in rest.batches()]) == [b"3", b"4", b"5"][number + 1 :]
+
+
 class Breaking(LocalTransport):
     """All streams of it break, and new ones wait, while it is down."""
 

@@ -232,7 +232,10 @@ class _GrpcConsume:
         position = None
         if response.HasField("position"):
             position = ResumeToken.from_proto(response.position)
-        return Delivery(entries, response.watermark, response.end, position)
+        begins = None
+        if response.HasField("begins_at"):
+            begins = MessageID.from_proto(response.begins_at)
+        return Delivery(entries, response.watermark, response.end, position, begins)
 
     async def grant(self, size: int) -> None:
         await self.write(streaming_pb2.ConsumeRequest(credit_bytes=size))

@@ -150,7 +150,7 @@ class _LocalConsume:
             return Delivery([], 0, end=False, position=pinned)
         batch = await self._scanner.next()
         position = None if batch.entries else self._log.position(batch.watermark)
-        return Delivery(batch.entries, batch.watermark, batch.end, position)
+        return Delivery(batch.entries, batch.watermark, batch.end, position, batch.begins_at)
 
     async def grant(self, size: int) -> None:
         """Nothing to do: the log is read only as far as `receive` is called."""

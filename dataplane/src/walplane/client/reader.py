@@ -79,6 +79,7 @@ class Reader:
         self._patience_s = patience_s
         self._token = request.start.token
         self._only = request.only
+        self._begins: MessageID | None = None
         self._tick = max(self._only.from_tick - 1, self._token.time_tick if self._token else 0)
         self._owner: _Owner | None = None
         self._tried: Assignment | None = None
@@ -102,7 +103,7 @@ class Reader:
     @property
     def _place(self) -> MessageID | None:
         """Where in the log it would go on: never back, since that may be cut off by now."""
-        return None if self._token is None else self._token.last_confirmed
+        return self._begins if self._token is None else self._token.last_confirmed
 
     @property
     def held_bytes(self) -> int:
@@ -280,6 +281,7 @@ class Reader:
     def _take(self, delivery: Delivery) -> Iterator[AnyBatch]:
         """The new messages of a delivery; the position moves with each batch."""
         self._delay = 0.0
+        self._begins = delivery.begins_at or self._begins
         for item in delivery.entries:
             envelope = item.entry.envelope  # kept: protobuf makes one anew for each who asks, else
             batch = self._batch_of(item)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from walplane.client.batcher import SendBatch
 from walplane.client.discovery import Assignment
 from walplane.client.results import Written
-from walplane.message.ids import ResumeToken
+from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.interceptors.base import AppendOp
@@ -34,12 +34,14 @@ class Delivery(NamedTuple):
         watermark: no entry at or below this tick will follow; 0 says nothing.
         end: the present end, of a read that does not follow.
         position: when set, a reader that has all of the above may resume here.
+        begins_at: where a read without a token begins, once: no message of it lies before.
     """
 
     entries: Sequence[LogEntry]
     watermark: int
     end: bool
     position: ResumeToken | None
+    begins_at: MessageID | None = None
 
 
 class ProducerOpening(NamedTuple):

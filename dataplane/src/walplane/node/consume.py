@@ -109,12 +109,16 @@ class ConsumeStream:
     async def _send_batch(self, batch: ScanBatch) -> None:
         following = parts(batch.entries, self._response_bytes)
         part: Part | None = next(following, Part([], 0))
+        begins_at = batch.begins_at
         while part is not None:
             await self._wait_for_credit()
             after = next(following, None)
             self._credit -= part.credit
             self._edge.wal.meter.delivered_bytes += part.credit
             rest = streaming_pb2.ConsumeResponse()
+            if begins_at is not None:
+                rest.begins_at.CopyFrom(begins_at.to_proto())
+                begins_at = None
             if after is None:
                 rest.watermark, rest.end = batch.watermark, batch.end
                 position = None if part.pieces else self._edge.position(batch.watermark)

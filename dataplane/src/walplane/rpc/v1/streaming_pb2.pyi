@@ -147,16 +147,18 @@ class DeliveredEntry(_message.Message):
     def __init__(self, entry: _Optional[_Union[_log_pb2.Entry, _Mapping]] = ..., message_id: _Optional[_Union[_log_pb2.MessageID, _Mapping]] = ..., open_number: _Optional[int] = ...) -> None: ...
 
 class ConsumeResponse(_message.Message):
-    __slots__ = ("entries", "watermark", "end", "position")
+    __slots__ = ("entries", "watermark", "end", "position", "begins_at")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    BEGINS_AT_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[DeliveredEntry]
     watermark: int
     end: bool
     position: _log_pb2.ResumeToken
-    def __init__(self, entries: _Optional[_Iterable[_Union[DeliveredEntry, _Mapping]]] = ..., watermark: _Optional[int] = ..., end: _Optional[bool] = ..., position: _Optional[_Union[_log_pb2.ResumeToken, _Mapping]] = ...) -> None: ...
+    begins_at: _log_pb2.MessageID
+    def __init__(self, entries: _Optional[_Iterable[_Union[DeliveredEntry, _Mapping]]] = ..., watermark: _Optional[int] = ..., end: _Optional[bool] = ..., position: _Optional[_Union[_log_pb2.ResumeToken, _Mapping]] = ..., begins_at: _Optional[_Union[_log_pb2.MessageID, _Mapping]] = ...) -> None: ...
 
 class OpenProducerRequest(_message.Message):
     __slots__ = ("pchannel", "term", "vchannel", "name", "opener", "after_epoch")

@@ -107,11 +107,20 @@ class ScanRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScanBatch:
-    """Entries in tick order, and the tick at or below which none will follow."""
+    """Entries in tick order, and the tick at or below which none will follow.
+
+    Attributes:
+        entries: in tick order.
+        watermark: that tick.
+        end: whether the read is over.
+        begins_at: first record of a read without a token, once: what lies before is no part of it,
+            and may be cut off.
+    """
 
     entries: Sequence[LogEntry]
     watermark: int
     end: bool = False
+    begins_at: MessageID | None = None
 
 
 def check_token(token: ResumeToken | None, pchannel: str) -> None:

@@ -10,6 +10,7 @@ a slow one holds at most one batch and never slows a writer. Layer: wal.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -98,6 +99,8 @@ class WALScanner:
         self._placed = False
         self._token = _start_token(log, request)  # never an entry: that would pin its bytes
         self._asked = 0 if self._token is None else self._token.time_tick
+        self._begins: MessageID | None = None
+        self._told = request.start.token is not None  # where it begins
         self.tick = _reached(log, self._asked)
 
     async def __aenter__(self) -> WALScanner:
@@ -183,6 +186,8 @@ class WALScanner:
 
     async def _read_backend(self, catch_up: _CatchUp) -> ScanBatch | None:
         entries = await catch_up.read(self._log)
+        if self._begins is None and not self._told:
+            self._begins = catch_up.begins_at(self._log.backend_name)
         watermark = catch_up.reorder.released
         if catch_up.past_parts:
             self._place = self._log.buffer.place_after(watermark)
@@ -241,15 +246,17 @@ class WALScanner:
         if token.last_confirmed is None:
             known = (item.last_confirmed for item in reversed(entries))
             token = token.reaching(next(filter(None, known), None))
-        if self._token is not None:
-            token = token.reaching(self._token.last_confirmed)
-        return _at_least(token, max(self.tick, self._asked))
+        known_place = self._begins if self._token is None else self._token.last_confirmed
+        return _at_least(token.reaching(known_place), max(self.tick, self._asked))
 
     def _note(self, batch: ScanBatch) -> ScanBatch:
         self.tick = max(self.tick, batch.watermark)
         if self._token is not None:
             self._token = _at_least(self._token, self.tick)
-        return batch
+        if self._told or self._begins is None:
+            return batch
+        self._told = True
+        return replace(batch, begins_at=self._begins)
 
     def _at_end(self, watermark: int) -> bool:
         return self._end is not None and watermark >= self._end
@@ -286,6 +293,7 @@ class _CatchUp:
         self.scanner = scanner
         self.reorder = reorder
         self.past_parts = not reorder.parts
+        self._first: RecordID = ()
         self._read_to: RecordID = ()
         self._resumes = resumes
         self._earliest = earliest
@@ -331,6 +339,7 @@ class _CatchUp:
             if self._resumes and not self._read_to and content.number:
                 raise self._cut_off()
             self._read_to = record.record_id
+            self._first = self._first or record.record_id
             if not self._void(content) and self._frames.admit(content):
                 watermark = 0
                 for index, entry in enumerate(content.entries):
@@ -343,6 +352,10 @@ class _CatchUp:
             released += self._release_all(live)
         self.past_parts |= self.reorder.past_start
         return released
+
+    def begins_at(self, backend: str) -> MessageID | None:
+        """The first record that was read; None before that."""
+        return MessageID(backend, self._first) if self._first else None
 
     async def _records(self, log: LiveLog) -> list[Record]:
         """The next records; the first one moves when the log is cut off in the same moment."""
