@@ -1,7 +1,8 @@
-"""Flow control in bytes: a budget that senders wait for. Layer: rpc.
+"""Flow control in bytes: a budget that senders wait for, and credit of readers. Layer: rpc.
 
 Contract: whoever acquired bytes releases as many; waiters are served in order of arrival; one
-request larger than the whole budget passes alone, so that nothing waits for ever.
+request larger than the whole budget passes alone, so that nothing waits for ever, and one for none
+passes all.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class ByteBudget:
 
     def try_acquire(self, size: int) -> bool:
         """Takes `size` bytes if nobody waits and they fit; never waits."""
-        if self._waiters or not self._fits(size):
+        if size and (self._waiters or not self._fits(size)):
             return False
         self._used += size
         return True
