@@ -28,15 +28,13 @@ from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.message.view import Batch, ImmutableMessage
 from walplane.prompt import PromptTask
 from walplane.rpc.errors import Action, ErrorCode, WalError
+from walplane.rpc.flow import MOST_UNGRANTED_BYTES
 from walplane.tracing import Attributes, Tracing, end
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.assembly import TxnAssembler
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 _log = structlog.get_logger(__name__)
-
-_MOST_UNGRANTED_BYTES = 4 << 20
-"""Credit that is kept back, at most: the node keeps only so much, whatever may be read ahead."""
 
 
 class Reader:
@@ -269,7 +267,8 @@ class Reader:
     async def _grant(self, delivery: Delivery) -> None:
         """Gives the credit of what was taken back, some at a time."""
         self._ungranted += sum(item.size for item in delivery.entries)
-        enough = max(min(self._config.read_ahead_bytes // 4, _MOST_UNGRANTED_BYTES), 1)
+        # no more: the node keeps a bounded credit, whatever may be read ahead
+        enough = max(min(self._config.read_ahead_bytes // 4, MOST_UNGRANTED_BYTES), 1)
         if self._owner is not None and self._ungranted >= enough:
             granted, self._ungranted = self._ungranted, 0
             try:

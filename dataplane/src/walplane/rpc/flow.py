@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+MOST_UNGRANTED_BYTES = 4 << 20
+"""Credit that a reader keeps back, at most; a sender that kept less would wait for it for ever."""
+
 
 class ByteBudget:
     """At most `limit` bytes outstanding."""
