@@ -78,6 +78,7 @@ class Reader:
         self._token = request.start.token
         self._only = request.only
         self._tick = max(self._only.from_tick - 1, self._token.time_tick if self._token else 0)
+        self._before = (self._token, self._tick)  # the batch that was given last
         self._owner: _Owner | None = None
         self._tried: Assignment | None = None
         self._delay = 0.0
@@ -184,6 +185,11 @@ class Reader:
                 self._under_way = False
                 await self._let_go()
 
+    def _give_back(self, batch: AnyBatch) -> None:
+        """Has `batch`, given last and taken by nobody, come again with the next iteration."""
+        if self._tick == batch.last_tick:
+            self._token, self._tick = self._before
+
     def _begin(self) -> int:
         """Ends the iteration before, which was broken off, and begins the one of this number."""
         if self._under_way:
@@ -284,6 +290,7 @@ class Reader:
             batch = self._batch_of(item)
             if batch is not None:
                 token = item.token()
+                self._before = (self._token, self._tick)
                 self._tick = batch.last_tick
                 if token.time_tick > self._tick:
                     token = token.at(self._tick)
