@@ -39,6 +39,11 @@ async def units(wal: StreamingClient, channel: str) -> list[list[bytes] | bytes]
     return found
 
 
+def open_at(cluster: MiniCluster) -> object:
+    """What the node has of transactions that did not end."""
+    return cluster.owner("test_0").wal("test_0").recovery.txns.open
+
+
 async def test_a_committed_transaction_is_read_whole_at_its_commit(
     wal: StreamingClient, vchannel: str
 ) -> None:
@@ -227,6 +232,53 @@ async def test_a_log_that_fails_says_nothing_of_a_commit(
             await each.commit()
         assert failed.value.code is ErrorCode.UNRECOVERABLE
         assert each.state is TxnState.UNKNOWN
+
+
+async def test_a_transaction_that_lost_a_message_is_rolled_back_when_its_block_ends(
+    wal: StreamingClient, vchannel: str, cluster: MiniCluster
+) -> None:
+    """Also if that is known by then: nobody keeps it for the rest of its keepalive."""
+    txn = wal.txn(vchannel, keepalive=3600)
+    with pytest.raises(WalError, match="split it"):
+        async with txn:
+            await txn.append(insert(vchannel, b"a"))
+            await txn.flush()
+            await txn.append(insert(vchannel, b"x" * 300_000))
+            await until(lambda: txn._failure is not None)
+    assert txn.state is TxnState.ROLLED_BACK
+    await until(lambda: not open_at(cluster))
+    assert not [lane for lane in wal._appends._producers["test_0"]._pipelines if " txn " in lane]
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_transaction_ends_also_while_the_byte_budget_is_full(
+    wal: StreamingClient, vchannel: str, cluster: MiniCluster, commits: bool
+) -> None:
+    txn = wal.txn(vchannel, keepalive=3600, timeout=5)
+    await txn.append(insert(vchannel, b"a"))
+    await txn.flush()
+    budget = wal._appends._pending
+    await until(lambda: not budget.used)
+    assert budget.try_acquire(1 << 40)
+    waiting = asyncio.create_task(wal.append(insert(vchannel, b"waits")))
+    await until(lambda: not budget.try_acquire(1))
+    await (txn.commit() if commits else txn.rollback())
+    await until(lambda: not open_at(cluster))
+    budget.release(1 << 40)
+    await waiting
+    assert await contents(wal, vchannel) == [b"a", b"waits"][1 - commits :]
+
+
+async def test_a_rollback_that_a_closed_client_cannot_send_says_so(
+    cluster: MiniCluster, vchannel: str
+) -> None:
+    async with StreamingClient.connect(cluster.address) as wal:
+        txn = wal.txn(vchannel)
+        await txn.append(insert(vchannel, b"a"))
+        await txn.flush()
+    with pytest.raises(WalError, match="is closed") as caught:
+        await txn.rollback()
+    assert caught.value.code is ErrorCode.ON_SHUTDOWN
 
 
 async def test_a_cancelled_block_is_rolled_back(wal: StreamingClient, vchannel: str) -> None:

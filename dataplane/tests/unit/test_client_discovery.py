@@ -117,17 +117,24 @@ async def test_an_unknown_pchannel_is_one_clear_error(
     assert caught.value.code is ErrorCode.CHANNEL_NOT_EXIST
 
 
-async def test_errors_are_reported_once_per_term(coord: HandCoord, discovery: Discovery) -> None:
+async def test_errors_are_reported_once_per_term_and_code(
+    coord: HandCoord, discovery: Discovery
+) -> None:
+    """One that no coordinator takes keeps back none that it would take."""
     coord.publish(snapshot((1, 1), assignment(1)))
     await discovery.start(5)
     owner = await discovery.served(P0)
     error = WalError(ErrorCode.ON_SHUTDOWN, "gone")
-    discovery.report(owner, error)
-    discovery.report(owner, error)
+    for each in (error, error, WalError(ErrorCode.UNMATCHED_CHANNEL_TERM, "not here"), error):
+        discovery.report(owner, each)
     coord.publish(snapshot((1, 2), assignment(2)))
     discovery.report(await discovery.served(P0, unlike=owner, patience_s=5), error)
-    await until(lambda: len(coord.reports) >= 2)
-    assert [(report.pchannel, report.term) for report in coord.reports] == [(P0, 1), (P0, 2)]
+    await until(lambda: len(coord.reports) >= 3)
+    assert [(each.pchannel, each.term, ErrorCode(each.error.code)) for each in coord.reports] == [
+        (P0, 1, ErrorCode.ON_SHUTDOWN),
+        (P0, 1, ErrorCode.UNMATCHED_CHANNEL_TERM),
+        (P0, 2, ErrorCode.ON_SHUTDOWN),
+    ]
 
 
 async def test_nobody_there_is_one_clear_line_in_time() -> None:

@@ -16,6 +16,7 @@ from walplane.testkit.txns import begin, body, client_reader, creates, end, read
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import V, World, entry
 from walplane.wal.config import WALConfig
+from walplane.wal.scan.request import ScanStart, StartKind
 from walplane.wal.wal import WAL
 
 _Item = TypeVar("_Item")
@@ -96,6 +97,17 @@ async def test_a_token_still_means_all_that_is_handed_out(log: WAL) -> None:
         assert rest == [b"b3", b"early 1"]
     behind = shape(await read_batches(log, token))
     assert behind[0] == [b"early 1", b"early 2"]
+
+
+async def test_a_batch_that_nobody_took_comes_again_also_to_a_read_from_the_end(log: WAL) -> None:
+    latest = ScanStart(StartKind.LATEST)
+    async with client_reader(log, start=latest) as reader, asyncio.timeout(10):
+        first = asyncio.create_task(some_batches(reader, 1))
+        await until(lambda: reader.token is not None)
+        await log.append(entry(b"e"))
+        [batch] = await first
+        reader._give_back(batch)
+        assert shape(await some_batches(reader, 1)) == [b"e"]
 
 
 async def test_one_that_was_broken_off_takes_nothing_from_the_next(log: WAL) -> None:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from walplane.client import ClientConfig, SyncReader, SyncStreamingClient, SyncTxn
 from walplane.client.reader import Reader
+from walplane.client.sync_reader import _Pulled
 from walplane.embedded import open_embedded_sync
 from walplane.message.builder import insert
 from walplane.message.txn_view import AnyBatch
@@ -173,6 +174,44 @@ def test_an_interrupted_read_is_gone_on_with(
                 got.extend(reader.batches())
             wal.append(insert(vchannel, b"5"))
             assert next(reader.batches()).payloads == [b"5"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])  # alone, four in an entry, a transaction
+def test_a_batch_that_arrives_as_a_read_is_interrupted_comes_again(
+    wal: SyncStreamingClient, vchannel: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with wal.txn(vchannel) as txn:
+        for payload in (b"a", b"b"):
+            txn.append(insert(vchannel, payload))
+            txn.flush()
+    arrived = iter(range(number + 1))
+    heard = threading.Event()
+    pull = _Pulled.next
+
+    async def interrupted(pulled: _Pulled) -> AnyBatch | None:
+        batch = await pull(pulled)
+        if next(arrived, None) == number:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            heard.wait(10)
+        return batch
+
+    def hear(*_: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Pulled, "next", interrupted)
+    before = signal.signal(signal.SIGINT, hear)
+    got: list[bytes] = []
+    try:
+        with wal.reader(vchannel) as reader:
+            with pytest.raises(KeyboardInterrupt):
+                got.extend(each.payload for each in reader if each.type.name == "INSERT")
+            with wal.reader(vchannel, start=reader.token or "earliest") as other:
+                rest = rows(other)
+            assert got + rest == [b"0", b"1", b"2", b"3", b"4", b"a", b"b"]
+            assert rows(reader) == rest
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -217,9 +217,14 @@ async def test_a_change_that_is_pending_at_a_crash_is_completed_by_the_next_coor
     first = Coordinator(wals)
     async with first.running():
         making = asyncio.create_task(first.broadcasts.create("flights", 2))
+        waiting = asyncio.create_task(first.broadcasts.create("never", 1))
         await _until(wals, CCHANNEL, 2)
-    with pytest.raises(WalError, match="completed by the next one"):
+    with pytest.raises(WalError, match="what has begun is completed by the next one") as begun:
         await making
+    assert begun.value.code is ErrorCode.OUTCOME_UNKNOWN
+    with pytest.raises(WalError, match="ask the next one") as refused:
+        await waiting
+    assert refused.value.code is ErrorCode.ON_SHUTDOWN
     wals.refuse.clear()
     second = first.successor(term=2)
     assert len(second.catalog.tasks) == 1

@@ -38,6 +38,16 @@ async def test_more_than_the_whole_budget_passes_alone() -> None:
     assert budget.used == 1
 
 
+async def test_nothing_passes_all() -> None:
+    budget = ByteBudget(10)
+    await budget.acquire(10)
+    other = await started(budget, 1)
+    assert budget.try_acquire(0)
+    assert not other.done()
+    budget.release(10)
+    await other
+
+
 async def test_a_cancelled_waiter_leaves_no_trace() -> None:
     budget = ByteBudget(10)
     await budget.acquire(10)

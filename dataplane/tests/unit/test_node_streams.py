@@ -17,7 +17,7 @@ from walplane.node.produce import ProduceStream
 from walplane.node.turns import ReadTurns
 from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.flow import ByteBudget
+from walplane.rpc.flow import MOST_UNGRANTED_BYTES, ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.limits import RecordLimits
@@ -389,6 +389,12 @@ async def test_without_credit_nothing_is_sent(log: FakeLog, edge: Edge, client: 
     with pytest.raises(asyncio.CancelledError):
         await stream
     assert log.scanning == 0
+
+
+def test_credit_in_which_a_reader_would_wait_for_ever_is_refused() -> None:
+    assert NodeConfig(credit_bytes=MOST_UNGRANTED_BYTES)
+    with pytest.raises(ValueError, match="a reader may keep 4194304 bytes of credit back"):
+        NodeConfig(credit_bytes=MOST_UNGRANTED_BYTES - 1)
 
 
 async def test_an_idle_watermark_leaves_alone_with_the_place_to_resume_at(

@@ -1,8 +1,8 @@
 """Collections, by unary calls to the coordinator. Layer: client.
 
 Contract: every call has a deadline. A look waits for a coordinator that is away; a change does not,
-since the caller must be the one to repeat it. A change that is not answered in time is
-OUTCOME_UNKNOWN: it may have begun, and is completed then.
+since the caller must be the one to repeat it. A change that is not answered, in time or because
+the coordinator went away, is OUTCOME_UNKNOWN: it may have begun, and is completed then.
 """
 
 from __future__ import annotations
@@ -15,11 +15,21 @@ from typing import TypeVar
 import grpc
 
 from walplane.client.config import ClientConfig
-from walplane.rpc.channel import ended_from_afar
+from walplane.rpc.channel import ended_from_afar, never_connected
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc
 
 _Response = TypeVar("_Response")
+
+_SAYS_NOTHING = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""How a call may end that was being answered; unless the coordinator itself said more."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,13 @@ class CatalogClient:
                 "name that is text",
             ) from error
         call = self._stub.CreateCollection(request, timeout=self._timeout)
-        return CollectionInfo.from_proto(await self._answer(self._in_time(call)))
+        return CollectionInfo.from_proto(await self._answer(self._changed(call)))
 
     async def drop(self, name: str) -> int:
         """Drops a collection; returns its id."""
         request = coord_pb2.DropCollectionRequest(name=name)
         call = self._stub.DropCollection(request, timeout=self._timeout)
-        return (await self._answer(self._in_time(call))).collection_id
+        return (await self._answer(self._changed(call))).collection_id
 
     async def list_all(self) -> list[CollectionInfo]:
         """All collections."""
@@ -97,17 +107,20 @@ class CatalogClient:
         call = self._stub.DescribeCollection(request, timeout=self._timeout, wait_for_ready=True)
         return CollectionInfo.from_proto(await self._answer(call))
 
-    async def _in_time(self, change: Awaitable[_Response]) -> _Response:
+    async def _changed(self, change: Awaitable[_Response]) -> _Response:
         try:
             return await change
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            if error.code() not in _SAYS_NOTHING or WalError.told(error) or never_connected(error):
                 raise
+            what = f"broke off ({error.details()})"
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                what = f"did not answer within {self._timeout:g} s"
             raise WalError(
                 ErrorCode.OUTCOME_UNKNOWN,
-                f"walplane at {self._address} did not answer within {self._timeout:g} s: if the "
-                "change began it is durable and will be completed, if it still waited it is taken "
-                "back; `walplane collection list` shows what there is",
+                f"walplane at {self._address} {what}: if the change began it is durable and will "
+                "be completed, if it still waited it is taken back; `walplane collection list` "
+                "shows what there is",
             ) from error
 
     async def _answer(self, call: Awaitable[_Response]) -> _Response:

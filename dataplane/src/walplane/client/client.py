@@ -384,7 +384,8 @@ class StreamingClient:
 
         Raises:
             WalError: INVALID_ARGUMENT for a bad name or number, or one that exists;
-                OUTCOME_UNKNOWN when time ran out: a change that has begun will be completed.
+                OUTCOME_UNKNOWN when time ran out or the coordinator went away: a change that has
+                begun will be completed; ON_SHUTDOWN when no coordinator was reached.
         """
         return await self._collections.create(name, shards)
 
@@ -392,8 +393,7 @@ class StreamingClient:
         """Drops a collection; returns its id.
 
         Raises:
-            WalError: INVALID_ARGUMENT when there is none; OUTCOME_UNKNOWN when time ran out: a
-                change that has begun will be completed.
+            WalError: INVALID_ARGUMENT when there is none; else as `create_collection`.
         """
         return await self._collections.drop(name)
 

@@ -122,7 +122,7 @@ class Discovery:
         self._topology = Topology()
         self._changed = asyncio.Event()
         self._reports: asyncio.Queue[coord_pb2.AssignmentError] = asyncio.Queue(_MAX_REPORTS)
-        self._reported: dict[str, int] = {}
+        self._reported: dict[tuple[str, ErrorCode], int] = {}  # under which term, latest
         self._task: asyncio.Task[None] | None = None
         self._last_error = "no answer"
 
@@ -238,8 +238,12 @@ class Discovery:
             await self._change()
 
     def report(self, assignment: Assignment, error: WalError) -> None:
-        """Tells the coordinator, once per term, that the owner does not serve."""
-        if self._reported.get(assignment.pchannel, 0) >= assignment.term:
+        """Tells the coordinator, once per term and code, that the owner does not serve.
+
+        It does not take every code, so one must not stand for all that follow.
+        """
+        told = (assignment.pchannel, error.code)
+        if self._reported.get(told, 0) >= assignment.term:
             return
         with suppress(asyncio.QueueFull):
             self._reports.put_nowait(
@@ -247,7 +251,7 @@ class Discovery:
                     pchannel=assignment.pchannel, term=assignment.term, error=error.to_proto()
                 )
             )
-            self._reported[assignment.pchannel] = assignment.term
+            self._reported[told] = assignment.term
 
     async def _change(self) -> None:
         await self._changed.wait()

@@ -28,15 +28,13 @@ from walplane.message.txn_view import AnyBatch, ImmutableTxnMessage
 from walplane.message.view import Batch, ImmutableMessage
 from walplane.prompt import PromptTask
 from walplane.rpc.errors import Action, ErrorCode, WalError
+from walplane.rpc.flow import MOST_UNGRANTED_BYTES
 from walplane.tracing import Attributes, Tracing, end
 from walplane.wal.ports import LogEntry
 from walplane.wal.scan.assembly import TxnAssembler
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 _log = structlog.get_logger(__name__)
-
-_MOST_UNGRANTED_BYTES = 4 << 20
-"""Credit that is kept back, at most: the node keeps only so much, whatever may be read ahead."""
 
 
 class Reader:
@@ -81,6 +79,7 @@ class Reader:
         self._only = request.only
         self._begins: MessageID | None = None
         self._tick = max(self._only.from_tick - 1, self._token.time_tick if self._token else 0)
+        self._before = (self._token, self._tick)  # the batch that was given last
         self._owner: _Owner | None = None
         self._tried: Assignment | None = None
         self._delay = 0.0
@@ -187,6 +186,11 @@ class Reader:
                 self._under_way = False
                 await self._let_go()
 
+    def _give_back(self, batch: AnyBatch) -> None:
+        """Has `batch`, given last and taken by nobody, come again with the next iteration."""
+        if self._tick == batch.last_tick:
+            self._token, self._tick = self._before
+
     def _begin(self) -> int:
         """Ends the iteration before, which was broken off, and begins the one of this number."""
         if self._under_way:
@@ -270,7 +274,8 @@ class Reader:
     async def _grant(self, delivery: Delivery) -> None:
         """Gives the credit of what was taken back, some at a time."""
         self._ungranted += sum(item.size for item in delivery.entries)
-        enough = max(min(self._config.read_ahead_bytes // 4, _MOST_UNGRANTED_BYTES), 1)
+        # no more: the node keeps a bounded credit, whatever may be read ahead
+        enough = max(min(self._config.read_ahead_bytes // 4, MOST_UNGRANTED_BYTES), 1)
         if self._owner is not None and self._ungranted >= enough:
             granted, self._ungranted = self._ungranted, 0
             try:
@@ -287,6 +292,7 @@ class Reader:
             batch = self._batch_of(item)
             if batch is not None:
                 token = item.token()
+                self._before = (self._token, self._tick)
                 self._tick = batch.last_tick
                 if token.time_tick > self._tick:
                     token = token.at(self._tick)

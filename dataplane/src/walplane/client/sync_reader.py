@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent import futures
 from contextlib import suppress
 from types import TracebackType
@@ -51,6 +51,7 @@ class SyncReader(Blocking[Reader]):
     @property
     def token(self) -> ResumeToken | None:
         """As `Reader.token`."""
+        self._wait_for_end()
         return self._inner.token
 
     @property
@@ -85,11 +86,11 @@ class SyncReader(Blocking[Reader]):
         """As `Reader.batches`; Ctrl-C while it waits loses nothing, and ends the iteration."""
         self._begin()
         self._left = iter(())
-        pulled = _Pulled(self._inner.batches())
-        if self._ending is not None:
-            self._wait(_ended(self._ending))
+        pulled = _Pulled(self._inner)
+        self._wait_for_end()
         try:
             while (batch := self._wait(pulled.next())) is not None:
+                pulled.given = None  # taken: no call in between, or Ctrl-C might come there
                 yield batch
             self._wait(self._tell())
         finally:
@@ -103,6 +104,12 @@ class SyncReader(Blocking[Reader]):
         if self._iteration != iteration:
             raise self._inner._two_at_once()
 
+    def _wait_for_end(self) -> None:
+        """Returns once the iteration before has ended, and what it gave in vain is given back."""
+        if self._ending is not None and not self._ending.done():
+            with suppress(WalError):  # closed: it has ended with the client
+                self._wait(_ended(self._ending))
+
     def _release(self, pulled: _Pulled) -> None:
         """Has an iteration ended, and waits for nothing.
 
@@ -113,21 +120,32 @@ class SyncReader(Blocking[Reader]):
 
 
 class _Pulled:
-    """One iteration, on the loop: what was interrupted there has ended before it is closed."""
+    """One iteration, on the loop: what was interrupted there has ended before it is closed.
 
-    def __init__(self, batches: AsyncIterator[AnyBatch]) -> None:
-        self._batches = batches
+    Attributes:
+        given: the latest batch, until the caller's thread has taken it, and says so.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._batches = reader.batches()
         self._turn = asyncio.Lock()
+        self.given: AnyBatch | None = None
 
     async def next(self) -> AnyBatch | None:
         async with self._turn:
-            return await anext(self._batches, None)
+            self.given = await anext(self._batches, None)
+            return self.given
 
     async def close(self) -> None:
-        async with self._turn:
-            closing = getattr(self._batches, "aclose", None)
-            if closing is not None:
-                await closing()
+        try:
+            async with self._turn:
+                closing = getattr(self._batches, "aclose", None)
+                if closing is not None:
+                    await closing()
+        finally:
+            if self.given is not None:
+                self._reader._give_back(self.given)
 
 
 async def _ended(ending: futures.Future[None]) -> None:

@@ -199,13 +199,14 @@ class Txn:
                 INVALID_TRANSACTION_STATE when it has ended.
         """
         async with self._turn:
-            self._check()
-            if not self.txn_id and not self._kept:
+            self._check(failed=True)  # what failed is rolled back first
+            begun = self.txn_id or self._failure is not None
+            if not begun and not self._kept:
                 self.state = TxnState.COMMITTED
                 self._end_span(None)
                 return None
             try:
-                written = await (self._commit() if self.txn_id else self._append_whole())
+                written = await (self._commit() if begun else self._append_whole())
             except BaseException as error:
                 if self.state is TxnState.OPEN:  # cancelled before the Commit was sent
                     self._offer_rollback()
@@ -221,7 +222,7 @@ class Txn:
 
         Raises:
             WalError: INVALID_TRANSACTION_STATE when it is committed; OUTCOME_UNKNOWN when nobody
-                answered: its keepalive ends it then.
+                answered, ON_SHUTDOWN when the client is closed: its keepalive ends it then.
         """
         async with self._turn:
             if self.state is TxnState.ROLLED_BACK:
@@ -337,7 +338,7 @@ class Txn:
             self._fail(error)
 
     async def _commit(self) -> Written:
-        if self._sent:
+        if self._sent and self._failure is None:
             answered, late = await asyncio.wait(list(self._sent), timeout=self._seconds)
             for done in answered:
                 self._note(done)
@@ -346,7 +347,7 @@ class Txn:
         if self._failure is not None:
             await self._roll_back_quietly()
             raise self._failure
-        commit = self._control(MessageType.COMMIT_TXN)
+        commit = self._ending(MessageType.COMMIT_TXN)
         await self._offer(commit, self._lane)
         self.state = TxnState.UNKNOWN
         try:
@@ -372,13 +373,13 @@ class Txn:
         self._kept.clear()
         if not self.txn_id:
             return None
-        rollback = self._control(MessageType.ROLLBACK_TXN)
+        rollback = self._ending(MessageType.ROLLBACK_TXN)
         try:
-            offered = self._outlet.offer_at_once(self.vchannel, rollback, self._lane)
-        except WalError:  # the client is closed: the keepalive ends it
-            offered = False
+            self._outlet.offer_at_once(self.vchannel, rollback, self._lane)
+        except WalError as error:  # the client is closed: the keepalive ends it
+            rollback.fail(error)
         self._outlet.forget(self.vchannel, self._lane)
-        return rollback if offered else None
+        return rollback
 
     async def _answer(self, parcel: Parcel) -> Written:
         try:
@@ -406,6 +407,12 @@ class Txn:
             envelope.txn.keepalive_ms = self._keepalive_ms
         envelope.trace_parent = parent_of(self._span)
         return Parcel(Kind(envelope, b"", merges=False), (b"",), 0)
+
+    def _ending(self, kind: MessageType) -> Parcel:
+        """What ends it, and needs no room in the byte budget: that may be full for very long."""
+        parcel = self._control(kind)
+        parcel.size = 0
+        return parcel
 
     def _kind_of_body(self, kind: Kind) -> Kind:
         if self._kinds is None or self._kinds[0] is not kind:

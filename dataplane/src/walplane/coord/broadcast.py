@@ -166,17 +166,20 @@ class Broadcasts:
             done.set_result(collection)
 
     def _refuse(self, current: asyncio.Future[CollectionMeta] | None) -> None:
-        """Tells everybody who waits that nothing is made any more."""
-        waiting = [] if current is None else [current]
-        waiting += [request.done for request in self._requests]
-        self._requests.clear()
+        """Tells everybody who waits that nothing is made any more; `current` may have begun."""
         self._ended = WalError(
-            ErrorCode.ON_SHUTDOWN,
-            "the coordinator is shutting down: a change under way is completed by the next one",
+            ErrorCode.ON_SHUTDOWN, "the coordinator is shutting down: ask the next one"
         )
-        for done in waiting:
-            if not done.done():
-                done.set_exception(self._ended)
+        for request in self._requests:
+            if not request.done.done():
+                request.done.set_exception(self._ended)
+        self._requests.clear()
+        if current is not None and not current.done():
+            unknown = WalError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                "the coordinator is shutting down: what has begun is completed by the next one",
+            )
+            current.set_exception(unknown)
 
     async def _request(self, plan: Plan) -> CollectionMeta:
         if self._ended is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 
+from walplane.rpc.flow import MOST_UNGRANTED_BYTES
 from walplane.wal.config import WALConfig
 from walplane.wal.shard.config import GrowthConfig
 
@@ -29,7 +30,7 @@ class NodeConfig(BaseModel):
     response_bytes: PositiveInt = 1 << 20
     """A response of a Consume stream is closed once it holds this much, envelopes included."""
     credit_bytes: PositiveInt = 64 << 20
-    """More credit than this is not kept, however much a consumer grants."""
+    """More credit than this is not kept, however much a consumer grants; 4 MiB at least."""
     read_bytes: PositiveInt = 256 << 20
     """What all readers may hold at a time of entries that are on their way, and of their copies."""
     reader_patience_s: PositiveFloat = 5.0
@@ -40,6 +41,16 @@ class NodeConfig(BaseModel):
     """Rows that wait for their segment to be sealed; above it they are stored before."""
     drain_timeout_s: PositiveFloat = 5.0
     """How long a stream that ends waits for the answers to its appends."""
+
+    @field_validator("credit_bytes")
+    @classmethod
+    def _lets_readers_go_on(cls, size: int) -> int:
+        if size < MOST_UNGRANTED_BYTES:
+            raise ValueError(
+                f"a reader may keep {MOST_UNGRANTED_BYTES} bytes of credit back: were less kept "
+                "here, both would wait for ever"
+            )
+        return size
 
     def within(self, memory_bytes: int | None) -> NodeConfig:
         """The same with budgets that leave half of a container's memory to all else.

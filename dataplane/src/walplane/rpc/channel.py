@@ -54,6 +54,22 @@ def ended_from_afar() -> bool:
     return task is not None and not task.cancelling()
 
 
+_NOT_CONNECTED = (
+    "failed to connect to all addresses",
+    "errors resolving ",
+    "DNS resolution failed",
+)
+
+
+def never_connected(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a call failed for want of a connection: nothing of it has left this process.
+
+    grpc tells it by its text alone: the code is that of a connection that broke in the middle too.
+    A text that is not known counts as sent, which is never wrong.
+    """
+    return (error.details() or "").startswith(_NOT_CONNECTED)
+
+
 def check_cancelled() -> None:
     """For whoever has a call's error, or its end, in hand and would try again.
 

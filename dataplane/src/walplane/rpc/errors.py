@@ -129,10 +129,8 @@ class WalError(Exception):
         return rpc_status.to_status(status)
 
     @classmethod
-    def from_rpc(cls, error: grpc.RpcError, subject: str) -> WalError:
-        """The typed error behind a failed call; transport failures name `subject`."""
-        code = getattr(error, "code", lambda: None)()
-        text = getattr(error, "details", lambda: None)() or str(error)
+    def told(cls, error: grpc.RpcError) -> WalError | None:
+        """The typed error that the other side ended a call with; None when it sent none."""
         for key, value in getattr(error, "trailing_metadata", lambda: None)() or ():
             if key == "grpc-status-details-bin":
                 status = status_pb2.Status.FromString(value)
@@ -140,6 +138,16 @@ class WalError(Exception):
                 for packed in status.details:
                     if packed.Unpack(detail):
                         return cls.from_proto(detail)
+        return None
+
+    @classmethod
+    def from_rpc(cls, error: grpc.RpcError, subject: str) -> WalError:
+        """The typed error behind a failed call; transport failures name `subject`."""
+        told = cls.told(error)
+        if told is not None:
+            return told
+        code = getattr(error, "code", lambda: None)()
+        text = getattr(error, "details", lambda: None)() or str(error)
         if code == grpc.StatusCode.UNAVAILABLE:
             return cls(ErrorCode.ON_SHUTDOWN, f"{subject} cannot be reached: {text}")
         name = code.name if code is not None else "UNKNOWN"

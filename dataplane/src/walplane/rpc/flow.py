@@ -1,13 +1,17 @@
-"""Flow control in bytes: a budget that senders wait for. Layer: rpc.
+"""Flow control in bytes: a budget that senders wait for, and credit of readers. Layer: rpc.
 
 Contract: whoever acquired bytes releases as many; waiters are served in order of arrival; one
-request larger than the whole budget passes alone, so that nothing waits for ever.
+request larger than the whole budget passes alone, so that nothing waits for ever, and one for none
+passes all.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+
+MOST_UNGRANTED_BYTES = 4 << 20
+"""Credit that a reader keeps back, at most; a sender that kept less would wait for it for ever."""
 
 
 class ByteBudget:
@@ -26,7 +30,7 @@ class ByteBudget:
 
     def try_acquire(self, size: int) -> bool:
         """Takes `size` bytes if nobody waits and they fit; never waits."""
-        if self._waiters or not self._fits(size):
+        if size and (self._waiters or not self._fits(size)):
             return False
         self._used += size
         return True

@@ -23,7 +23,9 @@ _Deserialise = Callable[[bytes], Any] | None
 
 _RECONNECT_S = 0.1
 
-_REFUSED = Ended(grpc.StatusCode.UNAVAILABLE, "connection refused")
+_REFUSED = Ended(
+    grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; last error: refused"
+)
 _BROKEN = Ended(grpc.StatusCode.UNAVAILABLE, "connection reset")
 _CANCELLED = Ended(grpc.StatusCode.CANCELLED, "cancelled here")
 _LATE = Ended(grpc.StatusCode.DEADLINE_EXCEEDED, "deadline exceeded")
