@@ -359,9 +359,9 @@ async def test_the_window_bounds_what_is_in_flight_and_small_batches_wait_for_co
 async def test_what_was_given_up_before_it_was_sent_is_not_sent() -> None:
     pipe = pipeline()
     given_up, wanted = parcel(b"given up"), parcel(b"wanted")
-    given_up.given_up = WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone")
     pipe.offer(given_up)
     pipe.offer(wanted)
+    given_up.give_up(WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone"))
     batch = pipe.next_batch(4096)
     assert batch is not None
     assert decode_body(entry_of(batch).body)[1] == [b"wanted"]
