@@ -149,3 +149,13 @@ async def test_what_waits_behind_others_until_its_time_is_up_is_not_written() ->
         await client.one(insert(V0, b"next"), 60.0)
     assert [request.entry.body[-4:] for request in owner.sent] == [b"sent", b"next"]
     await client.close()
+
+
+async def test_who_has_time_without_end_waits_for_locks_as_long_as_it_takes() -> None:
+    owner = Owner()
+    client = appends(owner)
+    async with asyncio.timeout(10):
+        await client.one(insert(V0, b"x"), float("inf"))
+        await client.many([insert(V0, b"x")], float("inf"))
+    assert [request.wait_ms for request in owner.sent] == [0, 0]
+    await client.close()

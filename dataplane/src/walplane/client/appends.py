@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from walplane.channel import InvalidChannelName, pchannel_of
@@ -374,6 +375,9 @@ class Appends:
         return producer
 
 
-def _wait_until(end: float, seconds: float) -> float:
-    """How long what was given `seconds`, until `end`, may wait for a lock: it is to be told."""
-    return end - min(seconds * _ANSWER_SHARE, _ANSWER_SECONDS)
+def _wait_until(end: float, seconds: float) -> float | None:
+    """How long what was given `seconds`, until `end`, may wait for a lock: it is to be told.
+
+    As long as it takes, when that has no end.
+    """
+    return end - min(seconds * _ANSWER_SHARE, _ANSWER_SECONDS) if isfinite(end) else None
