@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from walplane.message.codec import decode_body
 from walplane.message.ids import MessageID
 from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
 
 VCHANNEL = "test_0_1v0"
@@ -341,6 +343,24 @@ async def test_a_message_the_backend_cannot_hold_is_refused_alone() -> None:
     assert error.code is ErrorCode.INVALID_ARGUMENT
     assert VCHANNEL in error.message
     assert node.log == [b"small", b"after"]
+
+
+async def test_a_message_that_no_entry_can_be_made_of_is_refused_alone() -> None:
+    pipe, budget = pipeline(), ByteBudget(1000)
+    view: Any = memoryview(b"gone")
+    gone, after = Parcel(parcel(b"").kind, [view], len(view)), parcel(b"after")
+    assert budget.try_acquire(gone.size)
+    gone.budget = budget
+    view.release()  # by the caller, while it waits
+    for item in (gone, after):
+        pipe.offer(item)
+    batch = pipe.next_batch(4096)
+    assert batch is not None
+    assert decode_body(entry_of(batch).body)[1] == [b"after"]
+    error = gone.done.exception()
+    assert isinstance(error, WalError)
+    assert error.code is ErrorCode.INVALID_ARGUMENT
+    assert budget.used == 0
 
 
 async def test_the_window_bounds_what_is_in_flight_and_small_batches_wait_for_company() -> None:

@@ -374,3 +374,12 @@ def too_large(vchannel: str, size: int, limit: int) -> WalError:
         f"message of {size} bytes, properties included, for {vchannel} is larger than the {limit} "
         "bytes that its backend takes: split it",
     )
+
+
+def unfit(vchannel: str, error: Exception) -> WalError:
+    """The error of messages that no entry could be made of, for `error`."""
+    return WalError(
+        ErrorCode.INVALID_ARGUMENT,
+        f"no entry can be made of messages for {vchannel}: {error!r}; leave their payloads as they "
+        "are until the append is answered",
+    )

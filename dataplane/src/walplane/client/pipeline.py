@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from walplane.client.batcher import Parcel, SendBatch, Waiting, too_large
+from walplane.client.batcher import Parcel, SendBatch, Waiting, too_large, unfit
 from walplane.client.config import ClientConfig
 from walplane.client.results import Written
 from walplane.rpc.errors import Action, ErrorCode, WalError
@@ -185,7 +185,10 @@ class Pipeline:
 
     def _batch_of(self, parcels: Sequence[Parcel], max_entry_bytes: int) -> SendBatch | WalError:
         """The entry of `parcels`, or why there can be none."""
-        batch = SendBatch(parcels)
+        try:
+            batch = SendBatch(parcels)
+        except Exception as error:  # they are the caller's own objects, and fail nobody else's
+            return unfit(self.vchannel, error)
         if batch.size > max_entry_bytes:
             return too_large(self.vchannel, batch.size, max_entry_bytes)
         return batch
