@@ -26,6 +26,7 @@ from walplane.testkit.waiting import until
 P0, P1 = "test_0", "test_1"
 V0, UNSERVED = "test_0_1v0", "test_1_1v0"
 WRITTEN = Written(MessageID("memory", (7,)), 100, None)
+BUSY = WalError(ErrorCode.INNER, "busy")
 
 Reply = Callable[[int], Written | WalError | None]
 
@@ -158,4 +159,21 @@ async def test_who_has_time_without_end_waits_for_locks_as_long_as_it_takes() ->
         await client.one(insert(V0, b"x"), float("inf"))
         await client.many([insert(V0, b"x")], float("inf"))
     assert [request.wait_ms for request in owner.sent] == [0, 0]
+    await client.close()
+
+
+async def test_a_back_off_that_outlives_its_sender_holds_up_nobody() -> None:
+    owner = Owner(lambda _: None)
+    client = appends(owner, backoff_min_s=0.01)
+    first = asyncio.ensure_future(client.one(insert(V0, b"first"), 60.0))
+    await until(lambda: len(owner.sent) == 1)
+    owner.answer(owner.sent[0].request_id, BUSY)
+    owner.answers.put_nowait(RuntimeError("broken"))
+    assert (await failure(first)).code is ErrorCode.OUTCOME_UNKNOWN
+    fired = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, fired.set)  # timers keep their order
+    await fired.wait()
+    owner.reply = lambda _: WRITTEN
+    async with asyncio.timeout(10):
+        await client.one(insert(V0, b"next"), 60.0)
     await client.close()
