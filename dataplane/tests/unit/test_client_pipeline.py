@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from walplane.client.batcher import Kind, Parcel, SendBatch
@@ -251,6 +251,7 @@ FORGETFUL = st.lists(st.sampled_from([*COMMON, *RARE, "forget", "disconnect"]), 
 
 @settings(max_examples=250, deadline=None)
 @given(FORGETFUL)
+@example(["keyed", "send", "waited_out", "disconnect", "fenced"])
 def test_a_forgetful_node_writes_nothing_twice_and_fails_nothing_that_it_got_once(
     actions: list[str],
 ) -> None:
@@ -407,6 +408,24 @@ async def test_an_entry_shall_leave_once_enough_wait_and_the_window_has_room() -
     assert pipe.next_batch(1000)
     assert pipe.next_batch(1000)
     assert [pipe.offer(parcel(b"full")) for _ in range(2)] == [False, False]
+
+
+async def test_who_waited_too_long_once_is_not_refused_by_what_it_is_told_later() -> None:
+    pipe = pipeline()
+    for item in (before := parcel(b"before"), late := parcel(b"late")):
+        pipe.offer(item)
+    first, second = pipe.next_batch(4096), pipe.next_batch(4096)
+    assert first is not None
+    assert second is not None
+    second.waited_out = True
+    pipe.settle(second, WALL)
+    pipe.disconnected()  # with no answer to the first one: what was sent before may be written
+    assert [pipe.next_batch(4096) for _ in range(2)] == [first, second]
+    pipe.settle(first, at(0))
+    assert before.done.done()
+    moved = WalError(ErrorCode.CHANNEL_FENCED, "another owner")
+    assert pipe.settle(second, moved).next is Next.RECONNECT
+    assert not late.done.done()
 
 
 async def test_behind_a_batch_that_waits_for_the_others_nothing_is_woken() -> None:

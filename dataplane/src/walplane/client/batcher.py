@@ -151,7 +151,7 @@ class SendBatch:
         since_tick: of number 0: whatever this producer had written lies above it; 0 = not said.
         sent: how often it was sent under this number.
         outcome: the answer to the last time it was sent.
-        waited_out: whether it was refused when none of its callers had more time, for good then.
+        waited_out: whether that came when none of its callers had more time: it is for good then.
         size: bytes of the entry's envelope and body, at most.
         count: messages.
         txn_id: of the transaction that it continues or ends; 0 for all else.
@@ -262,6 +262,10 @@ class SendBatch:
             place = MessageID(backend, record, entry_index, offset)
             parcel.settle(Written(place, first_tick + offset, confirmed))
             offset += len(parcel.payloads)
+
+    def forget(self) -> None:
+        """It is sent again: whatever was answered before is of no meaning now."""
+        self.outcome, self.waited_out = None, False
 
     def fail(self, error: WalError) -> None:
         """Tells every caller why there is no result."""

@@ -217,7 +217,7 @@ class Pipeline:
         )
 
     def _number(self, batch: SendBatch) -> None:
-        batch.outcome = None
+        batch.forget()
         batch.sent = batch.since_tick = 0
         if not batch.keyed:
             batch.producer_id, batch.number = self._producer_id, self._next_number
@@ -262,7 +262,7 @@ class Pipeline:
         self._to_send.clear()
         for batch in self._unsettled:
             if not isinstance(batch.outcome, Written):
-                batch.outcome = None
+                batch.forget()
                 self._to_send.append(batch)
 
     def _start_anew(self, first: SendBatch) -> Verdict:
