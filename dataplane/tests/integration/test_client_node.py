@@ -279,14 +279,14 @@ async def test_an_append_waits_for_an_owner(
     assert await payloads(wal, vchannel) == [b"patient"]
 
 
-async def test_time_that_runs_out_is_an_unknown_outcome_that_says_why(
+async def test_time_that_runs_out_before_there_is_an_owner_says_why_and_writes_nothing(
     cluster: MiniCluster, wal: StreamingClient, vchannel: str
 ) -> None:
     cluster.publish(P0, term=9, state="UNAVAILABLE")
     await until(lambda: wal.topology().assignments[P0].term == 9)
     with pytest.raises(WalError) as caught:
         await wal.append(insert(vchannel, b"lost"), timeout=0.2)
-    assert caught.value.code is ErrorCode.OUTCOME_UNKNOWN
+    assert caught.value.code is ErrorCode.RESOURCE_ACQUIRED
     assert vchannel in caught.value.message
     assert "0.2 s" in caught.value.message
     assert "UNAVAILABLE" in caught.value.message

@@ -181,11 +181,12 @@ async def test_a_lane_whose_last_message_was_given_up_unsent_is_forgotten() -> N
         ClientConfig(),
     )
     given_up = Kinds().parcel(insert("test_0_1v0", b"x"))
-    given_up.given_up = WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone")
     producer.offer("lane", given_up)
     producer.forget("lane")
     assert set(producer._pipelines) == {"lane"}
+    gone = WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone")
+    given_up.give_up(gone)
     served.begin.set()
     await until(lambda: not producer._pipelines and not producer._leaving)
     assert given_up.done.cancelled()
-    await producer.close(given_up.given_up)
+    await producer.close(gone)

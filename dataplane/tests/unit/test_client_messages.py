@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 
 import pytest
 
-from walplane.client.batcher import SendBatch, take_batch
+from walplane.client.batcher import SendBatch, Waiting
 from walplane.client.outgoing import Packed, pack
 from walplane.client.results import AppendResults, PartialAppendError, Written
 from walplane.message.builder import MutableMessage, insert
@@ -68,8 +67,10 @@ async def test_what_differs_in_more_than_the_payload_does_not_share(
     different = replace(plain, **other)  # type: ignore[arg-type]
     packed = pack([plain, different, plain], 100, 1000)
     assert len(packed.parcels) == 3
-    waiting = deque(parcel for _, parcel in packed.parcels)
-    taken = [take_batch(waiting, 100, 1000).messages for _ in range(3)]
+    waiting = Waiting()
+    for _, parcel in packed.parcels:
+        waiting.add(parcel)
+    taken = [len(waiting.take(100, 1000)) for _ in range(3)]
     assert taken == [1, 1, 1]
 
 
@@ -79,12 +80,12 @@ async def test_equal_headers_that_count_rows_do_not_share() -> None:
 
 
 async def test_parcels_of_several_calls_share_an_entry() -> None:
-    waiting = deque(
-        parcel for i in range(3) for _, parcel in pack([insert(V0, b"%d" % i)], 9, 99).parcels
-    )
-    parcels = list(waiting)
-    batch = take_batch(waiting, 100, 1000).batch
-    assert batch is not None
+    waiting = Waiting()
+    for number in range(3):
+        [(_, parcel)] = pack([insert(V0, b"%d" % number)], 9, 99).parcels
+        waiting.add(parcel)
+    parcels = waiting.take(100, 1000)
+    batch = SendBatch(parcels)
     entry = log_pb2.Entry()
     batch.producer_id, batch.number = b"p", 8
     batch.fill(entry)

@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from walplane.client.batcher import Kind, Parcel, SendBatch
@@ -19,6 +20,7 @@ from walplane.message.codec import decode_body
 from walplane.message.ids import MessageID
 from walplane.message.registry import IDEMPOTENCY_KEY
 from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import log_pb2
 
 VCHANNEL = "test_0_1v0"
@@ -249,6 +251,7 @@ FORGETFUL = st.lists(st.sampled_from([*COMMON, *RARE, "forget", "disconnect"]), 
 
 @settings(max_examples=250, deadline=None)
 @given(FORGETFUL)
+@example(["keyed", "send", "waited_out", "disconnect", "fenced"])
 def test_a_forgetful_node_writes_nothing_twice_and_fails_nothing_that_it_got_once(
     actions: list[str],
 ) -> None:
@@ -343,6 +346,24 @@ async def test_a_message_the_backend_cannot_hold_is_refused_alone() -> None:
     assert node.log == [b"small", b"after"]
 
 
+async def test_a_message_that_no_entry_can_be_made_of_is_refused_alone() -> None:
+    pipe, budget = pipeline(), ByteBudget(1000)
+    view: Any = memoryview(b"gone")
+    gone, after = Parcel(parcel(b"").kind, [view], len(view)), parcel(b"after")
+    assert budget.try_acquire(gone.size)
+    gone.budget = budget
+    view.release()  # by the caller, while it waits
+    for item in (gone, after):
+        pipe.offer(item)
+    batch = pipe.next_batch(4096)
+    assert batch is not None
+    assert decode_body(entry_of(batch).body)[1] == [b"after"]
+    error = gone.done.exception()
+    assert isinstance(error, WalError)
+    assert error.code is ErrorCode.INVALID_ARGUMENT
+    assert budget.used == 0
+
+
 async def test_the_window_bounds_what_is_in_flight_and_small_batches_wait_for_company() -> None:
     pipe = pipeline(eager_batches=2, batches_in_flight=3, entry_messages=4)
     for number in range(3):
@@ -359,9 +380,9 @@ async def test_the_window_bounds_what_is_in_flight_and_small_batches_wait_for_co
 async def test_what_was_given_up_before_it_was_sent_is_not_sent() -> None:
     pipe = pipeline()
     given_up, wanted = parcel(b"given up"), parcel(b"wanted")
-    given_up.given_up = WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone")
     pipe.offer(given_up)
     pipe.offer(wanted)
+    given_up.give_up(WalError(ErrorCode.OUTCOME_UNKNOWN, "the caller has gone"))
     batch = pipe.next_batch(4096)
     assert batch is not None
     assert decode_body(entry_of(batch).body)[1] == [b"wanted"]
@@ -387,6 +408,24 @@ async def test_an_entry_shall_leave_once_enough_wait_and_the_window_has_room() -
     assert pipe.next_batch(1000)
     assert pipe.next_batch(1000)
     assert [pipe.offer(parcel(b"full")) for _ in range(2)] == [False, False]
+
+
+async def test_who_waited_too_long_once_is_not_refused_by_what_it_is_told_later() -> None:
+    pipe = pipeline()
+    for item in (before := parcel(b"before"), late := parcel(b"late")):
+        pipe.offer(item)
+    first, second = pipe.next_batch(4096), pipe.next_batch(4096)
+    assert first is not None
+    assert second is not None
+    second.waited_out = True
+    pipe.settle(second, WALL)
+    pipe.disconnected()  # with no answer to the first one: what was sent before may be written
+    assert [pipe.next_batch(4096) for _ in range(2)] == [first, second]
+    pipe.settle(first, at(0))
+    assert before.done.done()
+    moved = WalError(ErrorCode.CHANNEL_FENCED, "another owner")
+    assert pipe.settle(second, moved).next is Next.RECONNECT
+    assert not late.done.done()
 
 
 async def test_behind_a_batch_that_waits_for_the_others_nothing_is_woken() -> None:

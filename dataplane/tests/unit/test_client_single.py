@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
-from walplane.client.batcher import Parcel, SendBatch, take_batch
+from walplane.client.batcher import Parcel, SendBatch, Waiting
 from walplane.client.outgoing import Kinds
 from walplane.client.results import Written
 from walplane.message.builder import MutableMessage, insert
@@ -22,11 +22,18 @@ PLAIN = insert(V, b"a", collection_id=1, partition_id=2, schema_version=3)
 WRITTEN = Written(MessageID("memory", (7,)), 100, None)
 
 
+def queued(parcels: Iterable[Parcel]) -> Waiting:
+    waiting = Waiting()
+    for parcel in parcels:
+        waiting.add(parcel)
+    return waiting
+
+
 async def test_plain_messages_share_an_entry() -> None:
     kinds = Kinds()
-    waiting = deque(kinds.parcel(replace(PLAIN, payloads=(b"%d" % i,))) for i in range(3))
-    assert len({id(parcel.kind) for parcel in waiting}) == 1
-    assert take_batch(waiting, 10, 1000).messages == 3
+    parcels = [kinds.parcel(replace(PLAIN, payloads=(b"%d" % i,))) for i in range(3)]
+    assert len({id(parcel.kind) for parcel in parcels}) == 1
+    assert queued(parcels).take(10, 1000) == parcels
 
 
 @pytest.mark.parametrize(
@@ -45,8 +52,8 @@ async def test_plain_messages_share_an_entry() -> None:
 )
 async def test_messages_that_differ_do_not(other: MutableMessage) -> None:
     kinds = Kinds()
-    waiting = deque([kinds.parcel(PLAIN), kinds.parcel(other)])
-    assert take_batch(waiting, 10, 1000).messages == 1
+    parcels = [kinds.parcel(PLAIN), kinds.parcel(other)]
+    assert queued(parcels).take(10, 1000) == parcels[:1]
 
 
 async def test_a_wrong_message_is_refused_although_one_like_it_was_seen() -> None:
@@ -76,8 +83,8 @@ async def test_every_end_of_a_parcel_gives_its_bytes_back_once() -> None:
     assert budget.used == 4 * answered.size
     SendBatch([answered, cancelled]).resolve(WRITTEN)
     SendBatch([failed]).fail(WalError(ErrorCode.ON_SHUTDOWN, "closed"))
-    dropped.given_up = WalError(ErrorCode.OUTCOME_UNKNOWN, "nobody waits")
-    assert take_batch(deque([dropped]), 10, 1000).batch is None
+    assert queued([dropped]).messages == 1
+    dropped.give_up(WalError(ErrorCode.OUTCOME_UNKNOWN, "nobody waits"))
     assert budget.used == 0
     failed.fail(WalError(ErrorCode.ON_SHUTDOWN, "closed"))
     assert budget.used == 0

@@ -37,5 +37,6 @@ async def test_an_append_request_says_how_long_it_may_wait_unless_it_was_sent_be
 
     batch.sent = 1
     assert [wait_ms(now) for now in (100.0, 40.5, 100.5, 200.0)] == [500, 60_000, 1, 1]
+    assert wait_ms(-1e30) == (1 << 31) - 1, "longer than the wire can say"
     batch.sent = 2
     assert wait_ms(100.0) == 0

@@ -19,6 +19,7 @@ from walplane.prompt import PromptFuture
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import MOST_UNGRANTED_BYTES, ByteBudget
 from walplane.rpc.v1 import log_pb2, streaming_pb2
+from walplane.testkit.waiting import until
 from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.limits import RecordLimits
 from walplane.wal.meter import Durations, LogMeter
@@ -116,9 +117,11 @@ class Client:
         self.produced: list[streaming_pb2.ProduceResponse] = []
         self.consumed: asyncio.Queue[streaming_pb2.ConsumeResponse] = asyncio.Queue()
 
-    def append(self, request_id: int, payload: bytes, vchannel: str = VCHANNEL) -> None:
+    def append(
+        self, request_id: int, payload: bytes, vchannel: str = VCHANNEL, wait_ms: int = 0
+    ) -> None:
         entry = insert(vchannel, payload).to_entry()
-        append = streaming_pb2.AppendRequest(request_id=request_id, entry=entry)
+        append = streaming_pb2.AppendRequest(request_id=request_id, entry=entry, wait_ms=wait_ms)
         self.requests.put_nowait(streaming_pb2.ProduceRequest(append=append))
 
     def credit(self, size: int) -> None:
@@ -268,6 +271,32 @@ async def test_above_the_budget_the_stream_is_not_read_on(
     client.half_close()
     await stream
     assert len(client.answers) == 5
+
+
+async def test_the_wait_for_the_budget_takes_of_the_time_for_locks(client: Client) -> None:
+    log, now = PromptLog(), asyncio.get_running_loop().time
+    for number, wait_ms in enumerate((0, 60_000, 1)):
+        client.append(number, b"x" * 100, wait_ms=wait_ms)
+    stream = produce(Edge(cast(WAL, log)), client, budget=150)
+    await turns()
+    read, result = now(), AppendResult(MessageID("memory", (1,)), 10, 1, None, 7, 2)
+    await until(lambda: now() > read + 0.01)
+    log.appends[0].set_result(result)
+    await until(lambda: len(log.ops) == 2)
+    deadline = log.ops[1].deadline
+    assert deadline is not None
+    assert deadline < read + 60.001
+    read = now()
+    await turns()
+    await until(lambda: now() > read + 0.01)
+    log.appends[1].set_result(result)
+    await until(lambda: 2 in client.answers)
+    refused = WalError.from_proto(client.answers[2].error)
+    assert refused.code is ErrorCode.RESOURCE_ACQUIRED
+    assert "nothing is written" in refused.message
+    assert len(log.ops) == 2
+    client.half_close()
+    await stream
 
 
 async def test_a_refused_entry_is_answered_without_touching_the_log(

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from walplane.channel import InvalidChannelName, pchannel_of
@@ -154,7 +155,7 @@ class Appends:
         try:
             return (await parcel.done).result(0, count)
         except asyncio.CancelledError:
-            parcel.given_up = parcel.given_up or _GONE
+            parcel.give_up(_GONE)
             raise
         finally:
             timer.cancel()
@@ -298,7 +299,6 @@ class Appends:
         return Answers(parts, packed.slots, packed.counts)
 
     async def _append(self, packed: Packed, seconds: float, turn: Turn) -> list[Part]:
-        offered = 0
         until = _wait_until(asyncio.get_running_loop().time() + seconds, seconds)
         try:
             async with asyncio.timeout(seconds):
@@ -306,15 +306,14 @@ class Appends:
                 for vchannel, parcel in packed.parcels:
                     parcel.until = until
                     await self._offer(vchannel, parcel)
-                    offered += 1
                 turn.end()
-                if offered:
+                if packed.parcels:
                     await asyncio.wait([parcel.done for _, parcel in packed.parcels])
         except TimeoutError:
-            self._give_up(packed, offered, seconds)
+            self._give_up(packed, seconds)
         except BaseException:
             for _, parcel in packed.parcels:
-                parcel.given_up = parcel.given_up or _GONE
+                parcel.give_up(_GONE)
             raise
         return [(parcel.outcome(), len(parcel.payloads)) for _, parcel in packed.parcels]
 
@@ -340,14 +339,15 @@ class Appends:
 
     def _expire(self, vchannel: str, parcel: Parcel, seconds: float) -> None:
         if not parcel.done.done():
-            parcel.given_up = self._unanswered(vchannel, seconds, sent=True)
-            parcel.done.set_exception(parcel.given_up)
+            error = self._unanswered(vchannel, seconds, sent=parcel.taken)
+            parcel.done.set_exception(error)
+            parcel.give_up(error)
 
-    def _give_up(self, packed: Packed, offered: int, seconds: float) -> None:
+    def _give_up(self, packed: Packed, seconds: float) -> None:
         """Gives every parcel without an answer its error."""
-        for number, (vchannel, parcel) in enumerate(packed.parcels):
+        for vchannel, parcel in packed.parcels:
             if not parcel.done.done():
-                parcel.given_up = self._unanswered(vchannel, seconds, sent=number < offered)
+                parcel.give_up(self._unanswered(vchannel, seconds, sent=parcel.taken))
 
     def _unanswered(self, vchannel: str, seconds: float, *, sent: bool) -> WalError:
         producer = self._producers.get(pchannel_of(vchannel))
@@ -375,6 +375,9 @@ class Appends:
         return producer
 
 
-def _wait_until(end: float, seconds: float) -> float:
-    """How long what was given `seconds`, until `end`, may wait for a lock: it is to be told."""
-    return end - min(seconds * _ANSWER_SHARE, _ANSWER_SECONDS)
+def _wait_until(end: float, seconds: float) -> float | None:
+    """How long what was given `seconds`, until `end`, may wait for a lock: it is to be told.
+
+    As long as it takes, when that has no end.
+    """
+    return end - min(seconds * _ANSWER_SHARE, _ANSWER_SECONDS) if isfinite(end) else None

@@ -1,15 +1,15 @@
 """Messages on their way out: parcels of one caller, batches that become one entry each.
 
 Contract: messages share an entry only when their kinds allow it and are equal. A parcel stays
-whole. A body is encoded once, however often it is sent. Layer: client.
+whole; one that is given up before a batch took it is never sent, and nothing is kept of it. A body
+is encoded once, however often it is sent. Layer: client.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from walplane.client.results import Written
 from walplane.message.codec import crc32c, encode_body, encode_entry
@@ -71,9 +71,22 @@ class Parcel:
         done: what became of them; cancelled when they were dropped before they were sent.
         given_up: what the caller was told when it stopped waiting: not worth sending any more.
         until: when the caller has no more time for locks that others hold; None = never.
+        queue: where it waits, or waited, for its turn; None before.
+        taken: whether a batch has it, which may be sent, or written; else nothing of it is.
     """
 
-    __slots__ = ("budget", "done", "given_up", "kind", "payload_bytes", "payloads", "size", "until")
+    __slots__ = (
+        "budget",
+        "done",
+        "given_up",
+        "kind",
+        "payload_bytes",
+        "payloads",
+        "queue",
+        "size",
+        "taken",
+        "until",
+    )
 
     def __init__(self, kind: Kind, payloads: Sequence[bytes], payload_bytes: int) -> None:
         """Takes `payloads`, of `payload_bytes` together."""
@@ -85,6 +98,8 @@ class Parcel:
         self.done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self.given_up: WalError | None = None
         self.until: float | None = None
+        self.queue: Waiting | None = None
+        self.taken = False
 
     def outcome(self) -> Written | WalError:
         """What the caller is told; only once it waits no more."""
@@ -105,6 +120,13 @@ class Parcel:
         if not self.done.done():
             self.done.set_exception(error)
             self.done.exception()  # the caller may be gone
+
+    def give_up(self, error: WalError) -> None:
+        """The caller waits no more, and is told `error`: what no batch took leaves its queue."""
+        if self.given_up is None:
+            self.given_up = error
+            if self.queue is not None:
+                self.queue.leave(self)
 
     def drop(self) -> None:
         """They were given up before they were sent."""
@@ -129,7 +151,7 @@ class SendBatch:
         since_tick: of number 0: whatever this producer had written lies above it; 0 = not said.
         sent: how often it was sent under this number.
         outcome: the answer to the last time it was sent.
-        waited_out: whether it was refused when none of its callers had more time, for good then.
+        waited_out: whether that came when none of its callers had more time: it is for good then.
         size: bytes of the entry's envelope and body, at most.
         count: messages.
         txn_id: of the transaction that it continues or ends; 0 for all else.
@@ -241,6 +263,10 @@ class SendBatch:
             parcel.settle(Written(place, first_tick + offset, confirmed))
             offset += len(parcel.payloads)
 
+    def forget(self) -> None:
+        """It is sent again: whatever was answered before is of no meaning now."""
+        self.outcome, self.waited_out = None, False
+
     def fail(self, error: WalError) -> None:
         """Tells every caller why there is no result."""
         for parcel in self._parcels:
@@ -264,41 +290,85 @@ def _latest(parcels: Sequence[Parcel]) -> float | None:
     return latest
 
 
-class Taken(NamedTuple):
-    """What left the head of a queue of parcels: `batch` is None when all of it was abandoned."""
+class Waiting:
+    """Parcels of one lane that no batch has taken, in the order of the calls.
 
-    batch: SendBatch | None
-    messages: int
-    size: int
-
-
-def take_batch(waiting: deque[Parcel], messages: int, size: int) -> Taken:
-    """The next entry's parcels, off the head of `waiting`.
-
-    At most `messages` messages and `size` bytes, but one parcel at least. Parcels that were
-    given up are dropped: they were never sent.
+    Attributes:
+        messages: in all of them; 0 when there is none.
+        size: bytes they add to the bodies of entries.
     """
-    taken: list[Parcel] = []
-    count = total = left_messages = left_bytes = 0
-    while waiting:
-        parcel = waiting[0]
-        if parcel.given_up is not None:
+
+    __slots__ = ("_parcels", "messages", "size")
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._parcels: OrderedDict[Parcel, None] = OrderedDict()  # they leave from anywhere
+        self.messages = self.size = 0
+
+    @property
+    def first(self) -> Parcel:
+        """The one whose turn it is; there has to be one."""
+        return next(iter(self._parcels))
+
+    def add(self, parcel: Parcel) -> None:
+        """Takes `parcel` behind all others."""
+        parcel.queue = self
+        self._parcels[parcel] = None
+        self.messages += len(parcel.payloads)
+        self.size += parcel.size
+
+    def put_back(self, parcels: Sequence[Parcel]) -> None:
+        """Takes what no log holds before all others, in its order; drops what was given up."""
+        for parcel in reversed(parcels):
+            parcel.taken = False
+            if parcel.given_up is not None:
+                parcel.drop()
+                continue
+            self.add(parcel)
+            self._parcels.move_to_end(parcel, last=False)
+
+    def leave(self, parcel: Parcel) -> None:
+        """Drops `parcel` if it waits here: it was given up."""
+        if parcel in self._parcels:
+            del self._parcels[parcel]
+            self.messages -= len(parcel.payloads)
+            self.size -= parcel.size
             parcel.drop()
-        else:
+
+    def take(self, messages: int, size: int) -> Sequence[Parcel]:
+        """The next entry's parcels, off the head; there has to be one.
+
+        At most `messages` messages and `size` bytes, but one parcel at least.
+        """
+        taken: list[Parcel] = []
+        count = total = taken_bytes = 0
+        for parcel in self._parcels:
             if taken and (
                 not parcel.kind.joins(taken[0].kind)
                 or count + len(parcel.payloads) > messages
                 or total + parcel.size > size
             ):
                 break
-            total += 0 if taken else parcel.kind.overhead
+            total += parcel.size if taken else parcel.size + parcel.kind.overhead
             taken.append(parcel)
+            parcel.taken = True
             count += len(parcel.payloads)
-            total += parcel.size
-        waiting.popleft()
-        left_messages += len(parcel.payloads)
-        left_bytes += parcel.size
-    return Taken(SendBatch(taken) if taken else None, left_messages, left_bytes)
+            taken_bytes += parcel.size
+        self.messages -= count
+        self.size -= taken_bytes
+        if self.messages:
+            for parcel in taken:
+                del self._parcels[parcel]
+        else:
+            self._parcels.clear()
+        return taken
+
+    def fail(self, error: WalError) -> None:
+        """Tells every caller why there is no result."""
+        parcels, self._parcels = self._parcels, OrderedDict()
+        self.messages = self.size = 0
+        for parcel in parcels:
+            parcel.fail(error)
 
 
 def too_large(vchannel: str, size: int, limit: int) -> WalError:
@@ -307,4 +377,13 @@ def too_large(vchannel: str, size: int, limit: int) -> WalError:
         ErrorCode.INVALID_ARGUMENT,
         f"message of {size} bytes, properties included, for {vchannel} is larger than the {limit} "
         "bytes that its backend takes: split it",
+    )
+
+
+def unfit(vchannel: str, error: Exception) -> WalError:
+    """The error of messages that no entry could be made of, for `error`."""
+    return WalError(
+        ErrorCode.INVALID_ARGUMENT,
+        f"no entry can be made of messages for {vchannel}: {error!r}; leave their payloads as they "
+        "are until the append is answered",
     )

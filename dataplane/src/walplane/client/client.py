@@ -179,9 +179,9 @@ class StreamingClient:
     ) -> AppendResult:
         """Appends one message and waits until it is durable.
 
-        Cancelling the call neither takes the message back nor disturbs others. Nor does the end of
-        its time: what was sent may wait in the node for an exclusive message, which knows of no
-        caller's time, and is written when that is over.
+        Cancelling the call disturbs no others; a message that is on its way is not taken back, one
+        that still waits in the client is never sent. The node keeps it waiting for exclusive
+        messages for nearly as long as the call's time, and does not write it then.
 
         Args:
             message: what to append, to its VChannel.
@@ -191,8 +191,9 @@ class StreamingClient:
 
         Raises:
             WalError: INVALID_ARGUMENT when it is refused; CHANNEL_NOT_EXIST for an unknown
-                VChannel; RESOURCE_ACQUIRED when time ran out before it could be sent;
-                OUTCOME_UNKNOWN when time ran out after: it may or may not be written.
+                VChannel; RESOURCE_ACQUIRED when time ran out before it was sent, or in the node
+                behind an exclusive message: nothing is written; OUTCOME_UNKNOWN when it was sent
+                and time ran out without an answer: it may or may not be written.
         """
         try:
             if idempotency_key is not None:

@@ -46,6 +46,8 @@ _PRODUCE = f"/{_SERVICE}/Produce"
 # Tags of `ProduceRequest.append`, and of `AppendRequest`: `request_id`, `entry` and `wait_ms`.
 _APPEND_TAG, _REQUEST_ID_TAG, _ENTRY_TAG, _WAIT_TAG = b"\x12", b"\x08", b"\x12", b"\x18"
 
+_MAX_WAIT_MS = (1 << 31) - 1  # weeks: a caller with more time is told to come again
+
 _ProduceCall = grpc.aio.StreamStreamCall[
     streaming_pb2.ProduceRequest | bytes, streaming_pb2.ProduceResponse
 ]
@@ -277,7 +279,8 @@ def append_request(request_id: int, batch: SendBatch, now: float, trace_parent: 
     head = b"".join((_REQUEST_ID_TAG, varint(request_id), _ENTRY_TAG, varint(sum(map(len, entry)))))
     wait = b""
     if batch.until is not None:
-        wait = _WAIT_TAG + varint(max(int((batch.until - now) * 1000), 1))
+        wait_ms = min(max((batch.until - now) * 1000, 1), _MAX_WAIT_MS)
+        wait = _WAIT_TAG + varint(int(wait_ms))
     size = len(head) + sum(map(len, entry)) + len(wait)
     return b"".join((_APPEND_TAG, varint(size), head, *entry, wait))
 

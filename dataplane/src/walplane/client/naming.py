@@ -7,6 +7,8 @@ it fails as the node says, and what was not sent yet fails as the first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from walplane.client.batcher import Parcel, SendBatch
 from walplane.client.config import ClientConfig
 from walplane.client.pipeline import Next, Pipeline, Verdict
@@ -52,14 +54,14 @@ class NamedPipeline(Pipeline):
         self._failure = self._failure or error
         super().fail(error)
 
-    def _refuse(self, batch: SendBatch, error: WalError) -> None:
+    def _refuse(self, parcels: Sequence[Parcel], error: WalError) -> None:
         """Fails all behind it too: a message is known by its number, and this one keeps its place.
 
         What was sent before has its own outcome to come.
         """
-        super()._refuse(batch, error)
+        super()._refuse(parcels, error)
         self._failure = self._failure or error
-        self._fail_waiting(error)
+        self._waiting.fail(error)
 
     def _number(self, batch: SendBatch) -> None:
         super()._number(batch)

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from walplane.client.batcher import Parcel, SendBatch, take_batch, too_large
+from walplane.client.batcher import Parcel, SendBatch, Waiting, too_large, unfit
 from walplane.client.config import ClientConfig
 from walplane.client.results import Written
 from walplane.rpc.errors import Action, ErrorCode, WalError
@@ -69,8 +69,7 @@ class Pipeline:
         self._config = config
         self._producer_id = new_id()
         self._next_number = 0
-        self._waiting: deque[Parcel] = deque()
-        self._waiting_bytes = self._waiting_messages = 0
+        self._waiting = Waiting()
         self._unsettled: deque[SendBatch] = deque()
         self._unsettled_bytes = 0
         self._to_send: deque[SendBatch] = deque()  # unsettled, not sent on this stream yet
@@ -83,7 +82,7 @@ class Pipeline:
     @property
     def idle(self) -> bool:
         """Whether every append is settled."""
-        return not self._waiting and not self._unsettled
+        return not self._waiting.messages and not self._unsettled
 
     def offer(self, parcel: Parcel) -> bool:
         """Takes messages to append behind all before them.
@@ -91,10 +90,8 @@ class Pipeline:
         Returns:
             Whether enough wait now for an entry to leave at once.
         """
-        self._waiting.append(parcel)
-        self._waiting_bytes += parcel.size
-        self._waiting_messages += len(parcel.payloads)
-        enough = self._waiting_messages >= self._config.eager_messages
+        self._waiting.add(parcel)
+        enough = self._waiting.messages >= self._config.eager_messages
         return enough and not self._holds_back() and self._may_send()
 
     def next_batch(
@@ -173,33 +170,33 @@ class Pipeline:
         for collection in (self._unsettled, self._to_send, self._anew):
             collection.clear()
         self._awaited = self._unsettled_bytes = 0
-        self._fail_waiting(error)
-
-    def _fail_waiting(self, error: WalError) -> None:
-        for parcel in self._waiting:
-            parcel.fail(error)
-        self._waiting.clear()
-        self._waiting_bytes = self._waiting_messages = 0
+        self._waiting.fail(error)
 
     def _new_batch(self, max_entry_bytes: int, packed_bytes: int) -> SendBatch | None:
-        while self._waiting and self._may_send():
-            config = self._config
-            most = min(config.entry_bytes, packed_bytes)
-            taken = take_batch(self._waiting, config.entry_messages, most)
-            batch = taken.batch
-            self._waiting_messages -= taken.messages
-            self._waiting_bytes -= taken.size
-            if batch is None:
-                return None
-            if batch.size <= max_entry_bytes:
+        most = min(self._config.entry_bytes, packed_bytes)
+        while self._waiting.messages and self._may_send():
+            parcels = self._waiting.take(self._config.entry_messages, most)
+            batch = self._batch_of(parcels, max_entry_bytes)
+            if not isinstance(batch, WalError):
                 self._number(batch)
                 return batch
-            self._refuse(batch, too_large(self.vchannel, batch.size, max_entry_bytes))
+            self._refuse(parcels, batch)
         return None
 
-    def _refuse(self, batch: SendBatch, error: WalError) -> None:
-        """Fails a batch that cannot be sent; it has no number, so those behind it miss nothing."""
-        batch.fail(error)
+    def _batch_of(self, parcels: Sequence[Parcel], max_entry_bytes: int) -> SendBatch | WalError:
+        """The entry of `parcels`, or why there can be none."""
+        try:
+            batch = SendBatch(parcels)
+        except Exception as error:  # they are the caller's own objects, and fail nobody else's
+            return unfit(self.vchannel, error)
+        if batch.size > max_entry_bytes:
+            return too_large(self.vchannel, batch.size, max_entry_bytes)
+        return batch
+
+    def _refuse(self, parcels: Sequence[Parcel], error: WalError) -> None:
+        """Fails what cannot be sent; it has no number, so what is behind it misses nothing."""
+        for parcel in parcels:
+            parcel.fail(error)
 
     def _holds_back(self) -> bool:
         """Whether it backs off, or a refused batch waits until what is awaited is answered."""
@@ -207,11 +204,10 @@ class Pipeline:
 
     def _may_send(self) -> bool:
         unsettled, config = len(self._unsettled), self._config
-        keyed = self._waiting[0].kind.keyed
+        waiting = self._waiting
+        keyed = waiting.first.kind.keyed
         full = (
-            keyed
-            or self._waiting_bytes >= config.entry_bytes
-            or self._waiting_messages >= config.entry_messages
+            keyed or waiting.size >= config.entry_bytes or waiting.messages >= config.entry_messages
         )
         return (
             self._refused is None
@@ -221,7 +217,7 @@ class Pipeline:
         )
 
     def _number(self, batch: SendBatch) -> None:
-        batch.outcome = None
+        batch.forget()
         batch.sent = batch.since_tick = 0
         if not batch.keyed:
             batch.producer_id, batch.number = self._producer_id, self._next_number
@@ -266,7 +262,7 @@ class Pipeline:
         self._to_send.clear()
         for batch in self._unsettled:
             if not isinstance(batch.outcome, Written):
-                batch.outcome = None
+                batch.forget()
                 self._to_send.append(batch)
 
     def _start_anew(self, first: SendBatch) -> Verdict:
@@ -291,9 +287,7 @@ class Pipeline:
     def _put_back(self, batches: Sequence[SendBatch]) -> None:
         """Their parcels wait again, before all that does."""
         for batch in reversed(batches):
-            self._waiting.extendleft(reversed(batch.parcels))
-            self._waiting_bytes += sum(parcel.size for parcel in batch.parcels)
-            self._waiting_messages += batch.count
+            self._waiting.put_back(batch.parcels)
 
 
 def _divisible(batch: SendBatch, error: WalError) -> bool:

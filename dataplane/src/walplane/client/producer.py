@@ -293,6 +293,8 @@ class ChannelProducer:
         asyncio.get_running_loop().call_later(delay, self._resume, pipeline)
 
     def _resume(self, pipeline: Pipeline) -> None:
+        if self._pipelines.get(pipeline.vchannel) is not pipeline:
+            return  # all of it has failed meanwhile: it must not stand in another's place
         pipeline.resume()
         self._enqueue(pipeline)
 

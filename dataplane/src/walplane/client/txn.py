@@ -385,11 +385,12 @@ class Txn:
         try:
             done, _ = await asyncio.wait([parcel.done], timeout=self._seconds)
         except asyncio.CancelledError:
-            parcel.given_up = _broken(self.vchannel)
+            parcel.give_up(_broken(self.vchannel))
             raise
         if not done:
-            parcel.given_up = self._outlet.late(self.vchannel, self._seconds, sent=True)
-            raise parcel.given_up
+            late = self._outlet.late(self.vchannel, self._seconds, sent=True)
+            parcel.give_up(late)
+            raise late
         return parcel.done.result()
 
     async def _offer(self, parcel: Parcel, lane: str) -> None:

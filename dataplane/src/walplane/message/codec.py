@@ -53,7 +53,7 @@ def crc32c(data: bytes) -> int:
 
 def encode_body(header: bytes, payloads: Sequence[bytes]) -> bytes:
     """The body of an entry: its typed header and the payloads of its messages, in order."""
-    if len(payloads) == 1 and payloads[0]:  # a protobuf message of its own costs the most
+    if len(payloads) == 1 and len(payloads[0]):  # a protobuf message of its own costs the most
         size = varint(len(payloads[0]))
         head = b"".join((HEADER_TAG, varint(len(header)), header)) if header else b""
         return b"".join((head, SIZES_TAG, _SMALL[len(size)], size, PAYLOADS_TAG, size, *payloads))

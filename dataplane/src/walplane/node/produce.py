@@ -21,6 +21,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
 from walplane.wal.interceptors.base import AppendOp
+from walplane.wal.interceptors.lock import waited_too_long
 from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
@@ -99,14 +100,18 @@ class ProduceStream:
         except WalError as error:
             self._refuse(request.request_id, error)
             return
-        size = op.stored
+        now = asyncio.get_running_loop().time
+        if request.wait_ms:
+            op.deadline = now() + request.wait_ms / 1000
+        size, late = op.stored, False
         for budget in self._budgets:
             if not budget.try_acquire(size):  # first: a coroutine for each append costs more
                 await budget.acquire(size)  # cancelled, it takes nothing, and the stream is over
+                late = op.deadline is not None and op.deadline <= now()
         op.answer = partial(self._durable, request.request_id, op)
-        if request.wait_ms:
-            op.deadline = asyncio.get_running_loop().time() + request.wait_ms / 1000
         try:
+            if late:
+                raise waited_too_long(op, "room among what is in flight")
             append = self._edge.start_append(op)
         except WalError as error:
             self._release(size)

@@ -65,11 +65,18 @@ class LockInterceptor:
             async with asyncio.timeout_at(op.deadline):
                 await lock.acquire(exclusive=exclusive)
         except TimeoutError:
-            raise WalError(
-                ErrorCode.RESOURCE_ACQUIRED,
-                f"an append to {op.vchannel or 'the PChannel'} waited too long for "
-                "an exclusive one before it, or for those that it excludes: nothing is written",
-                retry_after_ms=_RETRY_AFTER_MS,
+            raise waited_too_long(
+                op, "an exclusive one before it, or for those that it excludes"
             ) from None
         finally:
             self._meter.lock_wait_over(op, self._monotonic())
+
+
+def waited_too_long(op: AppendOp, what_for: str) -> WalError:
+    """The error of an append whose `deadline` passed before it could begin."""
+    return WalError(
+        ErrorCode.RESOURCE_ACQUIRED,
+        f"an append to {op.vchannel or 'the PChannel'} waited too long for {what_for}: nothing is "
+        "written",
+        retry_after_ms=_RETRY_AFTER_MS,
+    )
