@@ -25,7 +25,7 @@ from walplane.client.transport import (
     written,
 )
 from walplane.message.ids import ResumeToken
-from walplane.prompt import when_done
+from walplane.prompt import PromptFuture, when_done
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.ports import AppendResult
@@ -64,7 +64,7 @@ class _LocalProduce:
     def __init__(self, log: LocalLog) -> None:
         self._log = log
         self._ready: list[Answer] = []
-        self._wake = asyncio.Event()
+        self._rest: PromptFuture[None] | None = None  # of `receive`, while there is no answer
         log.gone.add_done_callback(self._gone)
 
     @property
@@ -95,8 +95,8 @@ class _LocalProduce:
         while not self._ready:
             if self._log.gone.done():
                 raise self._log.gone.result()
-            self._wake.clear()
-            await self._wake.wait()
+            self._rest = PromptFuture()
+            await self._rest
         ready, self._ready = self._ready, []
         return ready
 
@@ -117,10 +117,15 @@ class _LocalProduce:
 
     def _answer(self, request_id: int, outcome: Written | WalError) -> None:
         self._ready.append((request_id, outcome))
-        self._wake.set()
+        self._wake()
 
     def _gone(self, _: asyncio.Future[WalError]) -> None:
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None and not rest.done():
+            rest.set_result(None)
 
 
 class _LocalConsume:

@@ -84,6 +84,11 @@ class Pipeline:
         """Whether every append is settled."""
         return not self._waiting.messages and not self._unsettled
 
+    @property
+    def unsent(self) -> bool:
+        """Whether something is left to send on this stream."""
+        return bool(self._waiting.messages or self._to_send)
+
     def offer(self, parcel: Parcel) -> bool:
         """Takes messages to append behind all before them.
 

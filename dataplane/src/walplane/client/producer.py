@@ -192,7 +192,7 @@ class ChannelProducer:
         self._heed(stream.packed_bytes)
         tasks: set[asyncio.Future[None]] = {
             PromptTask(self._send(stream)),
-            asyncio.create_task(self._receive(stream)),
+            PromptTask(self._receive(stream)),
             asyncio.create_task(self._discovery.moved(assignment)),
         }
         try:
@@ -235,7 +235,8 @@ class ChannelProducer:
             self._request_id += 1
             self._awaited[self._request_id] = (pipeline, batch)
             await stream.send(self._request_id, batch)
-            self._enqueue(pipeline)
+            if pipeline.unsent:
+                self._enqueue(pipeline)
 
     async def _receive(self, stream: ProduceStream) -> None:
         while True:
