@@ -41,7 +41,18 @@ class Outcome(enum.Enum):
 
 @dataclass(slots=True)
 class Attempt:
-    """One append, in the order in which its client began it."""
+    """One append, in the order in which its client began it.
+
+    Attributes:
+        client: whose; one's own appends keep their order.
+        vchannel: where to.
+        payload: unique.
+        outcome: what its caller was told, and when that was an acknowledgement:
+        message_id: where it is; None in a transaction.
+        time_tick: its tick.
+        last_confirmed: from where on all behind it is read.
+        tag: a property that went with it, and with no other.
+    """
 
     client: str
     vchannel: str
@@ -49,6 +60,8 @@ class Attempt:
     outcome: Outcome = Outcome.UNKNOWN
     message_id: MessageID | None = None
     time_tick: int = 0
+    last_confirmed: MessageID | None = None
+    tag: str = ""
 
     def is_at(self, message_id: MessageID, time_tick: int) -> bool:
         """Whether that is where it was acknowledged; in a transaction only the tick is told."""

@@ -20,11 +20,13 @@ but records and a `History`, so that they judge simulated and real clusters alik
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise, starmap
 
 from walplane.backends.interface import Record
+from walplane.message.codec import decode_body
 from walplane.message.ids import MessageID, RecordID
+from walplane.message.registry import MessageType
 from walplane.message.txn import txn_of
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.history import Attempt, History, Outcome, Reading
@@ -64,11 +66,37 @@ def check_attempts(log: LogView, attempts: Sequence[Attempt]) -> Iterator[str]:
                 yield f"I1 {log.pchannel} lacks {attempt.payload!r}, acknowledged as {told}"
             elif not attempt.is_at(message.message_id, message.time_tick):
                 yield f"I1 {log.pchannel} has {message}, acknowledged as {told}"
+            else:
+                yield from _confirmed_as_told(log, attempt)
         elif attempt.outcome is Outcome.REFUSED and message is not None:
             yield f"I2 {log.pchannel} has {attempt.payload!r}, which was refused"
     for payload in there:
         if payload not in tried:
             yield f"I2 {log.pchannel} has {payload!r}, which nobody appended"
+    yield from _tags_kept(log, tried)
+
+
+def _confirmed_as_told(log: LogView, attempt: Attempt) -> Iterator[str]:
+    """I6 of what a caller was told; a transaction's is its Commit's."""
+    if attempt.message_id is None:
+        return
+    envelope = log.entry_at(attempt.message_id).envelope
+    confirmed = None
+    if envelope.HasField("last_confirmed"):
+        confirmed = MessageID.from_proto(envelope.last_confirmed)
+    if confirmed != attempt.last_confirmed:
+        yield f"I6 {log.pchannel}: {attempt} was told another LastConfirmed than {confirmed}"
+
+
+def _tags_kept(log: LogView, tried: Mapping[bytes, Attempt]) -> Iterator[str]:
+    """I2 of properties: messages that share an entry have the same."""
+    for entry in log.entries:
+        if entry.envelope.type == MessageType.INSERT:
+            tag = entry.envelope.properties.get("tag", "")
+            _, payloads = decode_body(entry.body)
+            for payload in payloads:
+                if payload in tried and tried[payload].tag != tag:
+                    yield f"I2 {log.pchannel}: {payload!r} lies under the tag {tag!r}"
 
 
 def check_reading(

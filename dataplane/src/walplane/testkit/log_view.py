@@ -79,6 +79,7 @@ class LogView:
     dropped: int = 0
     _messages: dict[str, list[LoggedMessage]] = field(default_factory=dict, repr=False)
     _sealed: list[LogEntry] = field(default_factory=list, repr=False)
+    _places: dict[tuple[str, RecordID, int], Logged] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, pchannel: str, backend: str, records: Iterable[Record]) -> LogView:
@@ -102,6 +103,12 @@ class LogView:
                 )
         view.dropped = frames.dropped
         return view
+
+    def entry_at(self, message_id: MessageID) -> Logged:
+        """The entry that holds a message."""
+        if not self._places:
+            self._places = {entry.message_id[:3]: entry for entry in self.entries}
+        return self._places[message_id[:3]]
 
     def in_tick_order(self) -> list[Logged]:
         """The entries as readers get them, but for transactions."""

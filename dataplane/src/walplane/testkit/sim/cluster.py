@@ -49,6 +49,27 @@ class StoreShape(NamedTuple):
 
 
 @dataclass(frozen=True)
+class EdgeShape:
+    """What nodes let streams have, and how those that read them are; bytes and seconds.
+
+    Attributes:
+        response_bytes: see `NodeConfig`, as the next three.
+        stream_append_bytes: of one Produce stream.
+        read_bytes: of all readers.
+        reader_patience_s: with readers that take nothing.
+        window: responses that a client has not read, at most, before the next write waits.
+        slow_s: how long a program takes for each batch it reads.
+    """
+
+    response_bytes: int
+    stream_append_bytes: int
+    read_bytes: int
+    reader_patience_s: float
+    window: int
+    slow_s: float
+
+
+@dataclass(frozen=True)
 class Shape:
     """What a cluster is made of.
 
@@ -64,6 +85,7 @@ class Shape:
         link_waits: share of appends that wait between their ticks and the backend.
         append_bytes: in flight at a node.
         store: how the segment store is; None = there is none.
+        edge: narrow streams; None = they are as wide as in life, which is never in the way here.
     """
 
     nodes: int
@@ -77,6 +99,16 @@ class Shape:
     link_waits: float
     append_bytes: int
     store: StoreShape | None = None
+    edge: EdgeShape | None = None
+
+    @property
+    def node(self) -> NodeConfig:
+        """Limits of each node."""
+        config = NodeConfig(wal=self.wal, node_append_bytes=self.append_bytes)
+        if self.edge is None:
+            return config
+        names = ("response_bytes", "stream_append_bytes", "read_bytes", "reader_patience_s")
+        return config.model_copy(update={name: getattr(self.edge, name) for name in names})
 
 
 class SimCluster:
@@ -98,6 +130,7 @@ class SimCluster:
         self.trace = Trace()
         self.pchannels = [pchannel_name(PREFIX, n) for n in range(shape.pchannels)]
         self.network = Network(loop, self._seed())
+        self.network.window = shape.edge.window if shape.edge is not None else 0
         self.disk = Disk(self.network, shape.sync_s)
         self.broker = Broker(self.network, self.disk, shape.manners, self._seed())
         self.leases = Leases(self.network, self.pchannels, shape.lease_s, self._seed())
@@ -144,7 +177,7 @@ class SimCluster:
                 self.network,
                 self.broker,
                 self.leases,
-                NodeConfig(wal=self.shape.wal, node_append_bytes=self.shape.append_bytes),
+                self.shape.node,
                 self.shape.max_record_bytes,
                 self.trace,
                 self._wal,

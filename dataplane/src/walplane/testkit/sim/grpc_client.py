@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from walplane.testkit.sim.grpc_server import Accepted, Ended, SimServer
+from walplane.testkit.sim.grpc_server import READ, Accepted, Ended, SimServer
 from walplane.testkit.sim.network import Network, Pipe
 from walplane.testkit.sim.process import Process
 
@@ -188,6 +188,8 @@ class StreamCall:
                 self._wake = asyncio.get_running_loop().create_future()
             await self._wake
         data = self._inbox.popleft()
+        if self._network.window and self._out is not None and self._ending is None:
+            self._out.send(READ)
         return self._deserialise(data) if self._deserialise else data
 
     async def __aiter__(self) -> AsyncIterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
@@ -74,6 +74,13 @@ class SimServer:
         return bytes(handler.response_serializer(response))
 
 
+class Read:
+    """The client has taken one response."""
+
+
+READ = Read()
+
+
 class Accepted:
     """The serving end of one stream.
 
@@ -98,10 +105,16 @@ class Accepted:
         self._inbox: deque[bytes] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._unread = 0
+        self._room: asyncio.Future[None] | None = None
 
-    def take(self, item: bytes | Ended | None) -> None:
+    def take(self, item: bytes | Ended | Read | None) -> None:
         """What arrives: None is the connection, a status says that the client is gone."""
-        if item is None:
+        if isinstance(item, Read):
+            self._unread -= 1
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
+        elif item is None:
             self._task = self._process.start(self._run(), f"serve {self._method}")
         elif isinstance(item, Ended):
             if self._task is not None:
@@ -123,7 +136,9 @@ class Accepted:
         if handler is None:
             return _UNIMPLEMENTED
         serialise = handler.response_serializer
-        context = _Context(lambda m: self.back.send(serialise(m) if serialise else m))
+        context = _Context(
+            lambda m: self.back.send(serialise(m) if serialise else m), self._has_room
+        )
         try:
             served = handler.stream_stream(self._requests(handler.request_deserializer), context)
             if hasattr(served, "__aiter__"):
@@ -137,6 +152,14 @@ class Accepted:
             return _crashed(self._network, self._method, error)
         return _OK
 
+    async def _has_room(self) -> None:
+        """Waits while the client has enough to read; then it is about to have one more."""
+        window = self._network.window
+        while window and self._unread >= window:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        self._unread += 1
+
     async def _requests(self, deserialise: Callable[[bytes], Any]) -> AsyncIterator[Any]:
         while True:
             while self._inbox:
@@ -148,8 +171,13 @@ class Accepted:
 class _Context:
     """The part of `grpc.aio.ServicerContext` that handlers use."""
 
-    def __init__(self, send: Callable[[Any], None] | None) -> None:
+    def __init__(
+        self,
+        send: Callable[[Any], None] | None,
+        has_room: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._send = send
+        self._has_room = has_room
 
     async def send_initial_metadata(self, metadata: tuple[()]) -> None:
         """Sends nothing: these calls have no headers."""
@@ -158,6 +186,8 @@ class _Context:
         """Sends one response."""
         if self._send is None:
             raise AssertionError("a unary method writes nothing")
+        if self._has_room is not None:
+            await self._has_room()
         self._send(message)
 
     async def abort_with_status(self, status: Any) -> NoReturn:  # noqa: ANN401 - grpc's own

@@ -65,6 +65,7 @@ class Network:
     Attributes:
         weather: may be exchanged at any time.
         listeners: who serves an address; the value's meaning is the listener's own.
+        window: responses of a stream that its client has not read, at most; 0 = any number.
     """
 
     def __init__(self, loop: SimLoop, seed: int) -> None:
@@ -72,6 +73,7 @@ class Network:
         self.loop = loop
         self.weather = Weather()
         self.listeners: dict[str, tuple[Process, Any]] = {}
+        self.window = 0
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._draw = self._random.random
         self._cut: set[tuple[str, str]] = set()

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from walplane.client.config import ClientConfig
+from walplane.node.config import TURN_BYTES
 from walplane.testkit.sim.backend import Manners
-from walplane.testkit.sim.cluster import Shape, StoreShape
+from walplane.testkit.sim.cluster import EdgeShape, Shape, StoreShape
 from walplane.testkit.sim.faults import FAULTS
 from walplane.testkit.sim.objects import Habits
 from walplane.testkit.sim.store_faults import STORE_FAULTS
@@ -23,6 +24,7 @@ OPERATIONS = 200
 
 _SPAN_S = 8.0
 _STORE_SHARE = 1 / 3  # of all seeds
+_EDGE_SHARE = 1 / 3  # too
 
 
 class Step(NamedTuple):
@@ -67,6 +69,7 @@ class Plan:
             f"backend: {shape.manners}",
             f"WAL: {shape.wal}",
             f"segment store: {shape.store or 'none'}",
+            f"streams: {shape.edge or 'wide'}",
             f"users: {self.users} appends; tails {self.tails}",
         ]
         return "\n".join([*head, *map(str, self.steps)])
@@ -88,7 +91,30 @@ def plan_of(seed: int) -> Plan:
     steps = _steps(draw, OPERATIONS - sum(users) - len(tails))
     plan = Plan(seed, _shape(draw), shards, users, tails, steps)
     apart = random.Random(f"store {seed}")  # noqa: S311 - as above
-    return _with_store(plan, apart) if apart.random() < _STORE_SHARE else plan
+    if apart.random() < _STORE_SHARE:
+        plan = _with_store(plan, apart)
+    apart = random.Random(f"edge {seed}")  # noqa: S311 - as above
+    return _with_edge(plan, apart) if apart.random() < _EDGE_SHARE else plan
+
+
+def _with_edge(plan: Plan, draw: random.Random) -> Plan:
+    """The same with narrow streams and small budgets at both ends; drawn apart as well."""
+    edge = EdgeShape(
+        response_bytes=draw.choice([1, 2000, 1 << 20]),
+        stream_append_bytes=draw.choice([1000, 32 << 20]),
+        read_bytes=draw.choice([TURN_BYTES, 256 << 20]),
+        reader_patience_s=draw.choice([0.05, 0.5, 5.0]),
+        window=draw.choice([1, 2, 8]),
+        slow_s=draw.choice([0.0, 0.005, 0.05]),
+    )
+    client = plan.shape.client.model_copy(
+        update={
+            "read_ahead_bytes": draw.choice([1, 500, 5000]),
+            "pending_bytes": draw.choice([2000, 50_000]),
+            "in_flight_bytes": draw.choice([1, 2000, 16 << 20]),
+        }
+    )
+    return replace(plan, shape=replace(plan.shape, edge=edge, client=client))
 
 
 def _with_store(plan: Plan, draw: random.Random) -> Plan:

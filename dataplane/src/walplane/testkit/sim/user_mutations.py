@@ -6,14 +6,18 @@ Contract: as `mutations`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 
+from walplane.client import grpc_transport
 from walplane.client.appends import Appends
+from walplane.client.batcher import Kind
 from walplane.client.pipeline import Pipeline
 from walplane.client.reader import Reader
+from walplane.client.results import Written
 from walplane.coord.broadcast import Appender, Broadcasts, Plan
+from walplane.node.consume import ConsumeStream
 from walplane.rpc.errors import WalError
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import log_pb2, streaming_pb2
 from walplane.rpc.v1.coordmeta_pb2 import CollectionMeta
 from walplane.testkit.sim.mutations import Mutation, patched
 from walplane.ticks import TICKS_PER_MS
@@ -26,6 +30,7 @@ from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import OpenTxn
 
 _leave = TxnSessions.leave
+_outcome = grpc_transport._outcome
 _recover = Reader._recover
 
 
@@ -75,6 +80,20 @@ async def _answer_first(
     await self._complete(pending.tasks[0], appender)
 
 
+def _outcome_without(append: streaming_pb2.AppendResponse) -> Written | WalError:
+    outcome = _outcome(append)
+    return outcome._replace(last_confirmed=None) if isinstance(outcome, Written) else outcome
+
+
+def _join_all(kind: Kind, other: Kind) -> bool:
+    return kind.merges and other.merges
+
+
+async def _grant_nothing(_stream: ConsumeStream, requests: AsyncIterator[object]) -> None:
+    async for _ in requests:
+        pass
+
+
 def _load_nothing(_results: KeyedResults, _parts: object) -> None:
     return None
 
@@ -83,6 +102,9 @@ USER_MUTATIONS = (
     Mutation(
         "a change is answered once complete", patched(Broadcasts, "_make", _answer_first), 100
     ),
+    Mutation("LastConfirmed is told", patched(grpc_transport, "_outcome", _outcome_without), 100),
+    Mutation("properties keep messages apart", patched(Kind, "joins", _join_all), 100),
+    Mutation("credit is granted", patched(ConsumeStream, "_read", _grant_nothing), 100),
     Mutation("keys", patched(KeyedAppends, "append", _append_always), 100),
     Mutation("keys are saved", patched(KeyedResults, "load", _load_nothing), 100),
     Mutation("callers are told in time", patched(Appends, "_expire", _tell_nobody), 100),

@@ -18,7 +18,8 @@ from walplane.channel import is_pchannel, pchannel_of
 from walplane.client import StreamingClient
 from walplane.client.reader import Reader
 from walplane.client.results import AppendResult, PartialAppendError
-from walplane.message.builder import insert
+from walplane.message.builder import MutableMessage, insert
+from walplane.message.codec import crc32c
 from walplane.message.ids import ResumeToken
 from walplane.message.registry import MessageType
 from walplane.message.txn_view import AnyBatch
@@ -138,6 +139,7 @@ class Work:
         if isinstance(outcome, AppendResult):
             attempt.outcome = Outcome.ACKNOWLEDGED
             attempt.message_id, attempt.time_tick = outcome.message_id, outcome.time_tick
+            attempt.last_confirmed = outcome.last_confirmed_message_id
             return
         if outcome.code in DEFINITE:
             attempt.outcome = Outcome.REFUSED
@@ -168,6 +170,15 @@ class Work:
         excused = error.code is ErrorCode.UNRECOVERABLE and self.cluster.broker.damaged
         if error.code not in expected and not excused:
             self.unexpected.append(f"{what} failed with {error}")
+
+
+def _tagged(attempt: Attempt) -> MutableMessage:
+    """An Insert; some have properties."""
+    tag = crc32c(attempt.payload)
+    if tag % 3:
+        return insert(attempt.vchannel, attempt.payload)
+    attempt.tag = f"{tag:08x}"
+    return insert(attempt.vchannel, attempt.payload, properties={"tag": attempt.tag})
 
 
 class User:
@@ -299,7 +310,7 @@ class User:
     ) -> None:
         size = self._work.cluster.shape.max_record_bytes if big else 0
         attempt = self._begin(producer, vchannel, size)
-        message = insert(vchannel, attempt.payload)
+        message = _tagged(attempt)
         try:
             with self._work.timed(f"{attempt.payload!r}", timeout_s):
                 result = await client.append(message, timeout=timeout_s)
@@ -321,7 +332,7 @@ class User:
         attempts = [self._begin(producer, vchannel) for _ in range(self._random.randint(2, 5))]
         outcomes: list[AppendResult | WalError]
         try:
-            messages = [insert(attempt.vchannel, attempt.payload) for attempt in attempts]
+            messages = [_tagged(attempt) for attempt in attempts]
             with self._work.timed(f"{len(messages)} to {vchannel}", timeout_s):
                 outcomes = list(await client.append_many(messages, timeout=timeout_s))
         except PartialAppendError as error:
@@ -351,6 +362,7 @@ class User:
     # --- reading ---------------------------------------------------------------------------------
 
     async def _follow(self, client: StreamingClient, tail: Tail) -> None:
+        edge = self._work.cluster.shape.edge
         while True:
             self._work.operations += 1
             reader = client.reader(tail.channel, start=tail.token or tail.start)
@@ -363,6 +375,8 @@ class User:
                             if not tail.placed:
                                 self._work.place(tail.reading)
                             tail.take(batch, reader.watermark)
+                            if edge is not None:
+                                await asyncio.sleep(edge.slow_s)
                     finally:
                         watching.cancel()
             except TimeoutError:
