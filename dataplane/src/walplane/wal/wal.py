@@ -211,6 +211,7 @@ class WAL:
 
     def _leads(self, op: AppendOp) -> int:
         self.check()  # what waited until this WAL was over takes no ticks and no segment
+        self.recovery.check()  # nor what waited for the entry that could not be taken in
         return self.shards.plan(op)
 
     def _submit(self, op: AppendOp) -> Awaitable[AppendResult]:
