@@ -90,11 +90,16 @@ class Upkeep:
     async def drain(self) -> None:
         """Waits for what is in flight, then writes the owed TimeTick and a checkpoint.
 
-        Nothing is truncated: whoever waits for the log should not wait for that too.
-
-        Raises:
-            WalError: something of it could not be written.
+        Nothing is truncated: whoever waits for the log should not wait for that too. What cannot
+        be written, or not within `close_timeout_s`, is left: the next owner finds it in the log.
         """
+        try:
+            async with asyncio.timeout(self._wal.config.close_timeout_s):
+                await self._drain()
+        except (TimeoutError, WalError) as error:
+            _log.warning("not drained", pchannel=self._wal.pchannel, error=str(error))
+
+    async def _drain(self) -> None:
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.wait({self._saving})
