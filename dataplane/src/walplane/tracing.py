@@ -2,7 +2,9 @@
 
 Contract: without a configured provider nothing is made, and asking costs one comparison. A context
 is the text of a W3C traceparent, as it lies in an envelope; what follows an entry is traced only
-when it says that it is sampled. Layer: above rpc, below message.
+when it says that it is sampled. Providers run code of the program's, samplers and processors: when
+that fails it costs spans, each kind of failure is logged once, and what they are about goes on.
+Layer: above rpc, below message.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -29,10 +32,15 @@ from opentelemetry.util.types import AttributeValue
 
 from walplane.rpc.v1 import log_pb2
 
+_log = structlog.get_logger(__name__)
+
 _PARTS = 4
 _UNCONFIGURED = (ProxyTracerProvider, NoOpTracerProvider)
 
 Attributes = dict[str, AttributeValue]
+
+_told: set[type[Exception]] = set()
+"""How spans have failed in this process."""
 
 
 class Tracing:
@@ -52,8 +60,8 @@ class Tracing:
         """A span within what the program traces now; None when it is not sampled."""
         if not self.on:
             return None
-        span = self._tracer.start_span(name, attributes=attributes)
-        return span if span.is_recording() else None
+        span = self._start(name, None, SpanKind.INTERNAL, attributes)
+        return span if span is not None and span.is_recording() else None
 
     def after(
         self, parent: str, name: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
@@ -64,7 +72,7 @@ class Tracing:
         context = _context_of(parent)
         if context is None:
             return None
-        return self._tracer.start_span(name, context, kind, attributes)
+        return self._start(name, context, kind, attributes)
 
     @contextmanager
     def around(self, parent: str, name: str, attributes: Attributes) -> Iterator[Span | None]:
@@ -76,6 +84,15 @@ class Tracing:
             end(span, error)
             raise
         end(span)
+
+    def _start(
+        self, name: str, context: Context | None, kind: SpanKind, attributes: Attributes
+    ) -> Span | None:
+        try:
+            return self._tracer.start_span(name, context, kind, attributes)
+        except Exception as failure:
+            _tell(failure)
+            return None
 
 
 def parent_of(span: Span | None) -> str:
@@ -90,9 +107,20 @@ def end(span: Span | None, error: BaseException | None = None) -> None:
     """Ends `span`, which failed if there is an `error`."""
     if span is None:
         return
-    if error is not None:
-        span.set_status(Status(StatusCode.ERROR, str(error)))
-    span.end()
+    try:
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+        span.end()
+    except Exception as failure:
+        _tell(failure)
+
+
+def note(span: Span, name: str, value: str) -> None:
+    """Sets an attribute that was not known when `span` began."""
+    try:
+        span.set_attribute(name, value)
+    except Exception as failure:
+        _tell(failure)
 
 
 def attributes_of(envelope: log_pb2.Envelope, type_name: str) -> Attributes:
@@ -106,6 +134,12 @@ def attributes_of(envelope: log_pb2.Envelope, type_name: str) -> Attributes:
         found["broadcast.id"] = str(envelope.broadcast.broadcast_id)
         found["broadcast.vchannels"] = list(envelope.broadcast.vchannels)
     return found
+
+
+def _tell(failure: Exception) -> None:
+    if type(failure) not in _told:  # it comes again with each span
+        _told.add(type(failure))
+        _log.error("spans fail: see to the program's OpenTelemetry set-up", exc_info=failure)
 
 
 def _context_of(parent: str) -> Context | None:

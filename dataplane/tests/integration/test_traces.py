@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+import structlog
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -219,6 +220,40 @@ def test_only_a_sampled_context_is_followed(spans: Spans) -> None:
     assert spans.tracing.after(f"00-{ids}-01", "wal.append", {}) is not None
     for parent in ("", "nonsense", f"00-{ids}-00", f"ff-{ids}-01", f"00-{0:032x}-{0:016x}-01"):
         assert spans.tracing.after(parent, "wal.append", {}) is None, parent
+
+
+class Broken(SpanProcessor):
+    """One of the program's that fails for spans of one name, as they begin or as they end."""
+
+    def __init__(self, name: str, step: str) -> None:
+        self._name = name
+        setattr(self, step, self._fail)
+
+    def _fail(self, span: ReadableSpan, **_: object) -> None:
+        if span.name == self._name:
+            raise self.Error(f"nobody thought of {span.name}")
+
+    class Error(Exception):
+        """Raised by nobody else."""
+
+
+@pytest.mark.parametrize("step", ["on_start", "on_end"])
+@pytest.mark.parametrize("name", ["wal.autocommit", *REMOTE.split(), "wal.dist_consume"])
+async def test_spans_that_fail_hurt_nothing_and_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, step: str
+) -> None:
+    monkeypatch.setattr("walplane.tracing._told", set())
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Broken(name, step))
+    with structlog.testing.capture_logs() as logs:
+        async with running(Tracing(provider)) as cluster, asyncio.timeout(10):
+            (vchannel,) = (await cluster.wal.create_collection("c")).vchannels
+            sent = [await cluster.wal.append(insert(vchannel, b"%d" % i)) for i in range(3)]
+            read = [each async for each in cluster.wal.read(vchannel, follow=False)]
+    assert [each.time_tick for each in read][-3:] == [each.time_tick for each in sent]
+    assert [type(each["exc_info"]) for each in logs if "spans fail" in each["event"]] == [
+        Broken.Error
+    ]
 
 
 async def test_what_is_not_traced_costs_no_span(spans: Spans) -> None:

@@ -26,9 +26,12 @@ class FakeWAL:
         self.term = term
         self.stopped: asyncio.Future[WalError | None] = asyncio.get_running_loop().create_future()
         self.closed = 0
+        self.busy: asyncio.Event | None = None
 
     async def close(self) -> None:
         await asyncio.sleep(0)
+        if self.busy is not None:
+            await self.busy.wait()
         self.closed += 1
         self.fence(None)
 
@@ -203,6 +206,25 @@ async def test_a_released_wal_is_not_reported_as_lost(node: StreamingNode, lost:
     await node.assign(P0, 4)
     await node.release(P0, 4)
     assert lost == []
+
+
+async def test_close_waits_for_a_release_that_was_given_up(
+    node: StreamingNode, opener: Opener
+) -> None:
+    await node.assign(P0, 4)
+    wal = opener.opened[0]
+    wal.busy = asyncio.Event()
+    gone = node.edge(P0).gone
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await node.release(P0, 4)
+    assert gone.done(), "its streams have ended"
+    closing = asyncio.create_task(node.close())
+    done, _ = await asyncio.wait({closing}, timeout=0.01)
+    assert not done
+    wal.busy.set()
+    await closing
+    assert wal.closed == 1
 
 
 async def test_a_failed_open_shows_in_status_and_raises(

@@ -61,6 +61,30 @@ def test_a_transaction_spans_a_tick_in_whatever_order_it_was_written(
     assert table.spans(tick) == any(begin <= tick < end for _, (begin, end) in log)
 
 
+class _Tick(int):
+    """Counts how often one is compared."""
+
+    compared = 0
+
+    def __gt__(self, other: int) -> bool:
+        _Tick.compared += 1
+        return int(self) > other
+
+
+def test_ends_that_are_settled_together_are_looked_at_a_few_times_each() -> None:
+    """Commits that share a frame, or a long one: the watermark passes none of them meanwhile."""
+    table, most = TxnTable(100, LIMITS), 4_000
+    lives = [(tick, most + tick) for tick in range(1, most + 1)]
+    for life in lives:
+        table.observe(record(life, life[0], ends=False))
+    for life in lives:
+        commit = record(life, life[1], ends=True)
+        commit.known_last = _Tick(life[1])
+        table.observe(commit)
+    assert not table.open
+    assert _Tick.compared < 4 * most
+
+
 @given(logs(), st.integers(1, 4), st.data())
 def test_a_replay_over_a_snapshot_remembers_the_same_ends(
     log: list[tuple[LogEntry, Life]], results: int, data: st.DataObject

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from walplane.backends.interface import BackendSession
 from walplane.rpc.errors import Action, ErrorCode, WalError
+from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, no_faults
+from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import (
+    CH,
     EARLIEST,
     V,
     World,
+    create,
     drop_entry,
     entry,
     payloads_of,
     read_all,
 )
 from walplane.wal.config import WALConfig
+from walplane.wal.scan.buffer import WriteAheadMemory
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
 
 
@@ -74,6 +80,49 @@ async def test_a_close_under_load_that_never_ends_is_quick(world: World) -> None
     successor = await world.open(2)
     assert successor.replayed < 10, "it begins at a checkpoint"
     assert len(await read_all(successor)) == sum(acknowledged)
+
+
+async def test_a_close_that_is_given_up_goes_on_and_lets_go_of_all(world: World) -> None:
+    wal = await world.open(1)
+    acknowledged = asyncio.Event()
+    world.backend.before_ack = acknowledged.wait
+    append = asyncio.create_task(wal.append(entry(b"row")))
+    await until(lambda: wal.status().bytes_pending > 0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await wal.close()
+    with pytest.raises(WalError, match="being closed"):
+        await wal.append(entry(b"late"))
+    acknowledged.set()
+    async with asyncio.timeout(10):
+        assert await wal.stopped is None
+        await append
+        await until(lambda: not wal._running._tasks)
+        await wal.close()
+    assert wal.recovery.checkpoint_tick >= append.result().first_tick
+
+
+async def test_a_close_lets_go_of_the_rest_when_a_session_cannot_be_closed(
+    monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    outside = (world.backend, world.oracle, world.authority, Runtime.system())
+    node = TestNode(*outside)
+    node.deps = replace(node.deps, write_ahead=(memory := WriteAheadMemory(1 << 20)))
+    wal = await node.open(CH, 1)
+    await create(wal, V)
+    assert memory.used
+    session = wal._opened.session
+    closing = session.close
+
+    async def broken() -> None:
+        await closing()
+        raise WalError(ErrorCode.INNER, "the disk does not answer")
+
+    monkeypatch.setattr(session, "close", broken)
+    with pytest.raises(WalError, match="does not answer"):
+        await wal.close()
+    assert not memory.used
+    await node.reserve.close()
 
 
 async def test_a_close_does_not_wait_for_a_truncation(world: World) -> None:
@@ -151,7 +200,7 @@ async def test_readers_of_a_log_that_closes_in_trouble_hear_that_the_owner_is_go
 async def test_who_waits_for_a_log_that_ends_is_told_so_and_not_taken_for_cancelled(
     world: World, what: str
 ) -> None:
-    wal = await world.open(1)
+    wal = await world.open(1, WALConfig(close_timeout_s=0.05))
     world.backend.before_ack = asyncio.Event().wait
     row = asyncio.create_task(wal.append(entry(b"row")))
     await until(lambda: wal.status().bytes_pending > 0)
@@ -160,7 +209,6 @@ async def test_who_waits_for_a_log_that_ends_is_told_so_and_not_taken_for_cancel
     waits = wal.opens.open(V, "n", b"me", 0) if what == "open" else wal.append(entry(b"behind"))
     waiting = asyncio.create_task(waits)
     await asyncio.sleep(0)
-    wal.fence(WalError(ErrorCode.INNER, "its disk is gone"))
     async with asyncio.timeout(10):
         await wal.close()
         for call in (dropping, waiting):

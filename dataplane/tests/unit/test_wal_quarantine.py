@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from walplane.lease.report import DATA_LOSS, reason_of
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import CH, World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import (
+    CH,
+    VCHANNELS,
+    V,
+    World,
+    drop_entry,
+    entry,
+    payloads_of,
+    read_all,
+)
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.state import RecoveryState
 from walplane.wal.recovery.windows import ProducerWindows
 
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.02)
@@ -55,6 +67,34 @@ async def test_a_poisoned_log_is_read_and_not_appended_to(world: World) -> None:
     last = wal.last_appended()
     wal.seal_segments()
     assert wal.last_appended() == last, "the log writes nothing of its own either"
+
+
+async def test_what_waited_for_the_entry_that_poisons_a_log_is_not_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they would have to respect is not known: that the VChannel ended, and what a key got."""
+    wal = await world.open(1, EAGER)
+
+    def broken(_state: RecoveryState, _item: LogEntry) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(RecoveryState, "_observe", broken)
+    acknowledged = asyncio.Event()
+    world.backend.before_ack = acknowledged.wait
+    other, key = VCHANNELS[1], {"_ik": "once"}
+    waiting = [entry(b"behind"), entry(b"keyed", vchannel=other, properties=key)]
+    written = [drop_entry(V), entry(b"keyed", vchannel=other, properties=key)]
+    appends = [asyncio.create_task(wal.append(each)) for each in written + waiting]
+    await until(lambda: wal.status().bytes_pending > 0)
+    acknowledged.set()
+    async with asyncio.timeout(10):
+        *answered, behind, repeat = await asyncio.gather(*appends, return_exceptions=True)
+    for error in (behind, repeat):
+        assert isinstance(error, WalError)
+        assert error.code is ErrorCode.UNRECOVERABLE
+    assert not any(isinstance(each, BaseException) for each in answered)
+    assert payloads_of(await read_all(wal, vchannel=V)) == [b""], "the drop"
+    assert payloads_of(await read_all(wal, vchannel=other)) == [b"keyed"]
 
 
 @pytest.mark.usefixtures("poisoned")

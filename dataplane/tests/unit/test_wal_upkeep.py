@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from walplane.testkit.outside import TestNode
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, World, create, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
+from walplane.wal.ports import LogEntry
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.wal import WAL
 
@@ -130,6 +132,34 @@ async def test_an_unforeseen_failure_of_a_reopen_ends_the_log_visibly(
     assert "nobody thought of this" in reason.message
     assert wal.state == "stopped"
     assert any(isinstance(log.get("exc_info"), RuntimeError) for log in logs)
+
+
+async def test_an_entry_that_got_lost_on_the_way_ends_the_log_visibly(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written, and no reader would ever have it here: the watermark waits for its ticks."""
+    wal = await world.open(1)
+    written = wal.shards.written
+
+    def broken(item: LogEntry) -> None:
+        monkeypatch.setattr(wal.shards, "written", written)
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(wal.shards, "written", broken)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with asyncio.timeout(10):
+        await wal.append(entry(b"lost", number=0))
+        for number in itertools.count(1):  # what goes on meanwhile hides nothing
+            try:
+                await wal.append(entry(b"%d" % number, number=number))
+            except WalError:
+                break
+        reason = await wal.stopped
+    assert isinstance(reason, WalError)
+    assert reason.code is ErrorCode.INNER
+    assert "what became of the entry" in reason.message
+    successor = await world.open(2)
+    assert payloads_of(await read_all(successor))[0] == b"lost"
 
 
 async def test_an_unforeseen_failure_of_the_upkeep_ends_the_log_visibly(world: World) -> None:

@@ -28,7 +28,7 @@ from walplane.message.registry import MessageType
 from walplane.message.txn import BODY_TYPES, MAX_KEEPALIVE_MS
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.tracing import end, parent_of
+from walplane.tracing import end, note, parent_of
 
 _SAYS_NOTHING = {ErrorCode.OUTCOME_UNKNOWN, ErrorCode.UNRECOVERABLE}
 """Errors of a Commit that may be in the log: a log that fails refuses also what was sent before,
@@ -240,7 +240,7 @@ class Txn:
     def _end_span(self, error: BaseException | None) -> None:
         span, self._span = self._span, None
         if span is not None and self.txn_id:
-            span.set_attribute("txn.id", str(self.txn_id))
+            note(span, "txn.id", str(self.txn_id))
         end(span, error)
 
     @property

@@ -278,9 +278,7 @@ class StreamingNode:
         channel.held = None
         pchannel, term = channel.pchannel, held.wal.term
         try:
-            await held.wal.close()
-        except WalError as error:
-            _log.warning("close failed", pchannel=pchannel, term=term, error=str(error))
+            await asyncio.wait({self._close_wal(held.wal)})  # goes on when this is cancelled
         finally:
             held.end(_not_served(self.node_id, pchannel, term, why))
         _log.info("released", pchannel=pchannel, term=term, node=self.node_id, why=why)
@@ -299,12 +297,16 @@ class StreamingNode:
         if isinstance(error, StaleTerm):
             channel.term_floor = max(channel.term_floor, error.term_floor)
         held.end(error)
-        closer = asyncio.create_task(held.wal.close(), name=f"close-{pchannel}")
-        self._closers.add(closer)
-        closer.add_done_callback(self._closed)
+        self._close_wal(held.wal)
         _log.warning("channel lost", pchannel=pchannel, term=term, error=str(error))
         if self._on_channel_lost is not None:
             self._on_channel_lost(pchannel, term, error)
+
+    def _close_wal(self, wal: WAL) -> asyncio.Task[None]:
+        closer = asyncio.create_task(wal.close(), name=f"close-{wal.pchannel}")
+        self._closers.add(closer)
+        closer.add_done_callback(self._closed)
+        return closer
 
     def _closed(self, closer: asyncio.Task[None]) -> None:
         self._closers.discard(closer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from walplane.message.codec import ENTRY_ROOM_BYTES
@@ -23,7 +24,7 @@ from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.limits import RecordLimits
 from walplane.wal.meter import LogMeter
 from walplane.wal.ports import AppendResult, LogEntry
-from walplane.wal.timetick.acks import AckManager
+from walplane.wal.timetick.acks import AckManager, TickRange
 
 
 class Pending(NamedTuple):
@@ -108,6 +109,11 @@ class Appender:
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
         return not self._queue and not self._flying
+
+    def holds(self, ticks: TickRange) -> bool:
+        """Whether the entry of `ticks` waits here or is in flight."""
+        flying = (pending for frame in self._flying for pending in frame.entries)
+        return any(pending.op.ticks is ticks for pending in chain(flying, self._queue))
 
     def submit(self, op: AppendOp) -> PromptFuture[AppendResult]:
         """Queues an entry behind all before it."""

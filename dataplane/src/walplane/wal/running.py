@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import structlog
+
 from walplane.prompt import when_done
 from walplane.rpc.errors import ErrorCode, WalError
+
+_log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 _Task = TypeVar("_Task", bound=asyncio.Future[Any])
@@ -31,9 +35,8 @@ class Running:
         return task
 
     async def cancel(self) -> None:
-        """Cancels all but the one that asks, and returns once they have ended."""
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
+        """Cancels all of them, and returns once they have ended."""
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -41,6 +44,15 @@ class Running:
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         del self._tasks[task]
+
+
+def failure_of(task: asyncio.Task[None], pchannel: str) -> WalError | None:
+    """What a task of a log failed with, if it did; logged when nobody foresaw it."""
+    error = None if task.cancelled() else task.exception()
+    if error is None or isinstance(error, WalError):
+        return error
+    _log.error("failed", pchannel=pchannel, exc_info=error)
+    return WalError(ErrorCode.INNER, f"{pchannel} failed here: {error!r}; see the log")
 
 
 async def answer_of(append: asyncio.Future[_T], pchannel: str) -> _T:

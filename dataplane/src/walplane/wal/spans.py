@@ -12,7 +12,7 @@ from opentelemetry.trace import Span
 
 from walplane.message.types import TYPE_NAMES
 from walplane.rpc.v1 import log_pb2
-from walplane.tracing import Tracing, attributes_of, end, parent_of
+from walplane.tracing import Tracing, attributes_of, end, note, parent_of
 from walplane.wal.ports import AppendResult, LogEntry
 
 
@@ -44,7 +44,7 @@ class AppendSpans:
 
     def written(self, log_entry: LogEntry) -> None:
         """It is durable as `log_entry`."""
-        self._span.set_attribute("message.timetick", str(log_entry.first_tick))
+        note(self._span, "message.timetick", str(log_entry.first_tick))
         end(self._writing)
         self._writing = None
 

@@ -17,6 +17,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
 from walplane.wal.ports import LogEntry, StaleTerm
+from walplane.wal.timetick.acks import TickRange
 
 if TYPE_CHECKING:
     from walplane.wal.wal import WAL
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _STEP_S = 0.2
+_LOST_S = 1.0  # longer than anything may ever wait between its ticks and the appender
 _UNSAVED_TYPES = MARK_TYPES
 """Nothing of these is in a checkpoint: no reason to make one."""
 _HEADER_ONLY = codec.encode_body(headers_pb2.TimeTickHeader().SerializeToString(), [b""])
@@ -38,6 +40,7 @@ class Upkeep:
         self._now = runtime.monotonic
         self._beat = runtime.monotonic()
         self._last_entry = runtime.monotonic()
+        self._awaited: tuple[TickRange | None, float] = (None, self._now())
         self._owed = False
         self._bytes = 0
         self._checkpointed = runtime.monotonic()
@@ -76,6 +79,8 @@ class Upkeep:
             if self._wal.state in ("serving", "closing"):
                 self._watch_acknowledgements()
             if self._wal.state == "serving":
+                self._watch_ticks()
+            if self._wal.state == "serving":
                 self._owe_time_tick()
                 self._wal.expire_transactions()
                 self._wal.seal_segments()
@@ -85,11 +90,16 @@ class Upkeep:
     async def drain(self) -> None:
         """Waits for what is in flight, then writes the owed TimeTick and a checkpoint.
 
-        Nothing is truncated: whoever waits for the log should not wait for that too.
-
-        Raises:
-            WalError: something of it could not be written.
+        Nothing is truncated: whoever waits for the log should not wait for that too. What cannot
+        be written, or not within `close_timeout_s`, is left: the next owner finds it in the log.
         """
+        try:
+            async with asyncio.timeout(self._wal.config.close_timeout_s):
+                await self._drain()
+        except (TimeoutError, WalError) as error:
+            _log.warning("not drained", pchannel=self._wal.pchannel, error=str(error))
+
+    async def _drain(self) -> None:
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.wait({self._saving})
@@ -107,6 +117,25 @@ class Upkeep:
         if oldest is not None and self._now() - oldest > limit:
             self._wal.distrust(
                 _trouble(f"{self._wal.pchannel}: no acknowledgement for {limit:g} s")
+            )
+
+    def _watch_ticks(self) -> None:
+        """Ends the WAL when the watermark waits for an entry that got lost on the way.
+
+        An entry is in the appender from the step in which it gets its ticks until they are settled.
+        One that is not will never be written, or never taken in: only a replay finds out.
+        """
+        oldest, (awaited, since) = self._wal.acks.oldest, self._awaited
+        if oldest is None or oldest is not awaited:
+            self._awaited = (oldest, self._now())
+        elif self._now() - since > _LOST_S and not self._wal.appender.holds(oldest):
+            self._wal.fence(
+                WalError(
+                    ErrorCode.INNER,
+                    f"{self._wal.pchannel}: what became of the entry at tick {oldest.first} is not "
+                    "known here any more, the next owner reads it; see this node's output for what "
+                    "failed",
+                )
             )
 
     def _owe_time_tick(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,7 @@ from walplane.wal.recovery.segments.flusher import SegmentFlusher
 from walplane.wal.recovery.state import RecoveryState, checkpoint_at
 from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.reopening import requeue, settle_known
-from walplane.wal.running import Running, answer_of
+from walplane.wal.running import Running, answer_of, failure_of
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.request import ScanRequest
 from walplane.wal.scan.scanner import LivePosition, WALScanner
@@ -90,6 +91,7 @@ class WAL:
         self._readers: BackendSession | None = None
         self._reader_lock = asyncio.Lock()
         self._running = Running()
+        self._closing: asyncio.Task[None] | None = None
         self._upkeep = Upkeep(self, deps.runtime)
         self._truncation = Truncation(pchannel, self.recovery.segments, config.retention_s)
         self._deletion = Deletion(pchannel, self.recovery.segments, config, deps.segments)
@@ -211,6 +213,7 @@ class WAL:
 
     def _leads(self, op: AppendOp) -> int:
         self.check()  # what waited until this WAL was over takes no ticks and no segment
+        self.recovery.check()  # nor what waited for the entry that could not be taken in
         return self.shards.plan(op)
 
     def _submit(self, op: AppendOp) -> Awaitable[AppendResult]:
@@ -357,17 +360,14 @@ class WAL:
     async def close(self) -> None:
         """Takes no more appends, waits for those in flight, saves a checkpoint, lets go of all.
 
-        Whoever appends meanwhile is told ON_SHUTDOWN, and finds the next owner. Idempotent.
+        Whoever appends meanwhile is told ON_SHUTDOWN, and finds the next owner. Idempotent;
+        cancelling the call does not take it back.
         """
-        if not self.stopped.done():
-            self.state = "closing"
-            try:
-                async with asyncio.timeout(self.config.close_timeout_s):
-                    await self._upkeep.drain()
-            except (TimeoutError, WalError) as error:
-                _log.warning("not drained", pchannel=self.pchannel, error=str(error))
-            self._end(None)
-        await self._release()
+        if self._closing is None:
+            if not self.stopped.done():
+                self.state = "closing"
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
 
     # --- opening and reopening ---------------------------------------------------------------
 
@@ -472,13 +472,20 @@ class WAL:
             refuse(pending, WalError(ErrorCode.CHANNEL_FENCED, f"{self.pchannel} went away: {why}"))
         self.written.notify()
 
+    async def _close(self) -> None:
+        async with AsyncExitStack() as rest:  # whatever fails, the rest is done
+            rest.push_async_callback(self._release)
+            if not self.stopped.done():
+                rest.callback(self._end, None)
+                await self._upkeep.drain()
+
     async def _release(self) -> None:
-        await self._running.cancel()
-        await self._opened.meta.close()
-        await self._opened.session.close()
-        if self._readers is not None:
-            await self._readers.close()
-        self.buffer.close()
+        async with AsyncExitStack() as rest:
+            rest.callback(self.buffer.close)
+            await self._running.cancel()
+            for held in (self._readers, self._opened.session, self._opened.meta):
+                if held is not None:
+                    rest.push_async_callback(held.close)
 
     def start_vital(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts what this WAL cannot be without: when it fails, the WAL is over and says why."""
@@ -487,11 +494,5 @@ class WAL:
         return task
 
     def _vital_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None or self.stopped.done():
-            return
-        if not isinstance(error, WalError):
-            _log.error("failed", pchannel=self.pchannel, term=self.term, exc_info=error)
-            error = WalError(
-                ErrorCode.INNER, f"{self.pchannel} failed here: {error!r}; see the log"
-            )
-        self.fence(error)
+        if (error := failure_of(task, self.pchannel)) is not None and not self.stopped.done():
+            self.fence(error)

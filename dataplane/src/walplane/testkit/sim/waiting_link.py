@@ -3,7 +3,8 @@
 Contract: appends of one VChannel keep their order, those of different ones overtake each other, so
 that log order and tick order differ. The product's own links do not wait there; what may come to
 wait must go on holding this way. An append that was overtaken by a self-reopen takes new ticks, and
-a segment of the new open. Layer: testkit.
+a segment of the new open. Whoever waits there for a second is taken for lost (`Upkeep`).
+Layer: testkit.
 """
 
 from __future__ import annotations

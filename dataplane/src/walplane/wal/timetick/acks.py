@@ -66,6 +66,11 @@ class AckManager:
         """Whether every allocated tick is settled."""
         return not self._open
 
+    @property
+    def oldest(self) -> TickRange | None:
+        """The lowest ticks that are not settled: the watermark waits for them."""
+        return self._open[0] if self._open else None
+
     def allocate(self, first: int, count: int) -> TickRange:
         """Registers ticks `first` .. `first + count - 1`, which lie above all before."""
         if first <= self.last_allocated:

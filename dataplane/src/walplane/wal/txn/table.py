@@ -77,6 +77,7 @@ class TxnTable:
         self._ended: dict[int, EndedTxn] = {}
         self._ends: Latest[int] = Latest(results)
         self._ending: list[tuple[int, MessageID]] = []  # (tick of the end, Begin)
+        self._ending_most = _ENDING  # twice what the latest look left: so all looks cost no more
         self._limits = limits._replace(producers=_PRODUCERS)
         self._kept = KeptResults(limits.max_bytes, limits.age_ms)
 
@@ -179,6 +180,7 @@ class TxnTable:
 
     def _forget_ended(self, watermark: int) -> None:
         self._ending = [ended for ended in self._ending if ended[0] > watermark]
+        self._ending_most = max(_ENDING, 2 * len(self._ending))
 
     def _end_all(self, log_entry: LogEntry, vchannel: str | None) -> None:
         for txn in list(self.open.values()):
@@ -189,7 +191,7 @@ class TxnTable:
         del self.open[txn.txn_id]
         txn.windows.release()
         self._ending.append((log_entry.last_tick, txn.begin))
-        if len(self._ending) > _ENDING:  # a replay asks for no floor
+        if len(self._ending) > self._ending_most:  # a replay asks for no floor
             self._forget_ended(log_entry.entry.envelope.watermark)
         result = None if end == log_pb2.TXN_END_FORCED else log_entry.result()
         self._remember(txn.txn_id, EndedTxn(end, log_entry.last_tick, result))
