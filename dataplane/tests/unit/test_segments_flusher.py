@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -27,7 +30,12 @@ from walplane.testkit.segments import (
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import World, payloads_of, read_all
 from walplane.wal.config import WALConfig
+from walplane.wal.ports import TURN_ENTRIES
 from walplane.wal.recovery.segments.parquet import ENTRY, TICK
+from walplane.wal.recovery.segments.storing import SegmentWriter
+from walplane.wal.recovery.segments.table import StreamKey
+from walplane.wal.recovery.segments.units import Unit
+from walplane.wal.scan import scanner
 from walplane.wal.scan.request import ScanStart, StartKind
 from walplane.wal.shard.config import ShardConfig
 
@@ -390,3 +398,24 @@ async def test_memory_is_given_back_by_storing_the_largest_first(store: MemorySt
     await until(lambda: whole(store) == {"7"})
     assert store.payloads(7) == [payload] * 30
     await world.close()
+
+
+@pytest.mark.parametrize("batch_bytes", [2 << 20, 10_000])
+async def test_others_have_their_turns_while_much_is_taken_in(
+    world: World, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
+    turn, taken = 0, Counter[int]()
+    original = SegmentWriter.add
+
+    def add(writer: SegmentWriter, key: StreamKey, unit: Unit, place: Callable[[], Any]) -> None:
+        taken[turn] += 1
+        original(writer, key, unit, place)
+
+    monkeypatch.setattr(scanner, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(SegmentWriter, "add", add)
+    wal = await world.open(1, EAGER)
+    appends = [asyncio.ensure_future(wal.append(insert(7, b"x"))) for _ in range(4 * TURN_ENTRIES)]
+    while sum(taken.values()) < len(appends):
+        turn += 1
+        await asyncio.sleep(0)
+    assert max(taken.values()) <= TURN_ENTRIES

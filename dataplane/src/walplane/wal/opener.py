@@ -22,10 +22,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
 from walplane.wal.metalog import MetaLog, MetaState, find_foreign
-from walplane.wal.ports import LogEntry, StaleTerm, TermAuthority
-
-_TURN_ENTRIES = 512
-"""After so many replayed entries, some milliseconds, the other logs of the process have a turn."""
+from walplane.wal.ports import TURN_ENTRIES, LogEntry, StaleTerm, TermAuthority
 
 Beginning = tuple[RecordID | None, MessageID | None]
 Observe = Callable[[LogEntry, OpenKey, int], None]
@@ -231,7 +228,7 @@ class _Replay:
             if confirmed is not None and (before is None or confirmed > before):
                 self._last_confirmed = confirmed
             self._entries += 1
-            if not self._entries % _TURN_ENTRIES:
+            if not self._entries % TURN_ENTRIES:
                 await asyncio.sleep(0)
             self._opening.observe(log_entry, key, content.number)
         return False

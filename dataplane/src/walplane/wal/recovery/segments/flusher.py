@@ -28,7 +28,7 @@ from walplane.rpc.v1 import log_pb2
 from walplane.ticks import TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.meter import Meters
-from walplane.wal.ports import LogEntry
+from walplane.wal.ports import TURN_ENTRIES, LogEntry
 from walplane.wal.recovery.segments.storing import SegmentDeps, SegmentWriter
 from walplane.wal.recovery.segments.table import StreamKey
 from walplane.wal.recovery.segments.units import Unit, key_of
@@ -162,8 +162,8 @@ class SegmentFlusher:
                     self._check()  # what waited may be gone, and the position stays
                     caught_up = await self._take(batch)
                 await self._deps.budget.wait_below()
-                if caught_up:  # it pays to let more come together
-                    await asyncio.sleep(_PACE_S)
+                # Once it has caught up, it pays to let more come together.
+                await asyncio.sleep(_PACE_S if caught_up else 0)
 
     def _check(self) -> None:
         """Raises what ended the log, or what makes this one begin anew."""
@@ -181,13 +181,15 @@ class SegmentFlusher:
         """Learns what is new; returns whether it is all there is."""
         live = self._log.live_position()
         begun, self._last = self._done, None
-        for item in batch.entries:
+        for index, item in enumerate(batch.entries, 1):
             if item.last_tick > begun.time_tick or is_part(item.entry.envelope):
                 for key, tick in self._learn(item, begun):
                     await self._writer.seal(key, tick)
             else:
                 self._txns.pass_by(item)
             self._last = item
+            if not index % TURN_ENTRIES:
+                await asyncio.sleep(0)
         for key in self._writer.waiting_since(batch.watermark - self._patience):
             await self._writer.store(key)
         caught_up = batch.watermark >= live.watermark
