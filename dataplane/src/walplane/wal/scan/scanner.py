@@ -349,17 +349,20 @@ class _CatchUp:
             if self._resumes and not self._read_to and content.number:
                 raise self._cut_off()
             self._read_to = record.record_id
-            if not self._void(content) and self._frames.admit(content):
-                watermark = 0
-                for index, entry in enumerate(content.entries):
-                    message_id = MessageID(backend, record.record_id, index)
+            if self._void(content) or not self._frames.admit(content):
+                continue
+            entries, opens, watermark = content.entries, content.open_number, 0
+            for begin in range(0, len(entries), TURN_ENTRIES):
+                for index, entry in enumerate(entries[begin : begin + TURN_ENTRIES], begin):
                     envelope = entry.envelope  # kept: it would be made anew for each who asks
                     watermark = envelope.watermark
-                    self.reorder.add(LogEntry(entry, message_id, content.open_number))
-                    taken += 1
-                    if not taken % TURN_ENTRIES:
-                        yield
-                self._released += self.reorder.release(watermark)
+                    message_id = MessageID(backend, record.record_id, index)
+                    self.reorder.add(LogEntry(entry, message_id, opens))
+                taken += index + 1 - begin
+                if taken >= TURN_ENTRIES:
+                    taken = 0
+                    yield
+            self._released += self.reorder.release(watermark)
 
     async def _records(self, log: LiveLog) -> list[Record]:
         """The next records; the first one moves when the log is cut off in the same moment."""
