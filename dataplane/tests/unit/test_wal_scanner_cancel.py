@@ -62,8 +62,8 @@ async def test_a_read_cancelled_between_backend_and_memory_loses_nothing(
 
 
 async def test_a_read_cancelled_while_others_have_their_turn_loses_nothing(world: World) -> None:
-    wal = await world.open(1, WALConfig(write_ahead_bytes=50))
-    written = [b"%d" % number for number in range(6 * TURN_ENTRIES)]
+    wal = await world.open(1, WALConfig(write_ahead_bytes=50, frame_bytes=20_000))
+    written = [b"%d" % number for number in range(12 * TURN_ENTRIES)]
     await asyncio.gather(*(wal.append(entry(payload)) for payload in written))
     got: list[bytes] = []
     cancelled = 0
