@@ -24,8 +24,8 @@ from walplane.wal.recovery.results import KeptResults, result_from_proto
 from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
 _ENDING = 256
-_PART_ENDS = 500
 _PRODUCERS = 16  # of one transaction: a client has one, and another after each refusal
+_PART_ENDS = 500  # of about 100 bytes
 
 
 @dataclass(slots=True)
