@@ -31,6 +31,11 @@ from walplane.client import StreamingClient
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.wal_world import World
+from walplane.wal.interceptors.base import AppendOp, Forward
+from walplane.wal.interceptors.shard import ShardInterceptor
+from walplane.wal.ports import AppendResult
+from walplane.wal.shard.manager import ShardManager
+from walplane.wal.shard.table import ShardTable
 
 
 def pytest_configure() -> None:
@@ -135,6 +140,18 @@ async def world(world_url: str) -> AsyncIterator[World]:
     yield made
     async with asyncio.timeout(30):
         await made.close()
+
+
+@pytest.fixture
+def logs_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shard management says what is in which segment: the entries do."""
+
+    async def as_it_is(_link: object, op: AppendOp, forward: Forward) -> AppendResult:
+        return await forward(op)
+
+    monkeypatch.setattr(ShardInterceptor, "append", as_it_is)
+    monkeypatch.setattr(ShardManager, "plan", lambda _shards, _op: 0)
+    monkeypatch.setattr(ShardTable, "observe", lambda _table, _item: None)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 import pytest
 
 from walplane.backends.forwarding import ForwardingBackend, ForwardingSession
-from walplane.backends.interface import BackendSession, TopicWriter
+from walplane.backends.interface import Backend, BackendSession, TopicWriter
 from walplane.backends.memory import MemoryBackend
 from walplane.coord.settings import CoordSettings
 from walplane.coord.store import MetaStore
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
+from walplane.testkit.faulty import FaultyBackend
 from walplane.wal.ports import StaleTerm
 
 TOPIC = "p-coord-meta"
@@ -87,7 +88,7 @@ class _FlakyWriter:
 
 @asynccontextmanager
 async def opened(
-    backend: Flaky | MemoryBackend, settings: CoordSettings = SETTINGS
+    backend: Backend, settings: CoordSettings = SETTINGS
 ) -> AsyncIterator[tuple[MetaStore, Words]]:
     words = Words()
     async with (
@@ -212,6 +213,18 @@ async def test_a_backend_lost_within_a_snapshot_loses_nothing() -> None:
         said = list(words.said)
     async with opened(flaky, settings) as (_, words):
         assert words.said == said == [f"w{number}" for number in range(6)]
+
+
+async def test_a_record_limit_that_the_backend_did_not_tell_holds_up_nothing() -> None:
+    backend = FaultyBackend(MemoryBackend())
+    backend.record_bytes = 3000
+    said = [f"{number:0200}" for number in range(100)]
+    settings = SETTINGS.model_copy(update={"snapshot_deltas": 50})
+    async with opened(backend, settings) as (store, _):
+        await asyncio.gather(*(store.append("words", word.encode()) for word in said))
+        await store.append("words", b"after a snapshot")
+    async with opened(backend) as (_, words):
+        assert words.said == [*said, "after", "a", "snapshot"]
 
 
 async def test_a_caller_that_goes_away_before_its_turn_leaves_no_trace() -> None:

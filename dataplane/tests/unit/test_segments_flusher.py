@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -22,33 +25,24 @@ from walplane.testkit.segments import (
     headed,
     insert,
     segment_deps,
+    whole,
 )
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import CH, EARLIEST, World, payloads_of, read_all
+from walplane.testkit.wal_world import World, payloads_of, read_all
 from walplane.wal.config import WALConfig
-from walplane.wal.interceptors.base import AppendOp, Forward
-from walplane.wal.interceptors.shard import ShardInterceptor
-from walplane.wal.ports import AppendResult
+from walplane.wal.ports import TURN_ENTRIES
 from walplane.wal.recovery.segments.parquet import ENTRY, TICK
+from walplane.wal.recovery.segments.storing import SegmentWriter
+from walplane.wal.recovery.segments.table import StreamKey
+from walplane.wal.recovery.segments.units import Unit
+from walplane.wal.scan import scanner
 from walplane.wal.scan.request import ScanStart, StartKind
 from walplane.wal.shard.config import ShardConfig
-from walplane.wal.shard.manager import ShardManager
-from walplane.wal.shard.table import ShardTable
 
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0)
 PART = log_pb2.TXN_KIND_PART
 
-
-@pytest.fixture(autouse=True)
-def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logs are made by hand: no shard management says what is in which segment."""
-
-    async def as_it_is(_link: object, op: AppendOp, forward: Forward) -> AppendResult:
-        return await forward(op)
-
-    monkeypatch.setattr(ShardInterceptor, "append", as_it_is)
-    monkeypatch.setattr(ShardManager, "plan", lambda _shards, _op: 0)
-    monkeypatch.setattr(ShardTable, "observe", lambda _table, _item: None)
+pytestmark = pytest.mark.usefixtures("logs_by_hand")
 
 
 @pytest.fixture
@@ -65,10 +59,6 @@ def world_url(each_url: str) -> str:
 def world(world: World, store: MemoryStore) -> World:
     world.segments = segment_deps(store)
     return world
-
-
-def whole(store: MemoryStore) -> set[str]:
-    return {manifest["segment_id"] for manifest in store.manifests()}
 
 
 async def test_a_flushed_segment_holds_its_rows_and_no_others(
@@ -410,82 +400,22 @@ async def test_memory_is_given_back_by_storing_the_largest_first(store: MemorySt
     await world.close()
 
 
-async def test_a_store_that_is_away_is_tried_until_it_is_back(
-    world: World, store: MemoryStore
+@pytest.mark.parametrize("batch_bytes", [2 << 20, 10_000])
+async def test_others_have_their_turns_while_much_is_taken_in(
+    world: World, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
 ) -> None:
-    tries = 0
+    turn, taken = 0, Counter[int]()
+    original = SegmentWriter.add
 
-    async def away() -> None:
-        nonlocal tries
-        tries += 1
-        if tries < 4:
-            raise OSError("no route to the store")
+    def add(writer: SegmentWriter, key: StreamKey, unit: Unit, place: Callable[[], Any]) -> None:
+        taken[turn] += 1
+        original(writer, key, unit, place)
 
-    store.before = away
+    monkeypatch.setattr(scanner, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(SegmentWriter, "add", add)
     wal = await world.open(1, EAGER)
-    await wal.append(insert(7, b"a"))
-    await wal.append(flush(7))
-    await until(lambda: "no route" in wal.status().last_error)
-    await until(lambda: whole(store) == {"7"})
-    await until(lambda: wal.status().last_error == "")
-    assert wal.open_number == 0
-
-
-async def test_a_write_that_happened_unheard_is_taken_as_it_is(
-    world: World, store: MemoryStore
-) -> None:
-    tries = 0
-
-    async def unheard() -> None:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
-            raise TimeoutError
-
-    store.after = unheard
-    wal = await world.open(1, EAGER)
-    await wal.append(insert(7, b"a"))
-    await wal.append(flush(7))
-    await until(lambda: whole(store) == {"7"})
-    assert store.payloads(7) == [b"a"]
-
-
-async def test_a_foreign_object_in_the_way_quarantines_and_appends_go_on(
-    world: World, store: MemoryStore
-) -> None:
-    wal = await world.open(1, EAGER)
-    result = await wal.append(insert(7, b"a"))
-    store.objects[f"{CH}/1/0/test_0_1v0/7/{result.first_tick:020d}.parquet"] = b"not ours"
-    await wal.append(flush(7))
-    await until(lambda: wal.status().state == "quarantined")
-    assert "none of this log" in wal.status().last_error
-    position = wal.recovery.segments.position
-    await wal.append(insert(8, b"b"))
-    tick = wal.live_position().watermark
-    await until(lambda: wal.recovery.checkpoint_tick >= tick)
-    assert wal.recovery.segments.position == position
-    assert payloads_of(await read_all(wal, EARLIEST))[0] == b"a"
-
-
-async def test_what_another_log_could_not_store_holds_the_position(store: MemoryStore) -> None:
-    """It comes to relieve this one while this one waits for news, and meets what is not ours."""
-    world = World(FaultyBackend(await open_backend("memory:")))
-    world.segments = segment_deps(store, max_bytes=110_000)
-    wal = await world.open(1, EAGER)
-    other = await world.open(1, EAGER, channel="test_1")
-    payload = bytes(600)
-    rows = [await wal.append(insert(7, payload)) for _ in range(40)]
-    path = f"{CH}/1/0/test_0_1v0/7/{rows[0].first_tick:020d}.parquet"
-    store.objects[path] = b"not ours"
-    flusher = wal._flusher
-    assert flusher is not None
-    await until(lambda: flusher.backlog_bytes >= 40 * len(payload))
-    for _ in range(20):  # fewer: it is the other one that is to be relieved
-        await other.append(insert(8, payload, vchannel="test_1_1v0"))
-    await until(lambda: wal.status().state == "quarantined")
-    await wal.append(insert(9, b"more"))
-    tick = wal.live_position().watermark
-    await until(lambda: wal.recovery.checkpoint_tick >= tick)
-    assert wal.recovery.segments.position.time_tick < rows[0].first_tick
-    assert payloads_of(await read_all(wal, EARLIEST))[:40] == [payload] * 40
-    await world.close()
+    appends = [asyncio.ensure_future(wal.append(insert(7, b"x"))) for _ in range(4 * TURN_ENTRIES)]
+    while sum(taken.values()) < len(appends):
+        turn += 1
+        await asyncio.sleep(0)
+    assert max(taken.values()) <= TURN_ENTRIES

@@ -186,7 +186,7 @@ def test_a_snapshot_restores_and_observing_twice_changes_nothing() -> None:
     for item in items:
         keys.observe(item)
     parts = keys.save()
-    assert len(parts) == 3
+    assert len(parts) > 1
     restored = KeyedResults(5000, 1 << 24, 10_000)
     restored.load(parts)
     for item in items[2000:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -16,9 +17,11 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.faulty import FaultyBackend, at_once
 from walplane.wal.frames import FrameSender, OpenKey
-from walplane.wal.metalog import MetaLog, MetaState, highest_term
+from walplane.wal.limits import RecordLimits
+from walplane.wal.metalog import MetaLog, MetaState, highest_term, meta_limits
 
 TOPIC = "meta"
+LIMITS = meta_limits(1 << 20)
 
 
 @pytest.fixture
@@ -28,9 +31,13 @@ async def backend() -> AsyncIterator[FaultyBackend]:
     await backend.close()
 
 
-async def reopened(backend: FaultyBackend, term: int) -> tuple[MetaLog, MetaState]:
+async def reopened(
+    backend: FaultyBackend, term: int, limits: RecordLimits = LIMITS
+) -> tuple[MetaLog, MetaState]:
     session = await backend.session()
-    return await MetaLog.open(session, TOPIC, term=term, open_number=0, barrier_id=b"%d" % term)
+    return await MetaLog.open(
+        session, TOPIC, term=term, open_number=0, barrier_id=b"%d" % term, limits=limits
+    )
 
 
 async def stored(session: BackendSession) -> list[log_pb2.MetaRecord]:
@@ -102,6 +109,34 @@ async def test_a_failed_truncation_loses_nothing_and_is_made_good_by_the_next(
     assert state == MetaState({"words": [b"a", b"b"]}, [])
 
 
+async def test_what_is_known_to_fit_no_record_costs_no_open(backend: FaultyBackend) -> None:
+    limits = meta_limits(backend.max_record_bytes)
+    backend.record_bytes = 1000
+    whole = {"words": [b"a", b"b" * 2000]}
+    for term in (1, 2):  # with others in its frame; alone
+        meta, _ = await reopened(backend, term, limits)
+        with pytest.raises(WalError, match="above"):
+            await meta.snapshot(whole)
+        assert meta.failure is not None
+    meta, _ = await reopened(backend, 3, limits)
+    with pytest.raises(WalError, match="'words' are larger") as error:
+        await meta.snapshot(whole)
+    assert error.value.code is ErrorCode.INVALID_ARGUMENT
+    assert meta.failure is None
+    await meta.snapshot({"words": [b"a"]})
+
+
+async def test_only_what_was_refused_is_made_smaller(backend: FaultyBackend) -> None:
+    limits = meta_limits(backend.max_record_bytes)
+    backend.record_bytes = 1000
+    meta, _ = await reopened(backend, 1, limits)
+    writes = (meta.snapshot({"words": [b"a" * 800] * 2}), meta.append(("words", b"b")))
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert all(isinstance(result, WalError) for result in results)
+    assert limits.frame_bytes > 700
+    assert limits.entry_bytes > 1000
+
+
 class TruncatedMeanwhile(ForwardingSession):
     """A session; somebody truncates the topic once, behind the back of its first scanner."""
 
@@ -130,7 +165,12 @@ async def last_snapshot(backend: FaultyBackend) -> RecordID:
 async def test_a_truncation_during_an_open_is_no_damage(backend: FaultyBackend) -> None:
     session = TruncatedMeanwhile(await backend.session(), await last_snapshot(backend))
     _, state = await MetaLog.open(
-        cast(BackendSession, session), TOPIC, term=2, open_number=0, barrier_id=b"2"
+        cast(BackendSession, session),
+        TOPIC,
+        term=2,
+        open_number=0,
+        barrier_id=b"2",
+        limits=LIMITS,
     )
     assert state == MetaState({"words": [b"a"]}, [])
 

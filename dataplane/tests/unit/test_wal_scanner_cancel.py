@@ -11,6 +11,7 @@ from walplane.backends.registry import open_backend
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.wal_world import EARLIEST, World, entry, payloads_of
 from walplane.wal.config import WALConfig
+from walplane.wal.ports import TURN_ENTRIES
 from walplane.wal.scan.request import ScanRequest
 
 
@@ -58,3 +59,22 @@ async def test_a_read_cancelled_between_backend_and_memory_loses_nothing(
     assert got == [b"%d" % number for number in range(11)]
     assert closing.closed == 1, "the scanner of the backend is closed once and not kept"
     await world.close()
+
+
+async def test_a_read_cancelled_while_others_have_their_turn_loses_nothing(world: World) -> None:
+    wal = await world.open(1, WALConfig(write_ahead_bytes=50, frame_bytes=20_000))
+    written = [b"%d" % number for number in range(12 * TURN_ENTRIES)]
+    await asyncio.gather(*(wal.append(entry(payload)) for payload in written))
+    got: list[bytes] = []
+    cancelled = 0
+    async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST)) as scanner:
+        while len(got) < len(written):
+            reading = asyncio.create_task(scanner.next())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            cancelled += reading.cancel()
+            await asyncio.wait({reading})
+            if not reading.cancelled():
+                got += payloads_of(list(reading.result().entries))
+    assert got == written
+    assert cancelled > 1, "others had turns in the midst of it"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from walplane.client import ClientConfig, StreamingClient
 from walplane.message import codec
 from walplane.message.builder import insert
 from walplane.message.ids import MessageID
-from walplane.message.registry import MessageType
+from walplane.message.registry import IDEMPOTENCY_KEY, MAX_KEY, MessageType
 from walplane.node.checks import check_append
 from walplane.node.delivery import parts
 from walplane.rpc.errors import ErrorCode, WalError
@@ -19,12 +21,17 @@ from walplane.rpc.v1 import log_pb2
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.reading import payloads
+from walplane.testkit.txns import txn_entry
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import V, World, entry, payloads_of, read_all
 from walplane.wal.audit.log import LogAudit
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
+from walplane.wal.recovery.keyed import KeyedResults
+from walplane.wal.recovery.segments.table import SegmentTable
+from walplane.wal.recovery.windows import WindowLimits
 from walplane.wal.scan.buffer import WriteAheadBuffer, WriteAheadMemory
+from walplane.wal.txn.table import TxnTable
 from walplane.wal.wal import WAL
 
 RECORD_BYTES = 200_000
@@ -180,6 +187,59 @@ async def test_a_snapshot_is_cut_into_records_that_the_backend_takes() -> None:
     assert successor.recovery.checkpoint_tick > 0
     assert successor.recovery.windows.expected((b"%030d" % 7, "test_0_1v0")) == 1
     await world.close()
+
+
+async def test_a_snapshot_finds_the_limit_that_the_backend_did_not_tell(world: World) -> None:
+    config = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05)
+    wal = await world.open(1, config)
+    world.backend.record_bytes = 6000
+    for i in range(400):
+        filled = await wal.append(entry(b"x", number=0, producer=b"%030d" % i))
+    await until(lambda: wal.recovery.checkpoint_tick >= filled.first_tick)
+    opens = wal.open_number
+    assert opens > 0, "it was refused at first"
+    last = await wal.append(entry(b"x", number=0, producer=b"last"))
+    await until(lambda: wal.recovery.checkpoint_tick >= last.first_tick)
+    assert wal.open_number == opens, "what was learnt is kept"
+    successor = await world.open(2, config)
+    assert successor.recovery.windows.expected((b"%030d" % 7, V)) == 1
+
+
+def _many_ends() -> tuple[TxnTable, TxnTable]:
+    table, again = (TxnTable(10_000, WindowLimits(1, 1, 1, 1, 1)) for _ in range(2))
+    for tick in range(1, 4000, 2):
+        for kind, txn_id in ((MessageType.BEGIN_TXN, 0), (MessageType.COMMIT_TXN, tick)):
+            made = txn_entry(kind, V, txn_id)
+            made.envelope.first_tick = tick + (txn_id > 0)
+            table.observe(LogEntry(made, MessageID("memory", (tick,)), 0))
+    return table, again
+
+
+def _many_keys() -> tuple[KeyedResults, KeyedResults]:
+    keys, again = (KeyedResults(10_000, 1 << 30, 1 << 40) for _ in range(2))
+    for tick in range(2000):
+        made = entry(b"x", properties={IDEMPOTENCY_KEY: f"{tick:0{MAX_KEY}}"})
+        made.envelope.first_tick = tick
+        keys.observe(LogEntry(made, MessageID("memory", (tick,)), 0))
+    return keys, again
+
+
+def _many_dropped() -> tuple[SegmentTable, SegmentTable]:
+    table = SegmentTable()
+    for tick in range(5000):
+        table.drop(f"test_0_{tick}v0", tick, tick)
+    return table, SegmentTable()
+
+
+@pytest.mark.parametrize("made", [_many_ends, _many_keys, _many_dropped])
+def test_a_component_of_many_is_saved_in_parts_that_fit_small_records(
+    made: Callable[[], tuple[Any, Any]],
+) -> None:
+    component, again = made()
+    parts = component.save()
+    assert max(map(len, parts)) < 50_000
+    again.load(parts)
+    assert again.save() == parts
 
 
 async def test_a_client_learns_that_its_message_is_too_large_and_others_go_on() -> None:

@@ -25,7 +25,7 @@ from walplane.coord.ports import Component
 from walplane.coord.settings import CoordSettings
 from walplane.rpc.errors import DAMAGE, ErrorCode, WalError
 from walplane.runtime import Runtime
-from walplane.wal.metalog import MetaLog, MetaState, find_foreign, highest_term
+from walplane.wal.metalog import MetaLog, MetaState, find_foreign, highest_term, meta_limits
 from walplane.wal.ports import StaleTerm
 
 _log = structlog.get_logger(__name__)
@@ -70,6 +70,7 @@ class MetaStore:
         self._meta: MetaLog | None = None
         self._open_number = 0
         self._barriers: set[bytes] = set()
+        self._limits = meta_limits(backend.max_record_bytes)
         self._queue: deque[_Pending] = deque()
         self._wake = asyncio.Event()
         self._deltas = 0  # in the topic, after its last snapshot
@@ -230,6 +231,7 @@ class MetaStore:
                 term=self.term,
                 open_number=self._open_number,
                 barrier_id=barrier,
+                limits=self._limits,
                 own_barriers=self._barriers,
                 ack_timeout_s=self._ack_timeout_s,
             )

@@ -79,6 +79,11 @@ class MemoryStore:
         return [payload for each in tables for payload in each.column("payload").to_pylist()]
 
 
+def whole(store: MemoryStore) -> set[str]:
+    """The ids of the segments that are whole."""
+    return {manifest["segment_id"] for manifest in store.manifests()}
+
+
 async def inline(work: Callable[[], Any]) -> Any:  # noqa: ANN401
     """Runs at once what would run beside the loop."""
     return work()

@@ -145,6 +145,11 @@ class FrameSender:
         return len(self._in_flight)
 
     @property
+    def due(self) -> int:
+        """The first frame that is not acknowledged; after a failure, the one that failed."""
+        return self._acked
+
+    @property
     def failure(self) -> WalError | None:
         """What ended this sender, if something did."""
         return self._failure

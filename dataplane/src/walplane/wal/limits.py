@@ -1,7 +1,7 @@
 """How much goes into one record, and the error of what does not fit. Layer: wal.
 
 Contract: what counts is an entry as it is stored: its envelope, with everything a caller put there,
-and its body.
+and its body. In a meta topic it is a record of it.
 """
 
 from __future__ import annotations

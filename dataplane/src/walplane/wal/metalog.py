@@ -3,13 +3,14 @@
 Contract (rules §16): order in the topic gives crash consistency. A snapshot counts only with
 its end; truncation to its begin follows only after the end was read back. A record of a lower
 (term, open number) than an earlier one is void. One writer per open; opening takes exclusivity,
-appends a barrier and reads the topic through it. Layer: wal.
+appends a barrier and reads the topic through it. Frames are cut by what the backend refused, which
+may be less than it told. Layer: wal.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -22,6 +23,7 @@ from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, FrameSender, OpenKey
+from walplane.wal.limits import RecordLimits
 from walplane.wal.ports import StaleTerm
 
 _log = structlog.get_logger(__name__)
@@ -33,6 +35,11 @@ _TRUNCATED_READS = 10  # in a row, before it counts as damage
 
 ACK_TIMEOUT_S = 10.0
 """An acknowledgement of metadata that takes longer counts as lost, unless said otherwise."""
+
+
+def meta_limits(max_record_bytes: int) -> RecordLimits:
+    """Of the frames of a meta topic, for all of an owner's opens; half a record at the most."""
+    return RecordLimits(max_record_bytes, min(_FRAME_BYTES, max_record_bytes // 2))
 
 
 @dataclass
@@ -53,10 +60,10 @@ class MetaLog:
         sender: FrameSender,
         barrier: log_pb2.MetaBarrier,
         ack_timeout_s: float,
-        frame_bytes: int,
+        limits: RecordLimits,
     ) -> None:
         """Use `open`."""
-        self._frame_bytes = frame_bytes
+        self._limits = limits
         self._ack_timeout_s = ack_timeout_s
         self._session = session
         self._topic = topic
@@ -74,9 +81,9 @@ class MetaLog:
         term: int,
         open_number: int,
         barrier_id: bytes,
+        limits: RecordLimits,
         own_barriers: Collection[bytes] = (),
         ack_timeout_s: float = ACK_TIMEOUT_S,
-        max_record_bytes: int = 2 * _FRAME_BYTES,
     ) -> tuple[MetaLog, MetaState]:
         """Takes the topic, appends a barrier and reads through it.
 
@@ -86,9 +93,9 @@ class MetaLog:
             term: term of this owner.
             open_number: number of this open within the term.
             barrier_id: random id of this open.
+            limits: `meta_limits`, with what earlier opens of this same owner learnt.
             own_barriers: ids of earlier opens of this same owner.
             ack_timeout_s: an acknowledgement that takes longer counts as lost.
-            max_record_bytes: what the backend takes; snapshots are cut well below it.
 
         Raises:
             StaleTerm: a barrier of a higher term, or of this term by somebody else, is there.
@@ -118,20 +125,21 @@ class MetaLog:
             return reader.state
 
         state = await _from_earliest(read_through_barrier)
-        frame_bytes = min(_FRAME_BYTES, max_record_bytes // 2)
-        return cls(session, topic, sender, barrier, ack_timeout_s, frame_bytes), state
+        return cls(session, topic, sender, barrier, ack_timeout_s, limits), state
 
     async def append(self, *deltas: tuple[str, bytes]) -> None:
         """Adds (component, data) records, durable and in order when this returns.
 
         Raises:
             WalError: OUTCOME_UNKNOWN or CHANNEL_FENCED; every later call fails as well.
+                INVALID_ARGUMENT when the backend refused a frame: the next open makes smaller
+                ones; or, and `failure` is None then, when a record is known to be too large.
         """
         records = [
             log_pb2.MetaRecord(delta=log_pb2.MetaDelta(component=name, data=data))
             for name, data in deltas
         ]
-        await self._sender.written(self._sender.send(meta=records), self._ack_timeout_s)
+        await self._write(records)
 
     async def snapshot(
         self, components: Mapping[str, Sequence[bytes]], *, truncate: bool = True
@@ -147,9 +155,7 @@ class MetaLog:
         async with self._snapshot_lock:
             self._snapshots += 1
             ident = self._snapshots
-            frames = list(self._snapshot_frames(ident, components))
-            sent = [self._sender.send(meta=records) for records in frames]
-            begin, *_ = [await self._sender.written(one, self._ack_timeout_s) for one in sent]
+            begin = await self._write(self._snapshot_records(ident, components))
             if truncate:
                 await self._truncate(await self._read_back(ident, begin))
 
@@ -162,24 +168,56 @@ class MetaLog:
         """Stops writing; what is in flight stays unknown. The session is the caller's."""
         self._sender.abandon(WalError(ErrorCode.ON_SHUTDOWN, f"{self._topic} is closed"))
 
-    def _snapshot_frames(
+    def _snapshot_records(
         self, ident: int, components: Mapping[str, Sequence[bytes]]
-    ) -> Iterator[list[log_pb2.MetaRecord]]:
+    ) -> Iterator[log_pb2.MetaRecord]:
         begin = log_pb2.MetaSnapshotBegin(snapshot_id=ident, barrier=self._barrier)
-        frame = [log_pb2.MetaRecord(snapshot_begin=begin)]
-        size = parts = 0
+        yield log_pb2.MetaRecord(snapshot_begin=begin)
+        parts = 0
         for name, items in components.items():
             for data in items:
                 part = log_pb2.MetaSnapshotPart(snapshot_id=ident, component=name, data=data)
-                if size + len(data) > self._frame_bytes:
-                    yield frame
-                    frame, size = [], 0
-                frame.append(log_pb2.MetaRecord(snapshot_part=part))
-                size += len(data)
+                yield log_pb2.MetaRecord(snapshot_part=part)
                 parts += 1
         end = log_pb2.MetaSnapshotEnd(snapshot_id=ident, parts=parts)
-        frame.append(log_pb2.MetaRecord(snapshot_end=end))
+        yield log_pb2.MetaRecord(snapshot_end=end)
+
+    async def _write(self, records: Iterable[log_pb2.MetaRecord]) -> RecordID | None:
+        """Writes all of them, in order; returns where the first one is, if that is known."""
+        frames = list(self._frames(records))
+        sent = [self._sender.send(meta=frame) for frame in frames]
+        ids = []
+        for frame, one in zip(frames, sent, strict=True):
+            try:
+                ids.append(await self._sender.written(one, self._ack_timeout_s))
+            except WalError as error:
+                if error.code is ErrorCode.INVALID_ARGUMENT and one.number == self._sender.due:
+                    self._limits.refused([record.ByteSize() for record in frame])
+                raise
+        return ids[0]
+
+    def _frames(self, records: Iterable[log_pb2.MetaRecord]) -> Iterator[list[log_pb2.MetaRecord]]:
+        frame: list[log_pb2.MetaRecord] = []
+        filled = 0
+        for record in records:
+            size = record.ByteSize()
+            if size > self._limits.entry_bytes:
+                raise self._too_large(record)
+            if frame and filled + size > self._limits.frame_bytes:
+                yield frame
+                frame, filled = [], 0
+            frame.append(record)
+            filled += size
         yield frame
+
+    def _too_large(self, record: log_pb2.MetaRecord) -> WalError:
+        component = record.snapshot_part.component or record.delta.component
+        return WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"{record.ByteSize()} bytes of {component!r} are larger than the "
+            f"{self._limits.entry_bytes} that {self._topic} takes: raise the record limit of "
+            "its storage again, then have another node own it",
+        )
 
     async def _read_back(self, ident: int, begin: RecordID | None) -> RecordID:
         start = EARLIEST if begin is None else Start(StartAt.FROM, begin)

@@ -21,11 +21,9 @@ from walplane.message.registry import MessageType
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
+from walplane.wal.limits import RecordLimits
 from walplane.wal.metalog import MetaLog, MetaState, find_foreign
-from walplane.wal.ports import LogEntry, StaleTerm, TermAuthority
-
-_TURN_ENTRIES = 512
-"""After so many replayed entries, some milliseconds, the other logs of the process have a turn."""
+from walplane.wal.ports import TURN_ENTRIES, LogEntry, StaleTerm, TermAuthority
 
 Beginning = tuple[RecordID | None, MessageID | None]
 Observe = Callable[[LogEntry, OpenKey, int], None]
@@ -42,6 +40,7 @@ class Opening:
         own_barriers: ids of all attempts of this owner under this term.
         reopen: whether this owner held the log before, under the same term.
         barrier_tick: gives the tick of the RecoveryBarrier, above all that went before.
+        meta_limits: of the meta topic's frames.
         ack_timeout_s: a barrier that is not acknowledged within this time counts as lost.
         begin: told what the meta topic says; returns the record where the replay begins (None =
             the earliest) and the LastConfirmed known by then.
@@ -55,6 +54,7 @@ class Opening:
     barrier_id: bytes
     own_barriers: set[bytes]
     reopen: bool
+    meta_limits: RecordLimits
     ack_timeout_s: float
     barrier_tick: Callable[[], Awaitable[int]]
     begin: Callable[[MetaState], Beginning]
@@ -109,7 +109,7 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
             barrier_id=opening.barrier_id,
             own_barriers=opening.own_barriers,
             ack_timeout_s=opening.ack_timeout_s,
-            max_record_bytes=backend.max_record_bytes,
+            limits=opening.meta_limits,
         )
         await session.ensure_topic(opening.pchannel)
         writer = await session.open_writer(opening.pchannel, term, open_number)
@@ -231,7 +231,7 @@ class _Replay:
             if confirmed is not None and (before is None or confirmed > before):
                 self._last_confirmed = confirmed
             self._entries += 1
-            if not self._entries % _TURN_ENTRIES:
+            if not self._entries % TURN_ENTRIES:
                 await asyncio.sleep(0)
             self._opening.observe(log_entry, key, content.number)
         return False

@@ -18,7 +18,7 @@ from walplane.runtime import Runtime
 from walplane.tracing import Tracing
 from walplane.wal.config import WALConfig
 from walplane.wal.frames import OpenKey
-from walplane.wal.metalog import MetaState
+from walplane.wal.metalog import MetaState, meta_limits
 from walplane.wal.meter import Meters
 from walplane.wal.opener import Beginning, Observe, OpenedLog, Opening, open_log
 from walplane.wal.ports import StaleTerm, TermAuthority, TimestampOracle
@@ -86,6 +86,7 @@ class Ownership:
         self._deps = deps
         self._config = config
         self._barriers: set[bytes] = set()
+        self._meta_limits = meta_limits(deps.backend.max_record_bytes)
 
     async def take(self, begin: Begin, observe: Observe) -> OpenedLog:
         """The first open, at a fresh tick.
@@ -144,6 +145,7 @@ class Ownership:
             barrier_id=barrier_id,
             own_barriers=self._barriers,
             reopen=reopen,
+            meta_limits=self._meta_limits,
             ack_timeout_s=self._config.barrier_timeout_s
             or max(_BARRIER_S, self._deps.backend.ack_timeout_s),
             barrier_tick=barrier_tick,

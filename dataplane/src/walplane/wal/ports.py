@@ -15,6 +15,9 @@ from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2
 
+TURN_ENTRIES = 512
+"""After so many entries that are read, some milliseconds, the rest of the process has a turn."""
+
 
 class TickBatch(NamedTuple):
     """Ticks `first` .. `first + size - 1`, and the PChannels a higher term was granted for."""

@@ -33,6 +33,7 @@ from walplane.wal.frames import FrameFilter, FrameSender, OpenKey
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.interceptors.idempotency import IdempotencyInterceptor
 from walplane.wal.interceptors.lock import LockInterceptor
+from walplane.wal.limits import RecordLimits
 from walplane.wal.metalog import MetaLog, MetaState, _StateReader
 from walplane.wal.opener import Observe, OpenedLog, _Replay
 from walplane.wal.ownership import Begin, Ownership
@@ -146,9 +147,9 @@ async def _open_without_barrier(
     term: int,
     open_number: int,
     barrier_id: bytes,
+    limits: RecordLimits,
     own_barriers: Collection[bytes] = (),
     ack_timeout_s: float = 10.0,
-    max_record_bytes: int = 1 << 20,
 ) -> tuple[MetaLog, MetaState]:
     """Takes the topic and reads what is there, but leaves no mark and looks for nobody's."""
     await session.ensure_topic(topic)
@@ -167,8 +168,7 @@ async def _open_without_barrier(
                     reader.take(meta)
     sender = FrameSender(topic, writer, OpenKey(term, open_number))
     barrier = log_pb2.MetaBarrier(term=term, open_number=open_number, barrier_id=barrier_id)
-    opened = MetaLog(session, topic, sender, barrier, ack_timeout_s, max_record_bytes // 2)
-    return opened, reader.state
+    return MetaLog(session, topic, sender, barrier, ack_timeout_s, limits), reader.state
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from walplane.wal.recovery.results import result_from_proto
 Key = tuple[str, str]
 """VChannel, and the caller's key."""
 
-_PART_RESULTS = 1000
+_PART_RESULTS = 100
 _OVERHEAD_BYTES = 300  # of one result in memory, besides its bytes
 
 

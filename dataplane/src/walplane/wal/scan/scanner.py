@@ -9,7 +9,8 @@ a slow one holds at most one batch and never slows a writer. Layer: wal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -22,7 +23,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
 from walplane.wal.meter import LogMeter
-from walplane.wal.ports import LogEntry
+from walplane.wal.ports import TURN_ENTRIES, LogEntry
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.scan.request import HIDDEN, ScanBatch, ScanRequest, StartKind
@@ -295,6 +296,8 @@ class _CatchUp:
         self.past_parts = not reorder.parts
         self._first: RecordID = ()
         self._read_to: RecordID = ()
+        self._work: Iterator[None] | None = None  # on what was read last
+        self._released: list[LogEntry] = []  # by that work so far
         self._resumes = resumes
         self._earliest = earliest
         self._frames = FrameFilter(topic)
@@ -328,26 +331,19 @@ class _CatchUp:
         return cls(scanner, log.pchannel, reorder, since, earliest=earliest, resumes=resumes)
 
     async def read(self, log: LiveLog) -> list[LogEntry]:
-        """The entries that the next records let go."""
+        """The entries that the next records let go.
+
+        Others have their turns meanwhile. Cancelling it loses nothing: the next call goes on.
+        """
         live = log.live_position()
-        if self._read_to >= live.record:
-            return self._release_all(live)
-        released: list[LogEntry] = []
-        backend = log.backend_name
-        for record in await self._records(log):
-            content = decode_frame(record.data, RecordPlace(self._topic, record.record_id))
-            if self._resumes and not self._read_to and content.number:
-                raise self._cut_off()
-            self._read_to = record.record_id
-            self._first = self._first or record.record_id
-            if not self._void(content) and self._frames.admit(content):
-                watermark = 0
-                for index, entry in enumerate(content.entries):
-                    message_id = MessageID(backend, record.record_id, index)
-                    envelope = entry.envelope  # kept: it would be made anew for each who asks
-                    watermark = envelope.watermark
-                    self.reorder.add(LogEntry(entry, message_id, content.open_number))
-                released += self.reorder.release(watermark)
+        if self._work is None:
+            if self._read_to >= live.record:
+                return self._release_all(live)
+            self._work = self._take(await self._records(log), log.backend_name)
+        for _ in self._work:
+            await asyncio.sleep(0)
+        self._work = None
+        released, self._released = self._released, []
         if self._read_to >= live.record:
             released += self._release_all(live)
         self.past_parts |= self.reorder.past_start
@@ -356,6 +352,30 @@ class _CatchUp:
     def begins_at(self, backend: str) -> MessageID | None:
         """The first record that was read; None before that."""
         return MessageID(backend, self._first) if self._first else None
+
+    def _take(self, records: list[Record], backend: str) -> Iterator[None]:
+        """Takes `records` in, a few milliseconds of them at a time."""
+        taken = 0
+        for record in records:
+            content = decode_frame(record.data, RecordPlace(self._topic, record.record_id))
+            if self._resumes and not self._read_to and content.number:
+                raise self._cut_off()
+            self._read_to = record.record_id
+            self._first = self._first or record.record_id
+            if self._void(content) or not self._frames.admit(content):
+                continue
+            entries, opens, watermark = content.entries, content.open_number, 0
+            for begin in range(0, len(entries), TURN_ENTRIES):
+                for index, entry in enumerate(entries[begin : begin + TURN_ENTRIES], begin):
+                    envelope = entry.envelope  # kept: it would be made anew for each who asks
+                    watermark = envelope.watermark
+                    message_id = MessageID(backend, record.record_id, index)
+                    self.reorder.add(LogEntry(entry, message_id, opens))
+                taken += index + 1 - begin
+                if taken >= TURN_ENTRIES:
+                    taken = 0
+                    yield
+            self._released += self.reorder.release(watermark)
 
     async def _records(self, log: LiveLog) -> list[Record]:
         """The next records; the first one moves when the log is cut off in the same moment."""

@@ -25,6 +25,7 @@ from walplane.wal.recovery.windows import ProducerWindows, WindowLimits
 
 _ENDING = 256
 _PRODUCERS = 16  # of one transaction: a client has one, and another after each refusal
+_PART_ENDS = 500  # of about 100 bytes
 
 
 @dataclass(slots=True)
@@ -134,18 +135,20 @@ class TxnTable:
 
     def save(self) -> list[bytes]:
         """The component's snapshot."""
-        saved = log_pb2.EndedTxns(forgotten_tick=self.forgotten_tick)
+        parts = [log_pb2.EndedTxns(forgotten_tick=self.forgotten_tick)]
         for txn_id, ended in self._ended.items():
-            proto = saved.txns.add(txn_id=txn_id, end=ended.end, time_tick=ended.tick)
+            if len(parts[-1].txns) == _PART_ENDS:
+                parts.append(log_pb2.EndedTxns(forgotten_tick=self.forgotten_tick))
+            proto = parts[-1].txns.add(txn_id=txn_id, end=ended.end, time_tick=ended.tick)
             if ended.result is not None:
                 ended.result.write_to(proto.result)
-        return [saved.SerializeToString()]
+        return [part.SerializeToString() for part in parts]
 
     def load(self, parts: Iterable[bytes]) -> None:
         """Takes over what `save` made."""
         for part in parts:
             saved = log_pb2.EndedTxns.FromString(part)
-            self.forgotten_tick = saved.forgotten_tick
+            self.forgotten_tick = max(self.forgotten_tick, saved.forgotten_tick)
             for proto in saved.txns:
                 result = result_from_proto(proto.result) if proto.HasField("result") else None
                 self._remember(proto.txn_id, EndedTxn(proto.end, proto.time_tick, result))

@@ -28,7 +28,7 @@ from walplane.rpc.v1 import log_pb2
 from walplane.ticks import TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.meter import Meters
-from walplane.wal.ports import LogEntry
+from walplane.wal.ports import TURN_ENTRIES, LogEntry
 from walplane.wal.recovery.segments.storing import SegmentDeps, SegmentWriter
 from walplane.wal.recovery.segments.table import StreamKey
 from walplane.wal.recovery.segments.units import Unit, key_of
@@ -98,6 +98,8 @@ class SegmentFlusher:
         self._log = log
         self._deps = deps
         self._failures = 0  # in a row, without a step forward
+        self._unforeseen = 0  # of these
+        self._spoilt: Exception | None = None  # what went wrong while another log relieved this one
         self._reads = False  # since it began at the position
         self._lock = asyncio.Lock()  # one part at a time; others may come to relieve this one
         self._closed = False
@@ -116,7 +118,7 @@ class SegmentFlusher:
         """Works until it is cancelled, its log is over, or nothing can be done any more."""
         self._deps.budget.join(self)
         try:
-            while not self._closed:
+            while True:
                 try:
                     await self._tail()
                 except Exception as error:
@@ -130,35 +132,44 @@ class SegmentFlusher:
             self._close()
 
     async def relieve(self) -> None:
-        """Stores the largest stream that waits."""
+        """Stores the largest stream that waits.
+
+        What goes wrong is for `run` to judge, since others call this; nothing waits here then.
+        """
         async with self._lock:
             try:
                 await self._writer.store_largest()
                 self._move()
             except Exception as error:
-                if not self._over():
-                    self._fail(error)
-                self._close()
+                self._begin()
+                self._spoilt = error
+                self._log.written.notify()  # `run` may wait for news
 
     # --- reading ---------------------------------------------------------------------------------
 
     async def _tail(self) -> None:
         async with self._lock:
             self._begin()
+            self._spoilt = None
         self._reads = False
         start = ScanStart(StartKind.TOKEN, self._done)
         request = ScanRequest(start, only=_WithSegments())
-        async with WALScanner(_Quiet(self._log), request, self._log.check) as scanner:
-            while not self._closed:
+        async with WALScanner(_Quiet(self._log), request, self._check) as scanner:
+            while True:
                 batch = await scanner.next()
                 self._reads = True
                 async with self._lock:
-                    if self._closed:  # meanwhile: what waited is gone, and the position stays
-                        return
+                    self._check()  # what waited may be gone, and the position stays
                     caught_up = await self._take(batch)
                 await self._deps.budget.wait_below()
-                if caught_up:  # it pays to let more come together
-                    await asyncio.sleep(_PACE_S)
+                # Once it has caught up, it pays to let more come together.
+                await asyncio.sleep(_PACE_S if caught_up else 0)
+
+    def _check(self) -> None:
+        """Raises what ended the log, or what makes this one begin anew."""
+        self._log.check()
+        if self._spoilt is not None:
+            raise self._spoilt
 
     def _begin(self) -> None:
         """Forgets what waits: all of it is read again."""
@@ -170,13 +181,15 @@ class SegmentFlusher:
         """Learns what is new; returns whether it is all there is."""
         live = self._log.live_position()
         begun, self._last = self._done, None
-        for item in batch.entries:
+        for index, item in enumerate(batch.entries, 1):
             if item.last_tick > begun.time_tick or is_part(item.entry.envelope):
                 for key, tick in self._learn(item, begun):
                     await self._writer.seal(key, tick)
             else:
                 self._txns.pass_by(item)
             self._last = item
+            if not index % TURN_ENTRIES:
+                await asyncio.sleep(0)
         for key in self._writer.waiting_since(batch.watermark - self._patience):
             await self._writer.store(key)
         caught_up = batch.watermark >= live.watermark
@@ -257,7 +270,7 @@ class SegmentFlusher:
         before = self.table.position.time_tick
         self.table.move(self._writer.position(self._done))
         if self.table.position.time_tick > before:
-            self._failures, self.table.trouble = 0, ""
+            self._failures, self._unforeseen, self.table.trouble = 0, 0, ""
 
     # --- trouble ---------------------------------------------------------------------------------
 
@@ -271,16 +284,17 @@ class SegmentFlusher:
             self._log.check()
         except WalError:
             return True
-        return self._closed
+        return False
 
     def _hopeless(self, error: Exception) -> bool:
         """Whether trying again is of no use; says so then."""
         self._failures += 1
+        self._unforeseen += not isinstance(error, WalError)
         fatal = isinstance(error, WalError) and error.code in _FATAL
         if isinstance(error, WalError) and error.code is ErrorCode.DATA_TRUNCATED:
             # Behind the position the log may be cut off while this reads: from there it goes on.
             fatal = not self._reads
-        if fatal or (not isinstance(error, WalError) and self._failures >= _ATTEMPTS):
+        if fatal or self._unforeseen >= _ATTEMPTS:
             self._fail(error)
             return True
         return False

@@ -15,7 +15,8 @@ from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.v1 import log_pb2
 from walplane.ticks import TICKS_PER_S
 
-_PARTS_A_RECORD = 1000
+_PARTS_A_RECORD = 200
+_DROPPED_A_RECORD = 500
 _SAFE_POSITIONS = 64
 _MOST_DROPPED = 10_000
 
@@ -152,7 +153,9 @@ class SegmentTable:
         for tick, message_id in self._safe:
             records[0].safe.add(message_id=message_id.to_proto(), time_tick=tick)
         for gone in self.dropped.values():
-            records[0].dropped.add(
+            if len(records[-1].dropped) == _DROPPED_A_RECORD:
+                records.append(log_pb2.FlusherState())
+            records[-1].dropped.add(
                 vchannel=gone.vchannel, collection_id=gone.collection_id, time_tick=gone.tick
             )
         room = 0
