@@ -133,9 +133,19 @@ def test_readings_are_judged_against_the_log() -> None:
 
 def attempts(log: LogView) -> list[Attempt]:
     return [
-        Attempt("c", V0, m.payload, Outcome.ACKNOWLEDGED, m.message_id, m.time_tick)
+        Attempt(
+            *("c", V0, m.payload, Outcome.ACKNOWLEDGED, m.message_id, m.time_tick),
+            last_confirmed=confirmed_of(log, m.message_id),
+        )
         for m in log.messages()
     ]
+
+
+def confirmed_of(log: LogView, message_id: MessageID) -> MessageID | None:
+    envelope = log.entry_at(message_id).envelope
+    if not envelope.HasField("last_confirmed"):
+        return None
+    return MessageID.from_proto(envelope.last_confirmed)
 
 
 def test_attempts_are_judged_against_the_log() -> None:
@@ -149,6 +159,16 @@ def test_attempts_are_judged_against_the_log() -> None:
     tried[0].outcome = Outcome.REFUSED
     assert next(log_checks.check_attempts(log, tried)).startswith("I2")
     assert next(log_checks.check_attempts(log, tried[1:])).startswith("I2")
+
+
+def test_what_a_caller_was_told_besides_is_judged_too() -> None:
+    log = view(sound())
+    wrong, tagged = attempts(log)[:2]
+    wrong.last_confirmed = MessageID("sim", (9,))
+    assert next(log_checks.check_attempts(log, [wrong, *attempts(log)[1:]])).startswith("I6")
+    tagged.tag = "x"
+    told = [attempts(log)[0], tagged, *attempts(log)[2:]]
+    assert next(log_checks.check_attempts(log, told)).startswith("I2")
 
 
 def test_a_read_tick_lies_above_what_was_acknowledged_before() -> None:

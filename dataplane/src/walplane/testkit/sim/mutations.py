@@ -331,7 +331,7 @@ MUTATIONS = (
     Mutation("a change is PENDING first", patched(Broadcasts, "_persist", _begin_in_memory), 100),
     Mutation("budget of kept entries", patched(WriteAheadBuffer, "add", _keep_all), 100),
     Mutation("budget of appends", patched(ByteBudget, "_fits", _room_for_all), 100),
-    Mutation("checksums", patched(codec, "crc32c", _sum_of_anything), 100),
+    Mutation("checksums", patched(codec, "crc32c", _sum_of_anything), 400),
     Mutation("locks", patched(LockInterceptor, "append", _share_everything), 100),
     Mutation(
         "mended: track record 4",
