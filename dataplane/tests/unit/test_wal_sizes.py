@@ -176,6 +176,27 @@ async def test_a_client_goes_on_behind_a_message_that_is_refused_late() -> None:
     await backend.close()
 
 
+async def test_a_program_with_the_log_in_itself_goes_on_behind_one_too() -> None:
+    """What is refused as the log opens itself again makes nobody append in that same step."""
+    backend = FaultyBackend(await open_backend(f"memory:?max_record_bytes={RECORD_BYTES}"))
+    async with MiniCluster(backend) as cluster, asyncio.timeout(30):
+        first = await cluster.create_vchannel("test_0", 1)
+        other = await cluster.create_vchannel("test_0", 2)
+        node = cluster.owner("test_0")
+        async with StreamingClient.connect(cluster.address, local_nodes={"n1": node}) as wal:
+            for vchannel in (first, other):
+                await wal.append(insert(vchannel, b"alone"))
+            backend.record_bytes = 50_000
+            late = [(first, b"x" * 60_000), (first, b"behind"), (other, b"beside")]
+            appends = (wal.append(insert(vchannel, body)) for vchannel, body in late)
+            results = await asyncio.gather(*appends, return_exceptions=True)
+            assert [isinstance(result, WalError) for result in results] == [True, False, False]
+            assert await payloads(wal, first) == [b"alone", b"behind"]
+            assert await payloads(wal, other) == [b"alone", b"beside"]
+        assert node.wal("test_0").state == "serving"
+    await backend.close()
+
+
 async def test_a_snapshot_is_cut_into_records_that_the_backend_takes() -> None:
     world = World(FaultyBackend(await open_backend("memory:?max_record_bytes=20000")))
     wal = await world.open(1)

@@ -109,7 +109,7 @@ class ChannelProducer:
         """Appends `parcel` behind all that `pipeline` has, which is one of these from now on."""
         self._pipelines[pipeline.vchannel] = pipeline
         enough = pipeline.offer(parcel)
-        self._enqueue(pipeline)
+        self._enqueue(pipeline, at_once=pipeline.lone)
         if enough and self._due is not None:
             _end(self._due)
         self._start()
@@ -299,12 +299,13 @@ class ChannelProducer:
         pipeline.resume()
         self._enqueue(pipeline)
 
-    def _enqueue(self, pipeline: Pipeline) -> None:
+    def _enqueue(self, pipeline: Pipeline, *, at_once: bool = False) -> None:
+        """Has `_send` look at it; at once for callers alone: answers come amid other things."""
         if pipeline.vchannel not in self._queued:
             self._queued.add(pipeline.vchannel)
             self._may_send.append(pipeline)
             self._work.set()
-            self._wake(at_once=pipeline.lone)
+            self._wake(at_once=at_once)
 
     def _wake(self, *, at_once: bool) -> None:
         """Ends the rest of `_send`, or lets more messages of this turn share an entry."""
