@@ -226,17 +226,33 @@ class User:
 
     async def probe(self, timeout_s: float) -> None:
         """Whatever its client went through, it appends to every VChannel."""
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise AssertionError(f"{self._host} is not there")
+        # Once it may hear that a log has forgotten it, when an answer was lost.
+        again = {ErrorCode.OUTCOME_UNKNOWN}
         for vchannel in self._work.vchannels:
-            payload = f"probe/{self.process.name}/{vchannel}".encode()
-            attempt = self._work.history.begin(self.process.name, vchannel, payload)
-            try:
-                result = await self._client.append(insert(vchannel, payload), timeout=timeout_s)
-            except WalError as error:
+            if not await self._probe(client, vchannel, timeout_s, again):
+                await self._probe(client, vchannel, timeout_s, expected=())
+
+    async def _probe(
+        self,
+        client: StreamingClient,
+        vchannel: str,
+        timeout_s: float,
+        expected: Collection[ErrorCode],
+    ) -> bool:
+        self._name += 1
+        payload = f"probe/{self.process.name}/{self._name}".encode()
+        attempt = self._work.history.begin(self.process.name, vchannel, payload)
+        try:
+            result = await client.append(insert(vchannel, payload), timeout=timeout_s)
+        except WalError as error:
+            if error.code not in expected:
                 self._work.unexpected.append(f"I15 {payload!r} after all healed: {error}")
-            else:
-                self._work.settle(attempt, result)
+            return False
+        self._work.settle(attempt, result)
+        return True
 
     def kill_within(self, steps: int) -> None:
         """SIGKILL before one of the next `steps` steps."""
