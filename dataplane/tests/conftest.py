@@ -30,6 +30,7 @@ from walplane.backends.registry import open_backend
 from walplane.client import StreamingClient
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.segments import MemoryStore, segment_deps
 from walplane.testkit.wal_world import World
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.interceptors.shard import ShardInterceptor
@@ -152,6 +153,17 @@ def logs_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShardInterceptor, "append", as_it_is)
     monkeypatch.setattr(ShardManager, "plan", lambda _shards, _op: 0)
     monkeypatch.setattr(ShardTable, "observe", lambda _table, _item: None)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def stores_segments(world: World, store: MemoryStore) -> None:
+    """The logs of `world` bring their segments to `store`."""
+    world.segments = segment_deps(store)
 
 
 @pytest.fixture(scope="session")

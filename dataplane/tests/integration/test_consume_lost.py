@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from walplane.client import StreamingClient
 from walplane.message.builder import insert
-from walplane.node.config import NodeConfig
-from walplane.node.consume import ConsumeStream, WriteResponse
-from walplane.node.edge import Edge
-from walplane.node.turns import ReadTurns
+from walplane.node.consume import ConsumeStream
 from walplane.rpc.channel import connect
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import streaming_pb2, streaming_pb2_grpc
@@ -24,16 +22,13 @@ async def test_a_read_that_loses_its_turn_in_its_first_response_hears_of_it(
 ) -> None:
     """gRPC sends no status while the headers, which a first response carries, are on their way."""
     too_slow = WalError(ErrorCode.RESOURCE_ACQUIRED, "others wait")
-    init = ConsumeStream.__init__
+    run = ConsumeStream.run
 
-    def losing(
-        stream: ConsumeStream,
-        edge: Edge,
-        start: streaming_pb2.StartConsume,
-        config: NodeConfig,
-        write: WriteResponse,
-        turns: ReadTurns,
+    async def losing(
+        stream: ConsumeStream, requests: AsyncIterator[streaming_pb2.ConsumeRequest]
     ) -> None:
+        write = stream._write
+
         async def write_and_lose(data: bytes) -> None:
             asyncio.get_running_loop().call_soon(lost)
             await write(data)
@@ -42,13 +37,14 @@ async def test_a_read_that_loses_its_turn_in_its_first_response_hears_of_it(
             if not stream._lost.done():
                 stream._lost.set_result(too_slow)
 
-        init(stream, edge, start, config, write_and_lose, turns)
+        monkeypatch.setattr(stream, "_write", write_and_lose)
+        await run(stream, requests)
 
     vchannel = await cluster.create_vchannel("test_0", collection_id=1)
     async with StreamingClient.connect(cluster.address) as wal:
         await wal.append_many(insert(vchannel, b"x" * 100_000) for _ in range(30))
         node = wal.topology().assignments["test_0"].address
-    monkeypatch.setattr(ConsumeStream, "__init__", losing)
+    monkeypatch.setattr(ConsumeStream, "run", losing)
     start = streaming_pb2.StartConsume(
         pchannel="test_0",
         vchannel=vchannel,

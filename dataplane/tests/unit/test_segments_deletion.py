@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from walplane.message.registry import MessageType
-from walplane.testkit.segments import MemoryStore, headed, segment_deps
+from walplane.testkit.segments import MemoryStore, headed
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import World, create, entry
 from walplane.ticks import TICKS_PER_S
@@ -17,16 +17,7 @@ from walplane.wal.wal import WAL
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0)
 V, OTHER, ELSE = "test_0_3v0", "test_0_3v1", "test_0_2v0"
 
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def world(world: World, store: MemoryStore) -> World:
-    world.segments = segment_deps(store)
-    return world
+pytestmark = pytest.mark.usefixtures("stores_segments")
 
 
 def of(store: MemoryStore, vchannel: str) -> list[str]:

@@ -42,23 +42,12 @@ from walplane.wal.shard.config import ShardConfig
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0)
 PART = log_pb2.TXN_KIND_PART
 
-pytestmark = pytest.mark.usefixtures("logs_by_hand")
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+pytestmark = pytest.mark.usefixtures("logs_by_hand", "stores_segments")
 
 
 @pytest.fixture
 def world_url(each_url: str) -> str:
     return each_url
-
-
-@pytest.fixture
-def world(world: World, store: MemoryStore) -> World:
-    world.segments = segment_deps(store)
-    return world
 
 
 async def test_a_flushed_segment_holds_its_rows_and_no_others(

@@ -29,16 +29,7 @@ from walplane.wal.wal import WAL
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0, ack_timeout_s=0.2)
 FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
 
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def world(world: World, store: MemoryStore) -> World:
-    world.segments = segment_deps(store)
-    return world
+pytestmark = pytest.mark.usefixtures("stores_segments")
 
 
 def stored(store: MemoryStore) -> list[bytes]:

@@ -23,23 +23,12 @@ from walplane.wal.wal import WAL
 
 EAGER = WALConfig(idle_tick_s=0.02, checkpoint_s=0.05, retention_s=0.0)
 
-pytestmark = pytest.mark.usefixtures("logs_by_hand")
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+pytestmark = pytest.mark.usefixtures("logs_by_hand", "stores_segments")
 
 
 @pytest.fixture
 def world_url(each_url: str) -> str:
     return each_url
-
-
-@pytest.fixture
-def world(world: World, store: MemoryStore) -> World:
-    world.segments = segment_deps(store)
-    return world
 
 
 async def test_a_store_that_is_away_is_tried_until_it_is_back(

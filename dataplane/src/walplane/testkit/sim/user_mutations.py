@@ -14,11 +14,11 @@ from walplane.client.batcher import Kind
 from walplane.client.pipeline import Pipeline
 from walplane.client.reader import Reader
 from walplane.client.results import Written
-from walplane.coord.broadcast import Appender, Broadcasts, Plan
+from walplane.coord.broadcast import Appender, Broadcasts
 from walplane.node.consume import ConsumeStream
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import log_pb2, streaming_pb2
-from walplane.rpc.v1.coordmeta_pb2 import CollectionMeta
+from walplane.rpc.v1.coordmeta_pb2 import BroadcastTask, CollectionMeta
 from walplane.testkit.sim.mutations import Mutation, patched
 from walplane.ticks import TICKS_PER_MS
 from walplane.wal.interceptors.base import AppendOp, Forward
@@ -29,6 +29,7 @@ from walplane.wal.txn.expiry import TxnExpiry
 from walplane.wal.txn.sessions import TxnSessions
 from walplane.wal.txn.table import OpenTxn
 
+_complete = Broadcasts._complete
 _leave = TxnSessions.leave
 _outcome = grpc_transport._outcome
 _recover = Reader._recover
@@ -67,17 +68,11 @@ def _append_always(_keyed: KeyedAppends, op: AppendOp, forward: Forward) -> Awai
 
 
 async def _answer_first(
-    self: Broadcasts, plan: Plan, done: asyncio.Future[CollectionMeta], appender: Appender
-) -> None:
-    try:
-        pending = plan()
-    except WalError as refusal:
-        done.set_exception(refusal)
-        return
-    await self._persist(pending)
-    if not done.done():
-        done.set_result(pending.collections[0])
-    await self._complete(pending.tasks[0], appender)
+    self: Broadcasts, task: BroadcastTask, appender: Appender
+) -> CollectionMeta:
+    completing = asyncio.create_task(_complete(self, task, appender))
+    completing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return self._catalog.by_id(task.message.envelope.collection_id)
 
 
 def _outcome_without(append: streaming_pb2.AppendResponse) -> Written | WalError:
@@ -100,7 +95,7 @@ def _load_nothing(_results: KeyedResults, _parts: object) -> None:
 
 USER_MUTATIONS = (
     Mutation(
-        "a change is answered once complete", patched(Broadcasts, "_make", _answer_first), 100
+        "a change is answered once complete", patched(Broadcasts, "_complete", _answer_first), 100
     ),
     Mutation("LastConfirmed is told", patched(grpc_transport, "_outcome", _outcome_without), 100),
     Mutation("properties keep messages apart", patched(Kind, "joins", _join_all), 100),
