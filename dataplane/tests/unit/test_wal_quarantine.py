@@ -155,3 +155,26 @@ async def test_a_lost_beginning_without_a_checkpoint_is_data_loss(world: World) 
     await session.close()
     with pytest.raises(WalError, match="its beginning"):
         await world.open(2, EAGER)
+
+
+async def test_a_snapshot_of_a_later_version_is_read_and_not_built_upon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older version is put back: what it does not know of may be what makes appends once."""
+    wal = await world.open(1, EAGER)
+    await wal.append(entry(b"0", number=0))
+    with monkeypatch.context() as later:
+        later.setattr(ProducerWindows, "component", "promises")
+        await wal.close()  # with a snapshot
+    wal = await world.open(2, EAGER)
+    assert wal.status().state == "quarantined"
+    assert "promises, which this version does not know" in wal.status().last_error
+    with pytest.raises(WalError) as error:
+        await wal.append(entry(b"1", number=1))
+    assert error.value.code is ErrorCode.UNRECOVERABLE
+    assert payloads_of(await read_all(wal)) == [b"0"]
+    await wal.close()
+    monkeypatch.setattr(ProducerWindows, "component", "promises")
+    wal = await world.open(3, EAGER)  # upgraded again
+    await wal.append(entry(b"1", number=1))
+    assert payloads_of(await read_all(wal)) == [b"0", b"1"]

@@ -9,6 +9,8 @@ LastConfirmed. Layer: wal.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -40,13 +42,22 @@ _BROADCAST_LIMITS = WindowLimits(
 """The coordinator asks for as long as it takes: no data, and no time, drives these out."""
 
 
+class _Part(Protocol):
+    """A component of a snapshot."""
+
+    def load(self, parts: Iterable[bytes]) -> None: ...
+
+    def save(self) -> list[bytes]: ...
+
+
 class RecoveryState:
     """The components of one PChannel and the checkpoint they were last saved with.
 
     Attributes:
         coord_term: the highest term of a coordinator whose broadcast the log holds; 0 = none does.
-        poison: an entry that could not be taken in, if there was one. From it on nothing is known:
-            the checkpoint stays where it is, and nothing may be appended that depends on it.
+        poison: an entry or a snapshot that could not be taken in, if there was one. From it on
+            nothing is known: the checkpoint stays where it is, and nothing may be appended that
+            depends on it.
     """
 
     def __init__(self, config: WALConfig) -> None:
@@ -131,14 +142,13 @@ class RecoveryState:
             raise self.poison
 
     def load(self, meta: MetaState) -> None:
-        """Takes over what the meta topic says."""
-        self.windows.load(meta.snapshot.get(ProducerWindows.component, ()))
-        self.broadcasts.load(meta.snapshot.get(_BROADCASTS, ()))
-        self.shards.load(meta.snapshot.get(ShardTable.component, ()))
-        self.named.load(meta.snapshot.get(NamedProducers.component, ()))
-        self.keyed.load(meta.snapshot.get(KeyedResults.component, ()))
-        self.txns.load(meta.snapshot.get(TxnTable.component, ()))
-        self.segments.load(meta.snapshot.get(SegmentTable.component, ()))
+        """Takes over what the meta topic says; what only a later version knows poisons the log."""
+        parts = self._parts()
+        for name, part in parts.items():
+            part.load(meta.snapshot.get(name, ()))
+        if unknown := sorted(meta.snapshot.keys() - parts.keys() - {_CHECKPOINT}):
+            self.poison = _from_later(unknown)
+            _log.error("quarantined", reason=self.poison.message)
         for data in meta.snapshot.get(_CHECKPOINT, ()):
             checkpoint = log_pb2.WALCheckpoint.FromString(data)
             self.checkpoint_tick = checkpoint.time_tick
@@ -154,15 +164,19 @@ class RecoveryState:
         """
         self.check()
         checkpoint.coord_term = self.coord_term
+        saved = {name: part.save() for name, part in self._parts().items()}
+        return {**saved, _CHECKPOINT: [checkpoint.SerializeToString()]}
+
+    def _parts(self) -> dict[str, _Part]:
+        """What a snapshot holds besides the checkpoint; producers of a name need the shards."""
         return {
-            ProducerWindows.component: self.windows.save(),
-            _BROADCASTS: self.broadcasts.save(),
-            NamedProducers.component: self.named.save(),
-            KeyedResults.component: self.keyed.save(),
-            ShardTable.component: self.shards.save(),
-            TxnTable.component: self.txns.save(),
-            SegmentTable.component: self.segments.save(),
-            _CHECKPOINT: [checkpoint.SerializeToString()],
+            ProducerWindows.component: self.windows,
+            _BROADCASTS: self.broadcasts,
+            ShardTable.component: self.shards,
+            NamedProducers.component: self.named,
+            KeyedResults.component: self.keyed,
+            TxnTable.component: self.txns,
+            SegmentTable.component: self.segments,
         }
 
     def saved(self, checkpoint: log_pb2.WALCheckpoint) -> None:
@@ -185,6 +199,14 @@ def coord_term_of(envelope: log_pb2.Envelope) -> int | None:
     if envelope.HasField("broadcast") and not envelope.HasField("replicate"):
         return envelope.broadcast.coord_term
     return None
+
+
+def _from_later(components: Sequence[str]) -> WalError:
+    return WalError(
+        ErrorCode.UNRECOVERABLE,
+        f"its last snapshot holds {', '.join(components)}, which this version does not know. The "
+        "log can be read, but not appended to, and keeps its checkpoint: upgrade walplane again",
+    )
 
 
 def _poison(log_entry: LogEntry, error: Exception) -> WalError:
