@@ -28,7 +28,7 @@ from walplane.testkit.txns import (
     txn_entry,
 )
 from walplane.testkit.waiting import until
-from walplane.testkit.wal_world import CH, V, World, entry
+from walplane.testkit.wal_world import CH, V, World, entry, payloads_of
 from walplane.wal.config import WALConfig
 from walplane.wal.scan.request import Only, ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
@@ -116,6 +116,29 @@ async def test_a_log_that_was_cut_off_before_a_read_began_is_read_on_from_any_to
     for number, token in enumerate(tokens):
         rest = client_reader(wal, token, follow=False)
         assert shape([batch async for batch in rest.batches()]) == [b"3", b"4", b"5"][number + 1 :]
+
+
+async def test_a_slow_reader_of_a_log_that_was_cut_off_goes_on_where_it_let_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the backend up again, at what it has read: that names what is gone as well."""
+    monkeypatch.setattr(memory, "_READ_RECORDS", 1)
+    wal = await world.open(1, QUIET)
+    txn = await begin(wal, V)
+    results = [await wal.append(entry(b"%d" % number)) for number in range(6)]
+    await end(wal, txn, MessageType.ROLLBACK_TXN)
+    wal = await world.open(2, QUIET)  # which has none of them in memory
+    session = await world.backend.session()
+    await session.truncate(CH, results[3].message_id.record)
+    got: list[bytes] = []
+    async with wal.scan(ScanRequest(ScanStart(StartKind.EARLIEST), V, follow=False)) as scanner:
+        over = False
+        while not over:
+            batch = await scanner.next()
+            got += payloads_of(list(batch.entries))
+            over = batch.end
+            await scanner.rest()
+    assert got == [b"3", b"4", b"5", b""]  # the Rollback is the last
 
 
 class Breaking(LocalTransport):

@@ -135,10 +135,20 @@ class ReadTick:
 
 @dataclass(slots=True)
 class History:
-    """Everything that happened, as seen from outside."""
+    """Everything that happened, as seen from outside.
+
+    Attributes:
+        attempts: appends, in the order in which they began.
+        readings: what readers got.
+        placed: what those got that began at a place in the log: what lies before it is missing,
+            whatever its tick.
+        read_ticks: ticks taken to read at.
+        txns: transactions.
+    """
 
     attempts: list[Attempt] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
+    placed: list[Reading] = field(default_factory=list)
     read_ticks: list[ReadTick] = field(default_factory=list)
     txns: list[TxnAttempt] = field(default_factory=list)
 
@@ -166,7 +176,7 @@ def check(history: History) -> list[str]:
     if len(attempts) != len(history.attempts):
         return ["the history is of no use: payloads are not unique"]
     found: list[str] = []
-    for reading in history.readings:
+    for reading in [*history.readings, *history.placed]:
         found += _ticks_grow(reading)
         found += _ids_grow(reading)
         found += _once(reading)

@@ -43,8 +43,13 @@ class Budgets:
                 for wal in process.wals
                 for what in of_wal(wal)
             ]
+            # What lives in the process appends within its own client's budget.
+            lodgers = len(self._cluster.on_node[process.process.host])
+            most = (
+                node.config.node_append_bytes + lodgers * self._cluster.shape.client.pending_bytes
+            )
             self.violations += [
-                f"I16 {process.process.name}: {what}" for what in of_node(node, process.wals)
+                f"I16 {process.process.name}: {what}" for what in of_node(process.wals, most)
             ]
 
 
@@ -61,8 +66,8 @@ def of_wal(wal: WAL) -> Iterator[str]:
         yield f"{wal.pchannel} has {pending} bytes pending, and counts {wal.appender.bytes_pending}"
 
 
-def of_node(node: StreamingNode, wals: list[WAL]) -> Iterator[str]:
-    """What clients' appends hold at one node."""
+def of_node(wals: list[WAL], most: int) -> Iterator[str]:
+    """What clients' appends hold at one node, of `most` bytes."""
     sizes = [
         pending.op.size
         for wal in wals
@@ -70,7 +75,6 @@ def of_node(node: StreamingNode, wals: list[WAL]) -> Iterator[str]:
         for pending in _pending(wal)
         if pending.op.envelope.HasField("producer")
     ]
-    most = node.config.node_append_bytes
     if sum(sizes) > most + max(sizes, default=0):
         yield f"appends of {sum(sizes)} bytes are in flight, of {most}"
 

@@ -7,6 +7,8 @@ the scenario says otherwise; so does Kubernetes.
 from __future__ import annotations
 
 import random
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from typing import NamedTuple
 from walplane.channel import coord_topic, meta_topic, pchannel_name
 from walplane.client import StreamingClient
 from walplane.client.config import ClientConfig
+from walplane.client.transport import LocalNodes
 from walplane.coord.coord import Coord
 from walplane.node.config import NodeConfig
 from walplane.testkit.sim.backend import Broker, Manners
@@ -117,6 +120,7 @@ class SimCluster:
     Attributes:
         nodes: those that run or are stopped, by host.
         coordinators: the same, the newest last.
+        on_node: who is told of each node that starts, by host.
         pchannels: their names.
         store: where segments go; None = nowhere.
         cuts: how the logs were cut off.
@@ -135,6 +139,7 @@ class SimCluster:
         self.broker = Broker(self.network, self.disk, shape.manners, self._seed())
         self.leases = Leases(self.network, self.pchannels, shape.lease_s, self._seed())
         self.nodes: dict[str, NodeProcess] = {}
+        self.on_node: defaultdict[str, list[Callable[[NodeProcess], None]]] = defaultdict(list)
         self.coordinators: list[CoordinatorProcess] = []
         self._incarnations: dict[str, int] = {}
         self._wal = self._wal_class()
@@ -183,6 +188,8 @@ class SimCluster:
                 self._wal,
                 self.store,
             )
+            for tell in self.on_node[host]:
+                tell(self.nodes[host])
 
     def start_coordinator(self) -> None:
         """Starts one, beside any other."""
@@ -199,14 +206,15 @@ class SimCluster:
             )
         )
 
-    def client(self, process: Process) -> StreamingClient:
-        """A client of the cluster in `process`, to be entered there."""
+    def client(self, process: Process, local: LocalNodes | None = None) -> StreamingClient:
+        """A client of the cluster in `process`, to be entered there; nodes there are `local`."""
         return StreamingClient.connect(
             COORD,
             timeout=30.0,
             config=self.shape.client,
             runtime=process.runtime,
             dial=partial(SimChannel, self.network, process),
+            local_nodes=local,
         )
 
     # --- hurting ---------------------------------------------------------------------------------

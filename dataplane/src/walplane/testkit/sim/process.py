@@ -42,6 +42,7 @@ class Process:
         context: of everything it runs.
         hindered: whether the loop has to ask `takes` before each step.
         skew_ms: how far its wall clock is off; may jump.
+        stood_s: how long it was stopped so far, until it last went on.
         runtime: its clocks and randomness.
     """
 
@@ -54,6 +55,7 @@ class Process:
         self.context = Context()
         self.context.run(PROCESS.set, self)
         self.skew_ms = 0
+        self.stood_s = self._stopped_at = 0.0
         self.runtime = Runtime(
             lambda: _EPOCH_MS + self.skew_ms + int(loop.time() * 1000),
             loop.time,
@@ -103,11 +105,13 @@ class Process:
         if self.state is State.RUNNING:
             self.state = State.STOPPED
             self.hindered = True
+            self._stopped_at = self._loop.time()
 
     def resume(self) -> None:
         """SIGCONT."""
         if self.state is State.STOPPED:
             self.state = State.RUNNING
+            self.stood_s += self._loop.time() - self._stopped_at
             held, self._held = self._held, []
             self._loop.resume(held)
 

@@ -22,6 +22,8 @@ from walplane.ticks import TICKS_PER_MS
 
 _AHEAD_MS = 400  # at most; the log has not reached it then
 _SPAN_MS = 400
+_FROM_TOKEN = 0.7  # of catch-ups, where there is one
+_FROM_ID = 0.85  # the others, up to here, from the earliest
 
 
 class Reads(Errands):
@@ -37,6 +39,9 @@ class Reads(Errands):
         vchannel = self._work.vchannels[step.which % len(self._work.vchannels)]
         if step.what == "read_tick":
             self._begin(process, self._at_a_tick(process, vchannel, step))
+        elif step.force > _FROM_ID and (asked := self._told(vchannel, step)) is not None:
+            after = step.which % 2 == 0
+            self._begin(process, self._from_id(process, asked, after=after))
         else:
             start = self._token(vchannel, step) or "earliest"
             self._begin(process, self._catch_up(process, vchannel, start))
@@ -112,6 +117,53 @@ class Reads(Errands):
         except WalError as error:
             self._gave_up(error, vchannel)
 
+    async def _from_id(self, process: Process, asked: Attempt, *, after: bool) -> None:
+        """Reads from the message of an append on, or from behind it, to the present end."""
+        work, vchannel, place = self._work, asked.vchannel, asked.message_id
+        if place is None:
+            raise AssertionError(f"{asked} has no place")
+        due = {
+            each.payload
+            for each in self._acknowledged(pchannel_of(vchannel))
+            if each.vchannel == vchannel
+            and each.message_id is not None
+            and (each.message_id > place or (each is asked and not after))
+        }
+        reading = Reading(process.name, vchannel, complete=False)
+        work.history.placed.append(reading)
+        read = partial(StreamingClient.reader, channel=vchannel, start=place, after=after)
+        try:
+            async with work.cluster.client(process) as client:
+                async with read(client, follow=False) as reader:
+                    async for batch in reader.batches():
+                        reading.messages += delivered(batch)
+        except WalError as error:
+            if work.cluster.cuts.beginning(pchannel_of(vchannel)) <= place.record[0]:
+                work.note_failure(error, f"a read of {vchannel} from {place}", expected=())
+            else:
+                self._gave_up(error, vchannel)
+            return
+        got = [each.payload for each in reading.messages]
+        work.unexpected += [
+            f"a read of {vchannel} from {place} lacks {payload[:40]!r}"
+            for payload in due.difference(got)
+        ]
+        alone = [each for each in reading.messages if not each.txn_id]
+        # Else the log's order is not that of ticks, and who reads on from a token has both sides.
+        if not work.cluster.shape.link_waits and alone:
+            early = alone[0].message_id <= place if after else alone[0].message_id != place
+            if early:
+                work.unexpected.append(f"a read from {place} begins with {alone[0]}")
+
+    def _told(self, vchannel: str, step: Step) -> Attempt | None:
+        """An append whose caller was told where it is."""
+        told = [
+            each
+            for each in self._acknowledged(pchannel_of(vchannel))
+            if each.vchannel == vchannel and each.message_id is not None
+        ]
+        return told[step.which // 7 % len(told)] if told else None
+
     def _ended_at(self, reader: Reader, until_tick: int, vchannel: str) -> None:
         if reader.watermark != until_tick:
             self._work.unexpected.append(
@@ -131,6 +183,6 @@ class Reads(Errands):
         tokens = [
             tail.token for tail in self._work.tails if tail.channel == vchannel and tail.token
         ]
-        if not tokens or step.force > 0.7:
+        if not tokens or step.force > _FROM_TOKEN:
             return None
         return tokens[step.which // 7 % len(tokens)]

@@ -20,6 +20,7 @@ from walplane.testkit.sim.budgets import Budgets
 from walplane.testkit.sim.changes import Changes
 from walplane.testkit.sim.cluster import SimCluster
 from walplane.testkit.sim.faults import FAULTS, Stage
+from walplane.testkit.sim.lodger import Lodger
 from walplane.testkit.sim.loop import SimLoop
 from walplane.testkit.sim.process import Process
 from walplane.testkit.sim.reads import Reads
@@ -102,7 +103,8 @@ class Run:
             tails[user].append(Tail(reading, channel, start))
         for number, appends in enumerate(self.plan.users):
             seed = self.cluster.random.getrandbits(64)
-            self._users.append(User(self.work, f"u{number}", appends, tails[number], seed))
+            kind = Lodger if self.plan.lodging else User
+            self._users.append(kind(self.work, f"u{number}", appends, tails[number], seed))
             self.work.tails += tails[number]
 
     async def _take_steps(self) -> None:

@@ -25,6 +25,7 @@ OPERATIONS = 200
 _SPAN_S = 8.0
 _STORE_SHARE = 1 / 3  # of all seeds
 _EDGE_SHARE = 1 / 3  # too
+_LODGING_SHARE = 1 / 4  # too
 
 
 class Step(NamedTuple):
@@ -51,6 +52,7 @@ class Plan:
         users: append operations of each user.
         tails: readers: (user, what it reads, where it starts); a number is a shard, -1 all.
         steps: faults and reads, in order of time.
+        lodging: whether users live in the processes of nodes.
     """
 
     seed: int
@@ -59,6 +61,7 @@ class Plan:
     users: tuple[int, ...]
     tails: tuple[tuple[int, int, str], ...]
     steps: tuple[Step, ...]
+    lodging: bool = False
 
     def __str__(self) -> str:
         """The whole plan."""
@@ -70,7 +73,7 @@ class Plan:
             f"WAL: {shape.wal}",
             f"segment store: {shape.store or 'none'}",
             f"streams: {shape.edge or 'wide'}",
-            f"users: {self.users} appends; tails {self.tails}",
+            f"users{' in nodes' if self.lodging else ''}: {self.users} appends; tails {self.tails}",
         ]
         return "\n".join([*head, *map(str, self.steps)])
 
@@ -94,7 +97,10 @@ def plan_of(seed: int) -> Plan:
     if apart.random() < _STORE_SHARE:
         plan = _with_store(plan, apart)
     apart = random.Random(f"edge {seed}")  # noqa: S311 - as above
-    return _with_edge(plan, apart) if apart.random() < _EDGE_SHARE else plan
+    if apart.random() < _EDGE_SHARE:
+        plan = _with_edge(plan, apart)
+    apart = random.Random(f"lodging {seed}")  # noqa: S311 - as above
+    return replace(plan, lodging=apart.random() < _LODGING_SHARE)
 
 
 def _with_edge(plan: Plan, draw: random.Random) -> Plan:

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable
 from walplane.client import grpc_transport
 from walplane.client.appends import Appends
 from walplane.client.batcher import Kind
+from walplane.client.local_transport import _LocalProduce
 from walplane.client.pipeline import Pipeline
 from walplane.client.reader import Reader
 from walplane.client.results import Written
+from walplane.client.transport import written
 from walplane.coord.broadcast import Appender, Broadcasts
 from walplane.node.consume import ConsumeStream
 from walplane.rpc.errors import WalError
@@ -23,7 +25,7 @@ from walplane.testkit.sim.mutations import Mutation, patched
 from walplane.ticks import TICKS_PER_MS
 from walplane.wal.interceptors.base import AppendOp, Forward
 from walplane.wal.interceptors.keyed import KeyedAppends
-from walplane.wal.ports import AppendResult
+from walplane.wal.ports import AppendResult, LogEntry
 from walplane.wal.recovery.keyed import KeyedResults
 from walplane.wal.txn.expiry import TxnExpiry
 from walplane.wal.txn.sessions import TxnSessions
@@ -89,6 +91,17 @@ async def _grant_nothing(_stream: ConsumeStream, requests: AsyncIterator[object]
         pass
 
 
+def _tell_successes(
+    self: _LocalProduce, request_id: int, append: asyncio.Future[AppendResult]
+) -> None:
+    if not append.cancelled() and append.exception() is None:
+        self._answer(request_id, written(append.result()))
+
+
+def _know_by_tick(self: Reader, item: LogEntry) -> int:
+    return max(self._tick + 1 - item.first_tick, 0)
+
+
 def _load_nothing(_results: KeyedResults, _parts: object) -> None:
     return None
 
@@ -107,5 +120,11 @@ USER_MUTATIONS = (
     Mutation("a read survives its owner", patched(Reader, "_recover", _end_here), 100),
     Mutation("mistakes behind the answer", patched(TxnSessions, "leave", _leave_twice), 100),
     Mutation("bodies renew a transaction", patched(OpenTxn, "expired", _since_its_begin), 100),
+    Mutation(
+        "who lives in a node hears what failed",
+        patched(_LocalProduce, "_done", _tell_successes),
+        100,
+    ),
+    Mutation("a read behind an id passes it over", patched(Reader, "_known", _know_by_tick), 100),
     Mutation("transactions expire", patched(TxnExpiry, "due", lambda _expiry, _tick: []), 100),
 )

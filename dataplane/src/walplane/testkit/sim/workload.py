@@ -27,7 +27,7 @@ from walplane.message.view import Batch
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.history import DEFINITE, Attempt, Delivered, History, Outcome, Reading
 from walplane.testkit.sim.cluster import SimCluster
-from walplane.testkit.sim.process import Process
+from walplane.testkit.sim.process import PROCESS, Process
 from walplane.testkit.sim.user_keys import Keys, UserKeys
 from walplane.testkit.sim.user_names import Names, UserNames
 from walplane.testkit.sim.user_txns import UserTxns, manual_flush
@@ -155,7 +155,12 @@ class Work:
     @contextmanager
     def timed(self, what: str, timeout_s: float) -> Iterator[None]:
         """Around a call that is given so much time."""
-        now = asyncio.get_running_loop().time
+        process = PROCESS.get()
+
+        def now() -> float:
+            stood = 0.0 if process is None else process.stood_s
+            return asyncio.get_running_loop().time() - stood
+
         began = now()
         try:
             yield
@@ -195,7 +200,6 @@ class User:
     def __init__(self, work: Work, host: str, appends: int, tails: list[Tail], seed: int) -> None:
         """Starts its first process."""
         self.done = asyncio.get_running_loop().create_future()
-        self.process = work.cluster.process(host)
         self._work = work
         self._host = host
         self._left = appends
@@ -206,7 +210,7 @@ class User:
         self._txns = UserTxns(work, self._begin, self._random)
         self._keys = UserKeys(work, seed)
         self._names = UserNames(work, self._begin, self._random, self._spend)
-        self._start()
+        self.process = self._first_process()
 
     def kill(self) -> None:
         """SIGKILL; it starts again soon."""
@@ -222,7 +226,7 @@ class User:
     @property
     def connected(self) -> bool:
         """Whether it runs and has a client."""
-        return self._client is not None
+        return self._client is not None and self.process.alive
 
     async def probe(self, timeout_s: float) -> None:
         """Whatever its client went through, it appends to every VChannel."""
@@ -243,8 +247,8 @@ class User:
         expected: Collection[ErrorCode],
     ) -> bool:
         self._name += 1
-        payload = f"probe/{self.process.name}/{self._name}".encode()
-        attempt = self._work.history.begin(self.process.name, vchannel, payload)
+        payload = f"probe/{self._producer}/{self._name}".encode()
+        attempt = self._work.history.begin(self._producer, vchannel, payload)
         try:
             result = await client.append(insert(vchannel, payload), timeout=timeout_s)
         except WalError as error:
@@ -258,17 +262,26 @@ class User:
         """SIGKILL before one of the next `steps` steps."""
         self.process.burn(self._random.randint(1, steps), self.kill)
 
-    def _restart(self) -> None:
-        self.process = self._work.cluster.process(self._host)
-        self._start()
+    @property
+    def _producer(self) -> str:
+        """Its name in this life."""
+        return self.process.name
 
-    def _start(self) -> None:
-        self.process.start(self._run(self.process))
+    def _first_process(self) -> Process:
+        process = self._work.cluster.process(self._host)
+        process.start(self._run(process))
+        return process
+
+    def _restart(self) -> None:
+        self.process = self._first_process()
+
+    def _new_client(self, process: Process) -> StreamingClient:
+        return self._work.cluster.client(process)
 
     async def _run(self, process: Process) -> None:
         while True:
             try:
-                async with self._work.cluster.client(process) as client:
+                async with self._new_client(process) as client:
                     self._client = client
                     for tail in self._tails:
                         process.start(self._follow(client, tail), f"tail {tail.channel}")
@@ -286,7 +299,7 @@ class User:
         while self._left > 0:
             self._left -= 1
             await window.acquire()
-            task = process.start(self._operate(client, process.name), "append")
+            task = process.start(self._operate(client, self._producer), "append")
             task.add_done_callback(lambda _: window.release())
             tasks.add(task)
             if self._random.random() < 0.6:

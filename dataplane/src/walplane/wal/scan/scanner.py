@@ -189,6 +189,8 @@ class WALScanner:
         entries = await catch_up.read(self._log)
         if self._begins is None and not self._told:
             self._begins = catch_up.begins_at(self._log.backend_name)
+            if self._token is not None:  # or it would go on at what had been cut off before
+                self._token = self._token.reaching(self._begins)
         watermark = catch_up.reorder.released
         if catch_up.past_parts:
             self._place = self._log.buffer.place_after(watermark)
