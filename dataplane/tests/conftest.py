@@ -1,4 +1,4 @@
-"""Fixtures of every test folder: a real Pulsar and a real S3, started once for the whole run."""
+"""Fixtures of every test folder: a real Pulsar, S3 and Azure, started once for the whole run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import httpx
 import pytest
 from _pytest.runner import runtestprotocol
 
-from devservices.peers import s3_server
+from devservices.peers import azure, s3_server
+from devservices.peers.azure import azure_server
 from devservices.peers.s3 import CREDENTIALS
 from devservices.pulsar import (
     STOOD_STILL,
@@ -173,6 +174,23 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.port}"
     except PrerequisiteMissingError as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def azure_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    try:
+        with azure_server(tmp_path_factory.mktemp("azure") / "server.log", "segments") as server:
+            yield server.port
+    except PrerequisiteMissingError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def azure_url(azure_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As `s3_url`."""
+    for name, value in azure.credentials(azure_port).items():
+        monkeypatch.setenv(name, value)
+    return f"az://segments/{secrets.token_hex(4)}"
 
 
 @pytest.fixture

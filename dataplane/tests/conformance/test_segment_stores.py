@@ -1,18 +1,15 @@
-"""What every segment store promises: a directory, and a real S3."""
+"""What every segment store promises: a directory, a real S3, and Azure's emulator."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from walplane.wal.recovery.segments.objects import ObjectStore, open_store
 
 
-@pytest.fixture(params=["directory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    where = str(tmp_path) if request.param == "directory" else request.getfixturevalue("s3_url")
-    return open_store(where)
+@pytest.fixture(params=["tmp_path", "s3_url", "azure_url"])
+def store(request: pytest.FixtureRequest) -> ObjectStore:
+    return open_store(str(request.getfixturevalue(request.param)))
 
 
 async def test_the_first_object_of_a_name_is_kept(store: ObjectStore) -> None:
