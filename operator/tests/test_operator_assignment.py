@@ -201,7 +201,7 @@ def test_lost_data_waits_for_a_person() -> None:
     assert (step.grants, step.wake_s) == ((), 300.0)
 
 
-def test_an_open_that_takes_too_long_is_given_to_another() -> None:
+def test_a_grant_that_nobody_takes_up_is_given_to_another() -> None:
     scene = Scene(count=1)
     slow, other = scene.node(0), scene.node(1)
     scene.grant(0, slow, 1, ready=False)
@@ -210,6 +210,41 @@ def test_an_open_that_takes_too_long_is_given_to_another() -> None:
     step = scene.step()
     assert targets(step) == {0: other}
     assert (step.grants[0].reason, step.releases) == ("OpenTimeout", ())
+
+
+def test_an_open_that_its_node_reports_is_never_taken_away() -> None:
+    """A long replay would begin anew elsewhere, and be taken away there too."""
+    scene = Scene(count=1)
+    scene.node(1)
+    opener = scene.node(0, channels={0: {"term": 1}})
+    scene.grant(0, opener, 1, ready=False)
+    for _ in range(5):
+        assert scene.step() == Assignment()
+        scene.clock += OPEN_DEADLINE_S
+    assert scene.views[0].phase is Phase.OPENING
+    scene.node(0, channels={0: {"term": 1, "timeTick": 7}})
+    assert scene.step() == Assignment(wake_s=OPEN_DEADLINE_S), "open; it confirms any moment now"
+    scene.clock += OPEN_DEADLINE_S
+    assert scene.step().grants[0].reason == "OpenTimeout", "it never did"
+
+
+@pytest.mark.parametrize("report", [{"term": 1}, {"term": 2, "lastError": "disk"}])
+def test_a_report_of_another_grant_or_of_a_failure_is_no_open(report: Object) -> None:
+    scene = Scene(count=1)
+    other = scene.node(1)
+    scene.grant(0, scene.node(0, channels={0: report}), 2, ready=False)
+    scene.step()
+    scene.clock += OPEN_DEADLINE_S
+    assert targets(scene.step()) == {0: other}
+
+
+def test_the_open_of_a_dead_node_goes_to_another() -> None:
+    scene = Scene(count=1)
+    opener, other = scene.node(0, channels={0: {"term": 1}}), scene.node(1)
+    scene.grant(0, opener, 1, ready=False)
+    scene.step()
+    scene.dead.add(opener)
+    assert targets(scene.step()) == {0: other}
 
 
 def test_a_release_that_takes_too_long_is_ended_by_a_higher_term() -> None:

@@ -39,6 +39,11 @@ class ChannelReport(_Model):
     last_error: str = ""
     attempts: int = 0
 
+    @property
+    def opening(self) -> bool:
+        """Whether an open under `term` is under way: there is no tick, and no error, before."""
+        return not self.time_tick and not self.last_error
+
 
 class BackendReport(_Model):
     """What a coordinator says of the backend."""

@@ -186,12 +186,13 @@ class _Step:
 
     def _held(self, view: ChannelView) -> bool:
         """Whether it is served, or on the way there."""
-        return view.phase in (Phase.SERVED, Phase.OPENING) and not self._orphaned(view)
+        held = (Phase.SERVED, Phase.OPENING, Phase.GRANTED)
+        return view.phase in held and not self._orphaned(view)
 
     def _deadlines(self, view: ChannelView) -> list[float]:
         """Seconds until the holder has taken too long."""
         spent = self._observed.clock - view.since
-        if view.phase is Phase.OPENING:
+        if view.phase is Phase.GRANTED:
             return [OPEN_DEADLINE_S - spent]
         return [RELEASE_DEADLINE_S - spent] if view.phase is Phase.RELEASING else []
 
@@ -362,7 +363,7 @@ class _Step:
             return NODE_RESTARTED if view.pod in alive else NODE_GONE
         if view.phase is Phase.RELEASING:
             return RELEASE_TIMEOUT
-        if view.phase is Phase.OPENING:
+        if view.phase is Phase.GRANTED:
             return OPEN_TIMEOUT
         if memory.failed_term == view.term:
             return memory.reason

@@ -83,7 +83,7 @@ def _state(observed: Observed, view: ChannelView, memory: ChannelMemory) -> Obje
     serving = view.phase in (Phase.SERVED, Phase.RELEASING) and view.lease and view.lease.ready
     if serving:
         state = "Assigned"
-    elif view.phase in (Phase.OPENING, Phase.RELEASING):
+    elif view.phase in (Phase.GRANTED, Phase.OPENING, Phase.RELEASING):
         state = "Assigning"
     else:
         state = "Unavailable" if view.known_term else "Uninitialized"

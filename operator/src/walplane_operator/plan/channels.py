@@ -18,7 +18,11 @@ from walplane_operator.api.spec import PChannel
 from walplane_operator.plan.observed import NodeSession, Observed
 
 OPEN_DEADLINE_S = 90.0
-"""A node that has not confirmed a grant by then has failed to open it."""
+"""A grant that its node neither opens nor confirms by then has failed.
+
+An open under way has no deadline here: a replay takes as long as the log is, and begins anew on
+every other node. The node itself gives up an open that gets no further, and reports that.
+"""
 RELEASE_DEADLINE_S = 30.0
 """A node that has not given a PChannel back by then is fenced by the next grant."""
 SETTLED_S = 10.0
@@ -42,7 +46,8 @@ class Phase(enum.Enum):
 
     FREE = "nobody holds it"
     DEAD = "its holder does not live"
-    OPENING = "granted, not confirmed"
+    GRANTED = "granted, and no word of it yet"
+    OPENING = "its node reports that it opens it"
     RELEASING = "to be given back"
     SERVED = "confirmed"
 
@@ -180,11 +185,12 @@ def _view(observed: Observed, index: int, memory: ChannelMemory) -> ChannelView:
     lease = observed.leases.get(index)
     name = observed.cluster.channel(index)
     holder = observed.nodes.get(lease.holder) if lease else None
-    phase = _phase(lease, holder)
     term = lease.term if lease else 0
+    report = holder.session.report.channels.get(name) if holder else None
+    report = report if report is not None and report.term == term else None
+    phase = _phase(lease, holder, report)
     if (memory.term, memory.phase) != (term, phase):
         memory.term, memory.phase, memory.since = term, phase, observed.clock
-    report = holder.session.report.channels.get(name) if holder else None
     return ChannelView(
         index=index,
         name=name,
@@ -192,19 +198,23 @@ def _view(observed: Observed, index: int, memory: ChannelMemory) -> ChannelView:
         lease=lease,
         phase=phase,
         holder=holder,
-        report=report if report is not None and report.term == term else None,
+        report=report,
         since=memory.since,
     )
 
 
-def _phase(lease: PChannelLease | None, holder: NodeSession | None) -> Phase:
+def _phase(
+    lease: PChannelLease | None, holder: NodeSession | None, report: ChannelReport | None
+) -> Phase:
     if lease is None or not lease.holder:
         return Phase.FREE
     if holder is None or not holder.alive:
         return Phase.DEAD
     if lease.release and lease.release == lease.term:
         return Phase.RELEASING
-    return Phase.SERVED if lease.ready else Phase.OPENING
+    if lease.ready:
+        return Phase.SERVED
+    return Phase.OPENING if report is not None and report.opening else Phase.GRANTED
 
 
 def _note_failure(observed: Observed, view: ChannelView, memory: ChannelMemory) -> None:
@@ -237,8 +247,8 @@ def _failure(observed: Observed, view: ChannelView) -> tuple[str, str, str] | No
         for pod, report in _reports(observed, view.name):
             if report.term == view.term and report.last_error:
                 return pod, report.reason or OPEN_FAILED, f"{pod}: {report.last_error}"
-    if view.phase is Phase.OPENING and observed.clock - view.since >= OPEN_DEADLINE_S:
-        message = f"{view.pod} has not opened it within {OPEN_DEADLINE_S:g} s"
+    if view.phase is Phase.GRANTED and observed.clock - view.since >= OPEN_DEADLINE_S:
+        message = f"{view.pod} neither opened nor confirmed it within {OPEN_DEADLINE_S:g} s"
         if view.report is not None and view.report.last_error:
             message += f": {view.report.last_error}"
         return view.pod, OPEN_TIMEOUT, message
