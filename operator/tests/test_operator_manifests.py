@@ -10,6 +10,7 @@ from walplane.backends.pulsar.config import PulsarConfig
 from walplane.testkit.kube_objects import UID, Object, walcluster
 from walplane_operator.api import names
 from walplane_operator.api.spec import WALCluster
+from walplane_operator.manifests.common import ANSWERS
 from walplane_operator.manifests.config import backend_url
 from walplane_operator.manifests.desired import pchannel, pchannel_lease, workloads
 
@@ -115,6 +116,14 @@ def test_liveness_tolerates_four_leases(lease: int) -> None:
     for template in pods_of(build(walcluster(lease={"durationSeconds": lease}))):
         probe = template["spec"]["containers"][0]["livenessProbe"]
         assert (probe["failureThreshold"] - 1) * probe["periodSeconds"] >= 4 * lease
+
+
+def test_a_start_that_replays_a_long_log_is_alive_and_not_ready() -> None:
+    for template in pods_of([*build(), *build(embedded())]):
+        container = template["spec"]["containers"][0]
+        kinds = ("startup", "liveness", "readiness")
+        asked = {kind: container[f"{kind}Probe"]["grpc"]["service"] for kind in kinds}
+        assert asked == {"startup": ANSWERS, "liveness": ANSWERS, "readiness": ""}
 
 
 def environment(template: Object) -> dict[str, Any]:

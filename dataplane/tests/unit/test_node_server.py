@@ -42,6 +42,12 @@ async def channel(server: RpcServer) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
+async def test_health_says_of_itself_that_it_serves(channel: grpc.aio.Channel) -> None:
+    """Who asks whether a process is alive must not hear that it replays a long log."""
+    request = health_pb2.HealthCheckRequest(service="grpc.health.v1.Health")
+    assert (await health_pb2_grpc.HealthStub(channel).Check(request)).status == SERVING
+
+
 async def test_health_says_serving_only_when_told(
     server: RpcServer, channel: grpc.aio.Channel
 ) -> None:

@@ -1,8 +1,8 @@
 """One gRPC port for any set of services, with health and reflection. Layer: node.
 
 Contract: services are passed in, so that a standalone process serves node and coordinator on one
-port. Health says SERVING only after `set_serving`. A stop lets calls under way finish for a grace
-period, then cancels them.
+port. Health says SERVING only after `set_serving`, and of itself from the start. A stop lets
+calls under way finish for a grace period, then cancels them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class RpcPort:
         await self._server.start()
         started = RpcServer(self._server, checks, self.host, self.port)
         await asyncio.gather(*(started.set_serving(name, False) for name in ["", *services]))
+        await started.set_serving(health.SERVICE_NAME, True)  # to answer is to be alive
         return started
 
     async def close(self) -> None:

@@ -19,6 +19,8 @@ GRACE_S = 120
 """terminationGracePeriodSeconds: time for a node to be drained."""
 LIVENESS_PERIOD_S = 10
 LEASES_TOLERATED = 4
+ANSWERS = "grpc.health.v1.Health"
+"""What health calls SERVING as soon as the process answers at all."""
 _USER = 65532
 
 _POD_SECURITY: Object = {
@@ -168,14 +170,18 @@ def _pod_environment() -> list[Object]:
 
 
 def _probes(port: int, lease_s: int) -> Object:
-    """Liveness gives a process four lease durations; a start may replay a long log."""
-    check: Object = {"grpc": {"port": port, "service": ""}, "timeoutSeconds": 5}
+    """Ready is who serves; alive is who answers, however long its start replays a log.
+
+    Liveness gives a process four lease durations.
+    """
+    ready: Object = {"grpc": {"port": port, "service": ""}, "timeoutSeconds": 5}
+    alive: Object = {"grpc": {"port": port, "service": ANSWERS}, "timeoutSeconds": 5}
     tolerated = math.ceil(LEASES_TOLERATED * lease_s / LIVENESS_PERIOD_S) + 1
     return {
-        "startupProbe": {**check, "periodSeconds": 1, "failureThreshold": 300},
-        "readinessProbe": {**check, "periodSeconds": 2, "failureThreshold": 3},
+        "startupProbe": {**alive, "periodSeconds": 1, "failureThreshold": 300},
+        "readinessProbe": {**ready, "periodSeconds": 2, "failureThreshold": 3},
         "livenessProbe": {
-            **check,
+            **alive,
             "periodSeconds": LIVENESS_PERIOD_S,
             "failureThreshold": tolerated,
         },
