@@ -143,7 +143,12 @@ class ClusterObjects:
             annotations["walplane.dev/ready-term"] = str(term)
         if release:
             annotations["walplane.dev/release"] = str(release)
-        lease = self._lease(name, {"walplane.dev/lease": "pchannel"}, annotations, holder)
+        labels = {
+            "walplane.dev/lease": "pchannel",
+            "app.kubernetes.io/managed-by": "walplane-operator",
+        }
+        lease = self._lease(name, labels, annotations, holder)
+        lease["metadata"]["ownerReferences"] = [self._owner()]
         self.leases[name] = lease
         return lease
 
@@ -176,7 +181,6 @@ class ClusterObjects:
         return pod
 
     def _pchannel(self, index: int) -> Object:
-        owner = {"apiVersion": API_VERSION, "kind": "WALCluster", "name": self.name, "uid": UID}
         name = f"{self.name}-{index}"
         return {
             "apiVersion": API_VERSION,
@@ -187,10 +191,13 @@ class ClusterObjects:
                 uid=f"uid-of-{name}",
                 generation=1,
                 labels={"walplane.dev/cluster": self.name},
-                ownerReferences=[owner],
+                ownerReferences=[self._owner()],
             ),
             "spec": {"clusterRef": self.name, "index": index, "channel": self.channel(index)},
         }
+
+    def _owner(self) -> Object:
+        return {"apiVersion": API_VERSION, "kind": "WALCluster", "name": self.name, "uid": UID}
 
     def _lease(self, name: str, labels: Object, annotations: Object, holder: str) -> Object:
         labels = labels | {"walplane.dev/cluster": self.name}

@@ -1,7 +1,8 @@
 """Grants and releases on PChannel Leases. Layer: apply.
 
 Contract: read → check → PUT with the resourceVersion that the decision was made on; a conflict
-changes nothing, and the next reconcile decides anew. Never an apply, a force or a blind patch.
+grants nothing, and the next reconcile decides anew. Never an apply, a force or a blind patch.
+Every write gives the Lease back what it lost of labels, channel and owner.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from datetime import datetime
 from walplane_operator.api.leases import PChannelLease
 from walplane_operator.api.names import Object
 from walplane_operator.api.spec import WALCluster
-from walplane_operator.apply.kube import LEASES, ApiError, Kube, path_of
-from walplane_operator.manifests.desired import pchannel_lease
-from walplane_operator.plan.assignment import Grant, Release
+from walplane_operator.apply.kube import LEASES, ApiError, Kube, object_path, path_of
+from walplane_operator.manifests.desired import dressed_lease, pchannel_lease
+from walplane_operator.plan.assignment import Grant, Mend, Release
 
 _AT_ONCE = 8
 
@@ -29,13 +30,13 @@ class Written:
         leases: (index, Lease as it is now) of every write that succeeded.
         grants: those that were made.
         releases: those that were asked for.
-        conflicts: writes that somebody else was ahead of.
+        conflicts: indexes of Leases that somebody else was ahead of.
     """
 
     leases: list[tuple[int, PChannelLease]]
     grants: list[Grant]
     releases: list[Release]
-    conflicts: int = 0
+    conflicts: list[int]
 
 
 async def write(
@@ -44,45 +45,70 @@ async def write(
     grants: Sequence[Grant],
     releases: Sequence[Release],
     now: datetime,
+    mends: Sequence[Mend] = (),
 ) -> Written:
     """Makes the step, several Leases at a time.
 
     Raises:
         ExceptionGroup: of `ApiError`, when a write failed otherwise than by a conflict.
     """
-    written = Written([], [], [])
+    written = Written([], [], [], [])
     limit = asyncio.Semaphore(_AT_ONCE)
 
     async def grant(one: Grant) -> None:
         async with limit:
             lease = one.lease or PChannelLease.read(pchannel_lease(cluster, one.index))
             body = lease.granted_to(one.session, one.term, cluster.adopts, now)
-            if await _put(kube, written, one.index, body):
+            if await _put(kube, cluster, written, one.index, body):
                 written.grants.append(one)
 
     async def release(one: Release) -> None:
         async with limit:
-            if await _put(kube, written, one.index, one.lease.to_release()):
+            if await _put(kube, cluster, written, one.index, one.lease.to_release()):
                 written.releases.append(one)
+
+    async def mend(one: Mend) -> None:
+        async with limit:
+            await _put(kube, cluster, written, one.index, one.lease.raw)
 
     async with asyncio.TaskGroup() as tasks:
         for each in grants:
             tasks.create_task(grant(each))
         for other in releases:
             tasks.create_task(release(other))
+        for lost in mends:
+            tasks.create_task(mend(lost))
     return written
 
 
-async def _put(kube: Kube, written: Written, index: int, body: Object) -> bool:
+async def _put(kube: Kube, cluster: WALCluster, written: Written, index: int, body: Object) -> bool:
+    body = dressed_lease(cluster, index, body)
     try:
         if "resourceVersion" in body["metadata"]:
             after = await kube.replace(body)
         else:
-            after = await kube.create(path_of(LEASES, "Lease", body["metadata"]["namespace"]), body)
+            after = await kube.create(path_of(LEASES, "Lease", cluster.namespace), body)
     except ApiError as error:
         if error.status not in (404, 409):
             raise
-        written.conflicts += 1
+        written.conflicts.append(index)
+        if "resourceVersion" not in body["metadata"]:
+            await _find(kube, cluster, index, object_path(body))
         return False
     written.leases.append((index, PChannelLease.read(after)))
     return True
+
+
+async def _find(kube: Kube, cluster: WALCluster, index: int, path: str) -> None:
+    """Brings a Lease back into the lists that lack it; holder and term stay as they are."""
+    lease = await kube.get(path)
+    if lease is None:
+        return
+    dressed = dressed_lease(cluster, index, lease)
+    if dressed == lease:
+        return  # it was made in this moment
+    try:
+        await kube.replace(dressed)
+    except ApiError as error:
+        if error.status not in (404, 409):
+            raise

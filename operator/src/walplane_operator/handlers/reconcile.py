@@ -154,31 +154,36 @@ class Reconciler:
         cluster = observed.cluster
         views = look(observed, memory)
         workforce = decide(observed, views)
-        step, refused = Assignment(), []
+        wakes: list[float | None] = []
+        refused = []
         if not cluster.spec.paused:
             if not cluster.embedded:
                 step = assign(observed, views, memory, workforce.cordoned)
+                wakes.append(step.wake_s)
                 observed, conflicts = await self._write_leases(observed, step)
+                wakes += [memory.clash(index, observed.clock) for index in conflicts]
                 views = look(observed, memory)
-                step = step if not conflicts else Assignment(wake_s=0.0)
             refused = await self._apply(observed, workforce)
             self._teller.refuse_foreign(observed)
-        wait = await self._teller.tell(observed, views, memory, workforce, refused)
+        wakes.append(await self._teller.tell(observed, views, memory, workforce, refused))
         if workforce.replace is not None and not cluster.spec.paused:
             await self._replace(observed, workforce)
-        waits = [each for each in (step.wake_s, wait) if each is not None]
-        return min(waits, default=None)
+        return min((each for each in wakes if each is not None), default=None)
 
-    async def _write_leases(self, observed: Observed, step: Assignment) -> tuple[Observed, int]:
+    async def _write_leases(
+        self, observed: Observed, step: Assignment
+    ) -> tuple[Observed, list[int]]:
+        """What is there afterwards, and the PChannels whose Leases others wrote meanwhile."""
+        cluster, now = observed.cluster, observed.now
         written = await leases.write(
-            self._tools.kube, observed.cluster, step.grants, step.releases, observed.now
+            self._tools.kube, cluster, step.grants, step.releases, now, step.mends
         )
         metrics = self._tools.metrics
         for grant in written.grants:
             metrics.grants.labels(grant.reason).inc()
         for release in written.releases:
             metrics.releases.labels(release.reason).inc()
-        metrics.conflicts.inc(written.conflicts)
+        metrics.conflicts.inc(len(written.conflicts))
         observed = observed.with_leases(written.leases)
         self._teller.tell_moves(observed, written)
         return observed, written.conflicts

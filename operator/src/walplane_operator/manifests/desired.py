@@ -48,3 +48,17 @@ def pchannel_lease(cluster: WALCluster, index: int) -> Object:
         "metadata": about,
         "spec": {"holderIdentity": ""},
     }
+
+
+def dressed_lease(cluster: WALCluster, index: int, lease: Object) -> Object:
+    """`lease` with the labels, the channel and the owner that it shall have; the rest as it is.
+
+    Without its labels no list shows it, without its channel no node follows it, and under the owner
+    of old it is collected together with the terms that it keeps.
+    """
+    wanted, about = pchannel_lease(cluster, index)["metadata"], dict(lease["metadata"])
+    for part in ("labels", "annotations"):
+        about[part] = {**(about.get(part) or {}), **wanted[part]}
+    if [owner["uid"] for owner in about.get("ownerReferences") or []] != [cluster.uid]:
+        about["ownerReferences"] = wanted["ownerReferences"]
+    return {**lease, "metadata": about}

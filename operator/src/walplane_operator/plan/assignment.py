@@ -10,7 +10,7 @@ back then either, unless nobody could take it over anyway.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from walplane.assignment.balance import (
@@ -21,6 +21,7 @@ from walplane.assignment.balance import (
     vchannelfair,
 )
 from walplane_operator.api.leases import PChannelLease
+from walplane_operator.manifests.desired import dressed_lease
 from walplane_operator.plan.channels import (
     INITIAL,
     LEASE_LOST,
@@ -70,15 +71,25 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Mend:
+    """Give a Lease back what it lost of labels, channel and owner."""
+
+    index: int
+    lease: PChannelLease
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One step.
 
     Attributes:
+        mends: Leases that nothing else is written to.
         wake_s: when to look again though nothing happens; None = no need.
     """
 
     grants: tuple[Grant, ...] = ()
     releases: tuple[Release, ...] = ()
+    mends: tuple[Mend, ...] = ()
     wake_s: float | None = None
 
 
@@ -99,13 +110,16 @@ def assign(
     step = _Step(observed, views, memory, cordoned)
     grants = step.grants() if observed.leader is not None else []
     releases = step.releases({grant.index: grant.session for grant in grants})
+    written = {grant.index for grant in grants} | {release.index for release in releases}
+    mends = step.mends(written)
+    memory.rest(written | {mend.index for mend in mends}, observed.clock)
     for grant in grants:
         # One entry is enough: the status keeps the history.
         memory.channels[grant.index].granted_for = {grant.term: grant.reason}
     for release in releases:
         asked_back = (release.lease.term, release.reason, release.target)
         memory.channels[release.index].asked_back = asked_back
-    return Assignment(tuple(grants), tuple(releases), step.wake_s())
+    return Assignment(tuple(grants), tuple(releases), tuple(mends), step.wake_s())
 
 
 class _Step:
@@ -150,7 +164,7 @@ class _Step:
 
     def releases(self, granted: Mapping[int, str]) -> list[Release]:
         """What is asked back, so that it can go elsewhere; `granted` goes out with it."""
-        served = [view for view in self._views if self._held(view)]
+        served = [view for view in self._views if self._held(view) and self._clash_of(view) <= 0]
         if not self._targets:
             return self._give_up(served)
         if not self._observed.led:
@@ -161,8 +175,21 @@ class _Step:
         wanted = [*self._complaints(served), *self._to_pinned(served)]
         chosen = {release.index: release for release in wanted[: max(left, 0)]}
         for release in self._balance(left - len(chosen), granted):
-            chosen.setdefault(release.index, release)
+            if self._clash_of(self._views[release.index]) <= 0:
+                chosen.setdefault(release.index, release)
         return list(chosen.values())
+
+    def mends(self, written: Container[int]) -> list[Mend]:
+        """Leases that lost something of what makes them ours, beside those `written` anyway."""
+        cluster = self._observed.cluster
+        return [
+            Mend(view.index, view.lease)
+            for view in self._views
+            if view.lease is not None
+            and view.index not in written
+            and self._clash_of(view) <= 0
+            and dressed_lease(cluster, view.index, view.lease.raw) != view.lease.raw
+        ]
 
     def wake_s(self) -> float | None:
         """When the next deadline or pause ends."""
@@ -171,6 +198,7 @@ class _Step:
             for view in self._views
             for wait in (
                 self._pause_of(view),
+                self._clash_of(view),
                 self._cooldown(view),
                 self._settling(view),
                 *self._deadlines(view),
@@ -200,7 +228,12 @@ class _Step:
         """Seconds until it may be granted again."""
         if view.phase is Phase.SERVED:
             return 0.0
-        return self._memory.channels[view.index].not_before - self._observed.clock
+        not_before = self._memory.channels[view.index].not_before - self._observed.clock
+        return max(not_before, self._clash_of(view))
+
+    def _clash_of(self, view: ChannelView) -> float:
+        """Seconds until its Lease may be written again, which somebody else keeps writing."""
+        return self._memory.channels[view.index].clash_until - self._observed.clock
 
     def _pinned_session(self, view: ChannelView) -> str | None:
         pod = view.pchannel.spec.pinned_node if view.pchannel else None

@@ -16,13 +16,15 @@ from walplane_operator.api.conditions import Condition, find, merge
 from walplane_operator.api.leases import ChannelReport
 from walplane_operator.api.names import Object
 from walplane_operator.api.times import parse_time, second_time
-from walplane_operator.plan.channels import ChannelMemory, ChannelView, Phase
+from walplane_operator.plan.channels import LEASE_CONFLICT, ChannelMemory, ChannelView, Phase
 from walplane_operator.plan.observed import Observed
 
 HISTORY = 10
 REFRESH_S = 60.0
 """A report is copied at least this often."""
 _MAX_MESSAGE = 2048
+_REPEATED = 2
+"""Clashes in a row that are no coincidence any more."""
 _QUARANTINED = "Quarantined"
 _NUMBERS = ("timeTick", "watermark", "checkpoint", "reportedAt")
 _TEXTS = ("vchannels", "timeTickLag", "checkpointLag")
@@ -105,7 +107,9 @@ def _state(observed: Observed, view: ChannelView, memory: ChannelMemory) -> Obje
 
 
 def _why(observed: Observed, view: ChannelView, memory: ChannelMemory) -> tuple[str, str]:
-    """(reason, message) of a PChannel that is not served."""
+    """(reason, message) of a PChannel that is not served, or whose Lease cannot be written."""
+    if memory.clashes >= _REPEATED:
+        return LEASE_CONFLICT, "its Lease changes whenever it is to be written: see who writes it"
     if view.phase in (Phase.SERVED, Phase.RELEASING):
         return "", ""
     if memory.attempts:

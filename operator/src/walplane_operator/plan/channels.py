@@ -8,7 +8,7 @@ failure is counted once a term. Layer: plan.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 
 from walplane_operator.api import names
@@ -39,6 +39,7 @@ NODE_RESTARTED = "NodeRestarted"
 OPEN_TIMEOUT = "OpenTimeout"
 RELEASE_TIMEOUT = "ReleaseTimeout"
 OPEN_FAILED = "OpenFailed"
+LEASE_CONFLICT = "LeaseConflict"
 
 
 class Phase(enum.Enum):
@@ -66,6 +67,8 @@ class ChannelMemory:
         asked_back: the latest term asked back, why, and for which session (empty: any).
         vchannels: what balance goes by; follows what is reported once that has settled.
         reported: the latest report of VChannels, and since when it is the same.
+        clashes: writes of its Lease in a row that somebody else was ahead of.
+        clash_until: no write of its Lease earlier.
     """
 
     term: int = -1
@@ -81,6 +84,8 @@ class ChannelMemory:
     asked_back: tuple[int, str, str] = (-1, "", "")
     vchannels: int = 0
     reported: tuple[int, float] = (0, 0.0)
+    clashes: int = 0
+    clash_until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,20 @@ class ClusterMemory:
         self.channels: dict[int, ChannelMemory] = {}
         self.balanced: object = None
         self.nodes: set[str] = set()
+
+    def clash(self, index: int, now: float) -> float:
+        """Somebody else wrote a Lease first; seconds until the next attempt, none at first."""
+        known = self.channels[index]
+        known.clashes += 1
+        pause = retry_pause(known.clashes, LEASE_CONFLICT)
+        known.clash_until = now + pause
+        return pause
+
+    def rest(self, busy: Container[int], now: float) -> None:
+        """Nothing is to be written now but to the Leases of `busy`: a row of clashes ends so."""
+        for index, known in self.channels.items():
+            if index not in busy and known.clash_until <= now:
+                known.clashes = 0
 
 
 def look(observed: Observed, memory: ClusterMemory) -> list[ChannelView]:

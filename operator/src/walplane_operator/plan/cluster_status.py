@@ -10,6 +10,7 @@ from walplane_operator.api import names
 from walplane_operator.api.conditions import Condition, merge, truth
 from walplane_operator.api.names import Object
 from walplane_operator.manifests.config import endpoint
+from walplane_operator.plan.channels import LEASE_CONFLICT
 from walplane_operator.plan.observed import Observed
 from walplane_operator.plan.workload import Progress
 
@@ -164,10 +165,14 @@ def _degraded(sight: Sight) -> Condition:
     held_up = _named(sight, lambda status: status.get("reason") in _HELD_UP)
     if held_up:
         return Condition("Degraded", "True", "ChannelsHeldUp", held_up)
-    failing = _named(sight, lambda status: status.get("attempts", 0) >= _REPEATED)
+    failing = _named(sight, _fails)
     if failing:
         return Condition("Degraded", "True", "ChannelsUnavailable", failing)
     return Condition("Degraded", "False", "AsExpected")
+
+
+def _fails(status: Object) -> bool:
+    return status.get("attempts", 0) >= _REPEATED or status.get("reason") == LEASE_CONFLICT
 
 
 def _named(sight: Sight, wanted: Callable[[Object], bool]) -> str:
