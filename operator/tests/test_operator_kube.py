@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +25,7 @@ from walplane_operator.apply.statuses import Budget, write_status
 from walplane_operator.handlers.watching import Listeners, Watcher
 from walplane_operator.manifests.desired import workloads
 from walplane_operator.plan.assignment import Grant, Release
+from walplane_operator.testkit import MemoryKube
 
 ALL = path_of(LEASES, "Lease", "default")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -409,3 +411,33 @@ async def test_a_large_event_is_read_whole(kmock: kmocks.RawHandler, kube: Kube)
     large["object"]["metadata"]["annotations"] = {"a": "x" * 3_000_000}
     async with Watching(kmock, kube, (large,)) as watching:
         await watching.seen.until("list demo-pch-1", "MODIFIED big")
+
+
+class EndsAtOnce(MemoryKube):
+    """Every watch ends as soon as it began, without an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began: list[float] = []
+        self.lists = 0
+        self.fourth = asyncio.Event()
+
+    async def list(self, path: str, selector: str = "") -> tuple[list[Object], str]:
+        self.lists += 1
+        return await super().list(path, selector)
+
+    async def watch(self, *_: object) -> None:
+        self.began.append(asyncio.get_running_loop().time())
+        if len(self.began) == 4:
+            self.fourth.set()
+
+
+async def test_a_server_that_ends_watches_at_once_is_asked_ever_less() -> None:
+    kube = EndsAtOnce()
+    watching = asyncio.create_task(Watcher(kube, ALL, "", Seen().listeners).run())
+    async with asyncio.timeout(10):
+        await kube.fourth.wait()
+    watching.cancel()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(kube.began)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.19, 0.39, 0.79), strict=True))
+    assert kube.lists == 1, "what came between is in the next watch"

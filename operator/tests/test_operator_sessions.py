@@ -143,6 +143,20 @@ def test_clusters_are_judged_apart() -> None:
     assert dead == {("default", "demo", "demo-node-2")}
 
 
+def test_nothing_can_expire_while_the_watch_is_broken() -> None:
+    watch = Watch()
+    watch.monitor.interrupted()
+    assert watch.monitor.next_expiry() is None
+
+
+def test_while_the_observer_doubts_itself_nobody_is_due() -> None:
+    """Else the operator would make the watch move again and again until that has passed."""
+    watch = Watch()
+    watch.pass_seconds(10, 0)
+    assert watch.monitor.next_expiry() == 120.0
+    assert watch.pass_seconds(10, 0) == {"demo-node-1", "demo-node-2"}
+
+
 def test_the_next_expiry_is_the_oldest_renewal_plus_its_duration() -> None:
     watch = Watch()
     watch.pass_seconds(4, 0, 1)

@@ -13,8 +13,10 @@ from walplane.testkit.kube_objects import ClusterObjects, Object, walcluster
 from walplane_operator.api import names
 from walplane_operator.apply.kube import WatchEvent
 from walplane_operator.handlers.health import serve
+from walplane_operator.handlers.main import Operator
 from walplane_operator.handlers.metrics import Metrics
 from walplane_operator.handlers.reconcile import ClusterKey
+from walplane_operator.handlers.settings import Settings
 from walplane_operator.handlers.triggers import (
     NUMBERS_DELAY_S,
     KopfTriggers,
@@ -22,6 +24,7 @@ from walplane_operator.handlers.triggers import (
     WorkloadTriggers,
 )
 from walplane_operator.plan.sessions import SessionMonitor
+from walplane_operator.testkit import MemoryKube
 
 KEY = ("default", "demo")
 
@@ -168,6 +171,28 @@ async def test_a_dead_kopf_watch_is_noticed() -> None:
     assert triggers.dead(now + 61)
     triggers.told(names.WALCLUSTER, "MODIFIED", newer)
     assert not triggers.dead(now + 1000)
+
+
+async def test_what_is_overdue_makes_the_watch_move_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays overdue while the API server is away: that must not be asked all the time."""
+    operator = Operator(Settings(namespace="ops"), MemoryKube())
+    now = asyncio.get_running_loop().time()
+    times = iter([now - 2, now - 2, now - 2, now - 1, now - 1])
+    looked, renewed = asyncio.Event(), []
+
+    def next_expiry() -> float | None:
+        when = next(times, None)
+        if when is None:
+            looked.set()
+        return when
+
+    monkeypatch.setattr(operator._monitor, "next_expiry", next_expiry)
+    monkeypatch.setattr(operator.leader, "renew_now", lambda: renewed.append(1))
+    suspecting = asyncio.create_task(operator._suspect())
+    async with asyncio.timeout(10):
+        await looked.wait()
+    suspecting.cancel()
+    assert len(renewed) == 2, "once for each"
 
 
 async def test_health_and_metrics() -> None:

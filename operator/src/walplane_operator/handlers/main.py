@@ -38,6 +38,7 @@ _log = structlog.get_logger(__name__)
 
 _KOPF_IDENTITY: Any = "walplane-operator"
 _SUSPECT_S = 0.5
+_LOOK_S = 0.05
 _LEADER_STALE_S = 60.0
 _WORKLOADS = (("v1", "Pod"), ("apps/v1", "StatefulSet"), ("apps/v1", "Deployment"))
 
@@ -129,14 +130,16 @@ class Operator:
             await asyncio.sleep(self._settings.resync_seconds)
 
     async def _suspect(self) -> None:
-        """When a session falls silent, makes the watch move, so that it is judged at once."""
+        """When a session falls silent, makes the watch move, once, so that it is judged at once."""
         loop = asyncio.get_running_loop()
+        moved: float | None = None
         while True:
             when = self._monitor.next_expiry()
-            if when is not None and loop.time() >= when:
+            due = _SUSPECT_S if when is None else when - loop.time()
+            if due <= 0 and when != moved:
+                moved = when
                 self.leader.renew_now()
-            wait = _SUSPECT_S if when is None else max(0.05, when - loop.time())
-            await asyncio.sleep(min(_SUSPECT_S, wait))
+            await asyncio.sleep(min(max(due, _LOOK_S), _SUSPECT_S))
 
     def _lease_watcher(self) -> Watcher:
         path = path_of(LEASES, "Lease", None)

@@ -2,7 +2,8 @@
 
 Contract: `on_list` gets a complete list, then `on_event` every change after it, in order; what
 `on_event` gets between two lists is unbroken. A server that hangs is cut off by a deadline; 410,
-errors and hangs lead to a new list. Retries are endless, at most two seconds apart.
+errors and hangs lead to a new list. Retries are endless, at most two seconds apart; so is what goes
+on where a watch ended at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ WATCH_S = 50
 STALE_S = WATCH_S + 4 * CALL_TIMEOUT_S
 """A watch that has not begun anew for so long is dead, and its process with it."""
 _RETRY_S = (0.2, 2.0)
+_SHORT_S = 0.5  # a watch that ends sooner did not work, whatever it said
 
 
 @dataclass
@@ -61,18 +63,21 @@ class Watcher:
 
     async def run(self) -> None:
         """Watches until cancelled."""
-        pause, most = _RETRY_S
+        loop = asyncio.get_running_loop()
+        first, most = _RETRY_S
+        pause, version = first, ""
         while True:
+            began = loop.time()
             try:
-                version = await self._list()
-                pause = _RETRY_S[0]
-                while True:
-                    version = await self._watch(version)
+                version = await self._watch(version or await self._list())
             except (ApiError, TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
                 _log.info("watch broke", path=self._path, error=str(error) or type(error).__name__)
-            self._listeners.on_break()
-            await asyncio.sleep(pause)
-            pause = min(most, pause * 2)
+                self._listeners.on_break()
+                version = ""
+            short = loop.time() - began < _SHORT_S
+            if short or not version:
+                await asyncio.sleep(pause)
+            pause = min(most, pause * 2) if short else first
 
     async def _list(self) -> str:
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ the one that is cut off: they get one duration more. Layer: plan.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from walplane_operator.api.leases import Session
@@ -82,22 +82,9 @@ class SessionMonitor:
         """Sessions that are dead since the last call."""
         if self._proved is None:
             return set()
-        silent: defaultdict[tuple[str, str], list[Key]] = defaultdict(list)
-        living: defaultdict[tuple[str, str], int] = defaultdict(int)
-        for key, watched in self._watched.items():
-            if watched.dead:
-                continue
-            living[key[:2]] += 1
-            if self._proved - watched.changed >= watched.duration_s:
-                silent[key[:2]].append(key)
-        newly = set()
-        for cluster, keys in silent.items():
-            patience = 2 if 2 * len(keys) > living[cluster] else 1
-            for key in keys:
-                watched = self._watched[key]
-                if self._proved - watched.changed >= patience * watched.duration_s:
-                    watched.dead = True
-                    newly.add(key)
+        newly = {key for key, due in self._due(self._proved) if self._proved >= due}
+        for key in newly:
+            self._watched[key].dead = True
         return newly
 
     def alive(self, namespace: str, cluster: str, session: Session) -> bool:
@@ -108,9 +95,23 @@ class SessionMonitor:
         )
 
     def next_expiry(self) -> float | None:
-        """When a session may be found dead at the earliest; None when nobody is watched."""
-        times = [w.changed + w.duration_s for w in self._watched.values() if not w.dead]
-        return min(times, default=None)
+        """When a session may be found dead at the earliest; None when none can be."""
+        if self._proved is None:
+            return None
+        return min((due for _, due in self._due(self._proved)), default=None)
+
+    def _due(self, proved: float) -> Iterator[tuple[Key, float]]:
+        """When each session that lives is dead unless it changes, as far as is known by now."""
+        living: defaultdict[tuple[str, str], list[Key]] = defaultdict(list)
+        for key, watched in self._watched.items():
+            if not watched.dead:
+                living[key[:2]].append(key)
+        for keys in living.values():
+            due = {k: self._watched[k].changed + self._watched[k].duration_s for k in keys}
+            silent = {key for key in keys if proved >= due[key]}
+            for key in keys:
+                doubt = key in silent and 2 * len(silent) > len(keys)
+                yield key, due[key] + (self._watched[key].duration_s if doubt else 0.0)
 
     def _put(self, key: Key, session: Session, now: float) -> None:
         self._watched[key] = _Watched(session.identity, session.version, session.duration_s, now)
