@@ -2,121 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from walplane.testkit.kube_objects import UID, ClusterObjects, Object, walcluster
+from walplane.testkit.kube_objects import UID, walcluster
 from walplane_operator.api import names
-from walplane_operator.api.conditions import find
-from walplane_operator.api.leases import PChannelLease, Session
-from walplane_operator.apply.events import EventWriter
+from walplane_operator.api.leases import Session
 from walplane_operator.apply.kube import ApiError, object_path
-from walplane_operator.apply.objects import Applier
-from walplane_operator.apply.topics import Deleted
-from walplane_operator.handlers import ending as ending_module
-from walplane_operator.handlers.metrics import Metrics
-from walplane_operator.handlers.reconcile import Reconciler, Tools
-from walplane_operator.plan.sessions import SessionMonitor
-from walplane_operator.testkit import MemoryKube
-
-KEY = ("default", "demo")
-
-
-class World:
-    """A cluster, its API server and its operator."""
-
-    def __init__(self, raw: Object | None = None) -> None:
-        self.kube = MemoryKube()
-        self.objects = ClusterObjects(raw or walcluster(count=4, nodes=2))
-        self.leading = True
-        self.clock = 1000.0
-        self.now = datetime(2026, 1, 2, 3, 4, 7, tzinfo=UTC)
-        self.kube.put(self.objects.cluster)
-        self.metrics = Metrics()
-        self.operator()
-
-    def operator(self) -> None:
-        """A new one, which remembers nothing."""
-        self.tools = Tools(
-            kube=self.kube,
-            monitor=SessionMonitor(),
-            metrics=self.metrics,
-            events=EventWriter(self.kube, "me"),
-            applier=Applier(self.kube, lambda: self.clock),
-            image="walplane:default",
-            may_write=lambda: self.leading,
-            clock=lambda: self.clock,
-            wall=lambda: self.now,
-        )
-        self.reconciler = Reconciler(self.tools)
-
-    async def look(self) -> float | None:
-        self.clock += 1
-        self.now += timedelta(seconds=1)
-        try:
-            return await self.reconciler.reconcile(KEY)
-        finally:
-            await self.tools.events.flush()
-
-    async def settle(self) -> None:
-        """Reconciles until nothing is written any more."""
-        for _ in range(10):
-            await self.look()
-            if not self.kube.written():
-                return
-        pytest.fail("it never comes to rest")
-
-    def run_pods(self) -> None:
-        """What the kubelets and the processes would do."""
-        self.objects.coordinator()
-        for ordinal in range(2):
-            self.objects.node(ordinal)
-        for raw in (*self.objects.pods.values(), *self.objects.leases.values()):
-            self.kube.put(raw)
-        for kind in ("statefulsets/demo-node", "deployments/demo-coord"):
-            workload = self.kube.objects[f"/apis/apps/v1/namespaces/default/{kind}"]
-            replicas = workload["spec"]["replicas"]
-            counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas"), replicas)
-            workload["status"] = {**counts, "updateRevision": "new"}
-
-    def confirm(self) -> None:
-        """Every holder serves what it was granted."""
-        for raw in self.leases():
-            annotations = raw["metadata"]["annotations"]
-            annotations[names.ANNOTATION_READY_TERM] = annotations[names.ANNOTATION_TERM]
-
-    def leases(self) -> list[Object]:
-        return [raw for path, raw in sorted(self.kube.objects.items()) if "/demo-pch-" in path]
-
-    def cluster(self) -> Object:
-        return self.kube.objects[object_path(self.objects.cluster)]
-
-    def condition(self, kind: str) -> Object:
-        found = find(self.cluster()["status"]["conditions"], kind)
-        assert found is not None
-        return found
-
-    def events(self) -> list[tuple[str, str]]:
-        return [
-            (raw["reason"], raw["message"])
-            for path, raw in self.kube.objects.items()
-            if "/events/" in path
-        ]
-
-
-async def up() -> World:
-    """A cluster that serves."""
-    world = World()
-    await world.settle()
-    world.run_pods()
-    await world.look()
-    world.confirm()
-    await world.settle()
-    return world
+from walplane_operator.testkit import World, up
 
 
 async def test_from_nothing_to_service() -> None:
@@ -185,77 +80,6 @@ async def test_a_lease_that_somebody_else_wrote_is_left_as_it_is_and_looked_at_a
     world.kube.refusals.clear()
     await world.look()
     assert world.kube.objects[path]["metadata"]["annotations"][names.ANNOTATION_TERM] == "2"
-
-
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases/"
-PCHANNELS = "/apis/walplane.dev/v1alpha1/namespaces/default/pchannels/"
-
-
-async def test_a_lease_that_lost_its_label_is_brought_back_and_its_holder_left_alone() -> None:
-    """No list shows it, so it seems never to have been made."""
-    world = await up()
-    lease = world.kube.objects[f"{LEASES}demo-pch-1"]
-    before = copy.deepcopy(lease)
-    del lease["metadata"]["labels"][names.LABEL_CLUSTER]
-    await world.look()
-    await world.settle()
-    after = world.kube.objects[f"{LEASES}demo-pch-1"]
-    assert after["metadata"]["labels"] == before["metadata"]["labels"]
-    assert after["spec"] == before["spec"]
-    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
-    assert world.condition("Assigned")["status"] == "True"
-
-
-async def test_a_lease_that_lost_its_label_keeps_its_term_over_the_death_of_its_holder() -> None:
-    world = await up()
-    lease = world.kube.objects[f"{LEASES}demo-pch-1"]
-    lease["metadata"]["annotations"][names.ANNOTATION_TERM] = "7"
-    del lease["metadata"]["labels"][names.LABEL_CLUSTER]
-    del world.kube.objects[LEASES + names.pod_of(lease["spec"]["holderIdentity"])]
-    await world.look()
-    await world.look()
-    after = PChannelLease.read(world.kube.objects[f"{LEASES}demo-pch-1"])
-    assert after.term == 8
-    assert after.holder != lease["spec"]["holderIdentity"]
-
-
-async def test_a_lease_that_lost_channel_or_owner_gets_them_back() -> None:
-    world = await up()
-    before = [copy.deepcopy(raw["metadata"]) for raw in world.leases()]
-    first, second, *_ = world.leases()
-    del first["metadata"]["annotations"][names.ANNOTATION_CHANNEL]
-    second["metadata"]["ownerReferences"][0]["uid"] = "uid-of-the-cluster-before"
-    await world.look()
-    for raw, metadata in zip(world.leases(), before, strict=True):
-        del raw["metadata"]["resourceVersion"], metadata["resourceVersion"]
-        assert raw["metadata"] == metadata
-    await world.settle()
-
-
-async def test_a_lease_that_others_write_each_time_is_written_less_and_less_and_told() -> None:
-    world = await up()
-    del world.kube.objects[f"{LEASES}demo-node-0"]
-    path = next(
-        path
-        for path, raw in world.kube.objects.items()
-        if "/demo-pch-" in path and raw["spec"]["holderIdentity"].startswith("demo-node-0")
-    )
-    world.kube.refusals[path] = ApiError(path, 409, "modified")
-    waits = []
-    for _ in range(5):
-        waits.append(wait := await world.look() or 0.0)
-        world.clock += wait
-    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0]
-    index = path.rpartition("-")[2]
-    status = world.kube.objects[f"{PCHANNELS}demo-{index}"]["status"]
-    assert status["reason"] == "LeaseConflict"
-    assert world.condition("Degraded")["reason"] == "ChannelsUnavailable"
-    world.kube.refusals.clear()
-    world.clock += 8
-    await world.look()
-    assert PChannelLease.read(world.kube.objects[path]).term == 2
-    await world.look()
-    assert "reason" not in world.kube.objects[f"{PCHANNELS}demo-{index}"]["status"]
 
 
 async def test_what_was_deleted_comes_back() -> None:
@@ -393,72 +217,6 @@ async def test_nodes_that_come_and_go_are_told() -> None:
     expired = [message for reason, message in world.events() if reason == "NodeExpired"]
     assert len(expired) == 1
     assert "demo-node-1" in expired[0]
-
-
-def delete(world: World, policy: str) -> None:
-    world.cluster()["spec"]["deletionPolicy"] = policy
-    world.cluster()["metadata"]["deletionTimestamp"] = world.now.isoformat()
-
-
-async def test_a_retained_cluster_has_no_finalizer_and_is_let_go() -> None:
-    world = await up()
-    assert not world.cluster()["metadata"].get("finalizers")
-    delete(world, "Retain")
-    assert await world.look() is None
-    assert world.kube.written() == []
-
-
-async def test_deletion_stops_pods_deletes_topics_and_lets_go(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    world = await up()
-    world.cluster()["spec"]["deletionPolicy"] = "Delete"
-    await world.settle()
-    assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
-    results = [Deleted([], [("default-demo_0", "Pulsar answered 500")]), Deleted(["all"], [])]
-
-    async def delete_topics(_cluster: object) -> Deleted:
-        return results.pop(0)
-
-    monkeypatch.setattr(ending_module, "delete_topics", delete_topics)
-    delete(world, "Delete")
-    assert await world.look() is not None
-    assert not any("statefulsets" in path for path in world.kube.objects)
-    assert len(results) == 2, "a pod may still write"
-    held = [one for one in map(PChannelLease.read, world.leases()) if one.holder]
-    assert held
-    assert all(lease.release == lease.term for lease in held), "nobody else takes them over"
-    for pod in world.objects.pods.values():
-        del world.kube.objects[object_path(pod)]
-    assert await world.look() is not None, "what failed is tried again"
-    assert "DeletingTopics" in dict(world.events())
-    assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
-    await world.look()
-    assert world.cluster()["metadata"]["finalizers"] == []
-
-
-async def test_a_backend_that_is_gone_holds_a_namespace_for_two_minutes_at_most(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    world = await up()
-    world.cluster()["spec"]["deletionPolicy"] = "Delete"
-    await world.settle()
-
-    async def delete_topics(_cluster: object) -> Deleted:
-        await asyncio.sleep(60)
-        raise AssertionError("cut off before")
-
-    monkeypatch.setattr(ending_module, "delete_topics", delete_topics)
-    monkeypatch.setattr(ending_module, "_TOPICS_TIMEOUT_S", 0.05)
-    delete(world, "Delete")
-    for path in [p for p in world.kube.objects if "/pods/" in p or "/apis/apps/" in p]:
-        del world.kube.objects[path]
-    assert await world.look() is not None
-    assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
-    world.now += timedelta(seconds=120)
-    await world.look()
-    assert world.cluster()["metadata"]["finalizers"] == []
-    assert "DataKept" in dict(world.events())
 
 
 async def test_an_outdated_pod_is_deleted_once_it_holds_nothing() -> None:

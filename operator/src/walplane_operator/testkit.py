@@ -1,14 +1,22 @@
-"""An API server in memory, for tests of what the operator writes; the operator never imports it."""
+"""An API server in memory and a cluster on it, for tests; the operator never imports it."""
 
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from kubernetes.aio import client
 
-from walplane.testkit.kube_objects import Object
+from walplane.testkit.kube_objects import ClusterObjects, Object, walcluster
+from walplane_operator.api import names
+from walplane_operator.api.conditions import find
+from walplane_operator.apply.events import EventWriter
 from walplane_operator.apply.kube import ApiError, Kube, object_path
+from walplane_operator.apply.objects import Applier
+from walplane_operator.handlers.metrics import Metrics
+from walplane_operator.handlers.reconcile import Reconciler, Tools
+from walplane_operator.plan.sessions import SessionMonitor
 
 
 class MemoryKube(Kube):
@@ -104,3 +112,107 @@ class MemoryKube(Kube):
         self.objects[key] = body
         self.writes.append(f"{verb} {key}")
         return copy.deepcopy(body)
+
+
+KEY = ("default", "demo")
+"""Of the cluster that `World` has."""
+
+
+class World:
+    """A cluster, its API server and its operator."""
+
+    def __init__(self, raw: Object | None = None) -> None:
+        """With nothing made yet; `raw` is the WALCluster."""
+        self.kube = MemoryKube()
+        self.objects = ClusterObjects(raw or walcluster(count=4, nodes=2))
+        self.leading = True
+        self.clock = 1000.0
+        self.now = datetime(2026, 1, 2, 3, 4, 7, tzinfo=UTC)
+        self.kube.put(self.objects.cluster)
+        self.metrics = Metrics()
+        self.operator()
+
+    def operator(self) -> None:
+        """A new one, which remembers nothing."""
+        self.tools = Tools(
+            kube=self.kube,
+            monitor=SessionMonitor(),
+            metrics=self.metrics,
+            events=EventWriter(self.kube, "me"),
+            applier=Applier(self.kube, lambda: self.clock),
+            image="walplane:default",
+            may_write=lambda: self.leading,
+            clock=lambda: self.clock,
+            wall=lambda: self.now,
+        )
+        self.reconciler = Reconciler(self.tools)
+
+    async def look(self) -> float | None:
+        """One reconcile, a second later."""
+        self.clock += 1
+        self.now += timedelta(seconds=1)
+        try:
+            return await self.reconciler.reconcile(KEY)
+        finally:
+            await self.tools.events.flush()
+
+    async def settle(self) -> None:
+        """Reconciles until nothing is written any more."""
+        for _ in range(10):
+            await self.look()
+            if not self.kube.written():
+                return
+        raise AssertionError("it never comes to rest")
+
+    def run_pods(self) -> None:
+        """What the kubelets and the processes would do."""
+        self.objects.coordinator()
+        for ordinal in range(2):
+            self.objects.node(ordinal)
+        for raw in (*self.objects.pods.values(), *self.objects.leases.values()):
+            self.kube.put(raw)
+        for kind in ("statefulsets/demo-node", "deployments/demo-coord"):
+            workload = self.kube.objects[f"/apis/apps/v1/namespaces/default/{kind}"]
+            replicas = workload["spec"]["replicas"]
+            counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas"), replicas)
+            workload["status"] = {**counts, "updateRevision": "new"}
+
+    def confirm(self) -> None:
+        """Every holder serves what it was granted."""
+        for raw in self.leases():
+            annotations = raw["metadata"]["annotations"]
+            annotations[names.ANNOTATION_READY_TERM] = annotations[names.ANNOTATION_TERM]
+
+    def leases(self) -> list[Object]:
+        """Those of the PChannels, as they are stored."""
+        return [raw for path, raw in sorted(self.kube.objects.items()) if "/demo-pch-" in path]
+
+    def cluster(self) -> Object:
+        """The WALCluster, as it is stored."""
+        return self.kube.objects[object_path(self.objects.cluster)]
+
+    def condition(self, kind: str) -> Object:
+        """One of the WALCluster."""
+        found = find(self.cluster()["status"]["conditions"], kind)
+        if found is None:
+            raise AssertionError(f"there is no condition {kind}")
+        return found
+
+    def events(self) -> list[tuple[str, str]]:
+        """(reason, message) of each."""
+        return [
+            (raw["reason"], raw["message"])
+            for path, raw in self.kube.objects.items()
+            if "/events/" in path
+        ]
+
+
+async def up() -> World:
+    """A cluster that serves."""
+    world = World()
+    await world.settle()
+    world.run_pods()
+    await world.look()
+    world.confirm()
+    await world.settle()
+    return world

@@ -1,0 +1,81 @@
+"""The end of a WALCluster: what the finalizer holds it for, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from walplane_operator.api import names
+from walplane_operator.api.leases import PChannelLease
+from walplane_operator.apply.kube import object_path
+from walplane_operator.apply.topics import Deleted
+from walplane_operator.handlers import ending as ending_module
+from walplane_operator.testkit import World, up
+
+
+def delete(world: World, policy: str) -> None:
+    world.cluster()["spec"]["deletionPolicy"] = policy
+    world.cluster()["metadata"]["deletionTimestamp"] = world.now.isoformat()
+
+
+async def test_a_retained_cluster_has_no_finalizer_and_is_let_go() -> None:
+    world = await up()
+    assert not world.cluster()["metadata"].get("finalizers")
+    delete(world, "Retain")
+    assert await world.look() is None
+    assert world.kube.written() == []
+
+
+async def test_deletion_stops_pods_deletes_topics_and_lets_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await up()
+    world.cluster()["spec"]["deletionPolicy"] = "Delete"
+    await world.settle()
+    assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
+    results = [Deleted([], [("default-demo_0", "Pulsar answered 500")]), Deleted(["all"], [])]
+
+    async def delete_topics(_cluster: object) -> Deleted:
+        return results.pop(0)
+
+    monkeypatch.setattr(ending_module, "delete_topics", delete_topics)
+    delete(world, "Delete")
+    assert await world.look() is not None
+    assert not any("statefulsets" in path for path in world.kube.objects)
+    assert len(results) == 2, "a pod may still write"
+    held = [one for one in map(PChannelLease.read, world.leases()) if one.holder]
+    assert held
+    assert all(lease.release == lease.term for lease in held), "nobody else takes them over"
+    for pod in world.objects.pods.values():
+        del world.kube.objects[object_path(pod)]
+    assert await world.look() is not None, "what failed is tried again"
+    assert "DeletingTopics" in dict(world.events())
+    assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
+    await world.look()
+    assert world.cluster()["metadata"]["finalizers"] == []
+
+
+async def test_a_backend_that_is_gone_holds_a_namespace_for_two_minutes_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await up()
+    world.cluster()["spec"]["deletionPolicy"] = "Delete"
+    await world.settle()
+
+    async def delete_topics(_cluster: object) -> Deleted:
+        await asyncio.sleep(60)
+        raise AssertionError("cut off before")
+
+    monkeypatch.setattr(ending_module, "delete_topics", delete_topics)
+    monkeypatch.setattr(ending_module, "_TOPICS_TIMEOUT_S", 0.05)
+    delete(world, "Delete")
+    for path in [p for p in world.kube.objects if "/pods/" in p or "/apis/apps/" in p]:
+        del world.kube.objects[path]
+    assert await world.look() is not None
+    assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
+    world.now += timedelta(seconds=120)
+    await world.look()
+    assert world.cluster()["metadata"]["finalizers"] == []
+    assert "DataKept" in dict(world.events())
