@@ -75,7 +75,24 @@ async def test_a_backend_that_is_gone_holds_a_namespace_for_two_minutes_at_most(
         del world.kube.objects[path]
     assert await world.look() is not None
     assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
-    world.now += timedelta(seconds=120)
+    world.clock += 120
     await world.look()
     assert world.cluster()["metadata"]["finalizers"] == []
     assert "DataKept" in dict(world.events())
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_the_api_servers_clock_may_differ(hours: int) -> None:
+    """An operator behind it must not hold a namespace, one ahead of it not keep the topics."""
+    world = await up()
+    world.cluster()["spec"]["deletionPolicy"] = "Delete"
+    await world.settle()
+    delete(world, "Delete")
+    deleted = world.now + timedelta(hours=hours)
+    world.cluster()["metadata"]["deletionTimestamp"] = deleted.isoformat()
+    for _ in range(119):
+        await world.look()
+        assert world.cluster()["metadata"]["finalizers"], "its pods have not ended"
+    await world.look()
+    await world.look()
+    assert not world.cluster()["metadata"]["finalizers"]

@@ -198,9 +198,9 @@ def test_only_delete_holds_the_object(
 
 
 def ending_of(crew: Crew, age_s: float) -> Ending:
-    stamp = datetime.fromtimestamp(NOW.timestamp() - age_s, UTC)
-    crew.cluster["metadata"]["deletionTimestamp"] = stamp.isoformat()
-    return ending(crew.look())
+    crew.cluster["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z"
+    observed = crew.look()
+    return ending(observed, observed.clock - age_s)
 
 
 def test_topics_go_after_the_pods_and_within_the_deadline() -> None:

@@ -28,6 +28,11 @@ class Ender:
         """Takes what it works with."""
         self._kube = kube
         self._events = events
+        self._began: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """The cluster is gone."""
+        self._began.pop(key, None)
 
     async def settle_finalizer(self, cluster: WALCluster) -> bool:
         """Adds or removes the finalizer as `deletionPolicy` says; whether it did."""
@@ -39,7 +44,8 @@ class Ender:
 
     async def end(self, observed: Observed) -> float | None:
         """The next step of a deletion; returns when to look again."""
-        step, cluster = ending(observed), observed.cluster
+        cluster = observed.cluster
+        step = ending(observed, self._first_look(observed))
         if step is Ending.STOP_PODS:
             await leases.write(self._kube, cluster, [], asked_back(observed), observed.now)
             await self._stop_pods(cluster)
@@ -52,6 +58,14 @@ class Ender:
         if step is not Ending.NOTHING:
             await self._write_finalizer(cluster, False)
         return None
+
+    def _first_look(self, observed: Observed) -> float:
+        """When this process saw that the cluster is being deleted; monotonic seconds."""
+        cluster = observed.cluster
+        key = (cluster.namespace, cluster.name)
+        if self._began.get(key, ("", 0.0))[0] != cluster.uid:
+            self._began[key] = (cluster.uid, observed.clock)
+        return self._began[key][1]
 
     async def _stop_pods(self, cluster: WALCluster) -> None:
         node_set, coord = names.node_set(cluster.name), names.coord(cluster.name)

@@ -109,6 +109,7 @@ class Reconciler:
         namespace, name = key
         self._memory.pop(key, None)
         self._teller.forget(key)
+        self._ender.forget(key)
         self._tools.applier.forget(namespace, name)
         listed, _ = await self._tools.kube.list(
             path_of(names.API_VERSION, names.PCHANNEL, namespace)

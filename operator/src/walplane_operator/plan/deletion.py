@@ -1,18 +1,17 @@
 """The end of a WALCluster: pods first, then topics, within a deadline. Pure. Layer: plan.
 
-Contract: only `deletionPolicy: Delete` holds the object by a finalizer, and never for longer than
-`DEADLINE_S`: a backend that is gone must not hang a namespace.
+Contract: only `deletionPolicy: Delete` holds the object by a finalizer, and no operator holds it
+for longer than `DEADLINE_S`: a backend that is gone must not hang a namespace. That time is its
+process' own and monotonic: its wall clock may be far from that of the API server.
 """
 
 from __future__ import annotations
 
 import enum
-from datetime import timedelta
 
 from walplane.channel import coord_topic, meta_topic
 from walplane_operator.api import names
 from walplane_operator.api.spec import WALCluster
-from walplane_operator.api.times import parse_time
 from walplane_operator.plan.assignment import Release
 from walplane_operator.plan.observed import Observed
 
@@ -37,13 +36,12 @@ def wants_finalizer(cluster: WALCluster) -> bool | None:
     return wanted
 
 
-def ending(observed: Observed) -> Ending:
-    """The next step of a deletion."""
+def ending(observed: Observed, began: float) -> Ending:
+    """The next step of a deletion that was first seen at `began`, monotonic seconds."""
     cluster = observed.cluster
     if names.FINALIZER not in cluster.finalizers:
         return Ending.NOTHING
-    since = parse_time(cluster.deleted_at)
-    if since is None or observed.now - since >= timedelta(seconds=DEADLINE_S):
+    if observed.clock - began >= DEADLINE_S:
         return Ending.LET_GO
     if observed.node_set or observed.coord or observed.pods or observed.coord_pods:
         return Ending.STOP_PODS
