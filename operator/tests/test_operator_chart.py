@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,67 @@ def test_lint_is_strict() -> None:
 def test_wrong_values_are_refused(value: str) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         render(value)
+
+
+class ClusterWithOperator(BaseHTTPRequestHandler):
+    """As much of an API server as helm asks when it looks up Deployments."""
+
+    place = ("", "", "")
+
+    def do_GET(self) -> None:
+        namespace, name, release = self.place
+        labels = {"app.kubernetes.io/name": "walplane-operator"}
+        metadata: Object = {"namespace": namespace, "name": name}
+        metadata["labels"] = labels | {"app.kubernetes.io/instance": release}
+        deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+        resource = {"name": "deployments", "kind": "Deployment", "namespaced": True}
+        answers: Object = {
+            "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
+            "/apis/apps/v1": {
+                "kind": "APIResourceList",
+                "groupVersion": "apps/v1",
+                "resources": [resource | {"verbs": ["list"]}],
+            },
+            "/apis/apps/v1/deployments": {
+                "apiVersion": "apps/v1",
+                "kind": "DeploymentList",
+                "metadata": {},
+                "items": [deployment],
+            },
+        }
+        found = answers.get(self.path.partition("?")[0])
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(found or {"kind": "Status", "code": 404}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("place", "refused"),
+    [
+        (("walplane", "walplane", "walplane"), False),
+        (("staging", "walplane", "walplane"), True),
+        (("walplane", "other-walplane", "other"), True),
+    ],
+)
+def test_a_second_operator_is_refused(place: tuple[str, str, str], refused: bool) -> None:
+    handler = type("Handler", (ClusterWithOperator,), {"place": place})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            api = ("--kube-apiserver", f"http://127.0.0.1:{server.server_port}")
+            command = ["helm", "template", "walplane", str(CHART), "-n", "walplane"]
+            command += [*api, "--dry-run=server", "--kubeconfig", "/dev/null"]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+        finally:
+            server.shutdown()
+    assert (done.returncode != 0) == refused, done.stderr
+    if refused:
+        assert f"Deployment {place[1]} in namespace {place[0]} is a walplane op" in done.stderr
 
 
 @needs_helm
