@@ -134,6 +134,13 @@ def test_a_term_lies_above_lease_status_and_log(
     assert [grant.term for grant in scene.step().grants] == [granted]
 
 
+def test_a_grant_lies_above_what_a_node_serves_under() -> None:
+    """Lease and PChannel were deleted together: the node that serves knows its term alone."""
+    scene = Scene(count=1)
+    scene.node(0, channels={0: {"term": 7, "timeTick": 1}})
+    assert [grant.term for grant in scene.step().grants] == [8]
+
+
 def test_the_log_of_a_cluster_made_anew_is_opened_above_its_old_terms() -> None:
     scene = Scene(count=1)
     scene.node(0)

@@ -171,8 +171,9 @@ def look(observed: Observed, memory: ClusterMemory) -> list[ChannelView]:
 
 
 def floor_of(observed: Observed, channel: str) -> int:
-    """The highest term that any node saw in the log of `channel`."""
-    return max((each.term_floor for _, each in _reports(observed, channel)), default=0)
+    """The highest term that any node saw in the log of `channel`, or has it under."""
+    reported = (each for _, each in _reports(observed, channel))
+    return max((max(each.term, each.term_floor) for each in reported), default=0)
 
 
 def retry_pause(attempts: int, reason: str) -> float:
