@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,14 @@ from walplane_operator.testkit import World, up
 def delete(world: World, policy: str) -> None:
     world.cluster()["spec"]["deletionPolicy"] = policy
     world.cluster()["metadata"]["deletionTimestamp"] = world.now.isoformat()
+
+
+async def looks_until(world: World, reached: Callable[[], bool]) -> None:
+    for _ in range(20):
+        assert await world.look() is not None or reached()
+        if reached():
+            return
+    raise AssertionError("it never came to that")
 
 
 async def test_a_retained_cluster_has_no_finalizer_and_is_let_go() -> None:
@@ -50,11 +59,40 @@ async def test_deletion_stops_pods_deletes_topics_and_lets_go(
     assert all(lease.release == lease.term for lease in held), "nobody else takes them over"
     for pod in world.objects.pods.values():
         del world.kube.objects[object_path(pod)]
-    assert await world.look() is not None, "what failed is tried again"
-    assert "DeletingTopics" in dict(world.events())
+    await looks_until(world, lambda: "DeletingTopics" in dict(world.events()))
     assert world.cluster()["metadata"]["finalizers"] == [names.FINALIZER]
-    await world.look()
-    assert world.cluster()["metadata"]["finalizers"] == []
+    await looks_until(world, lambda: not world.cluster()["metadata"]["finalizers"])
+    assert results == [], "what failed was tried again"
+
+
+async def test_a_backend_that_hangs_holds_up_no_reconcile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A few such clusters would take all workers, and with them the takeovers of all others."""
+    world = await up()
+    world.cluster()["spec"]["deletionPolicy"] = "Delete"
+    await world.settle()
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def delete_topics(_cluster: object) -> Deleted:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("it hangs")
+
+    monkeypatch.setattr(ending_module, "delete_topics", delete_topics)
+    delete(world, "Delete")
+    for path in [p for p in world.kube.objects if "/pods/" in p or "/apis/apps/" in p]:
+        del world.kube.objects[path]
+    async with asyncio.timeout(10):
+        await world.look()
+        await begun.wait()
+        await world.look()
+        assert not ended.is_set()
+        await world.reconciler.close()
+    assert ended.is_set(), "it goes on no longer than the operator leads"
 
 
 async def test_a_backend_that_is_gone_holds_a_namespace_for_two_minutes_at_most(

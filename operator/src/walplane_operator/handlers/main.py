@@ -77,8 +77,9 @@ class Operator:
             image=settings.image,
             may_write=lambda: self.leader.valid,
         )
-        reconciler = Reconciler(tools)
-        self._queue: WorkQueue[ClusterKey] = WorkQueue(reconciler.reconcile, settings.workers)
+        self._reconciler = Reconciler(tools)
+        work = self._reconciler.reconcile
+        self._queue: WorkQueue[ClusterKey] = WorkQueue(work, settings.workers)
         self.metrics.waiting.set_function(lambda: self._queue.waiting)
         self._leases = LeaseTriggers(self._queue.poke, self._monitor, self.metrics)
         self._kopf = KopfTriggers(self._queue.poke)
@@ -100,7 +101,8 @@ class Operator:
             AnotherLeadsError: another process leads now.
         """
         self.metrics.leading.set(1)
-        async with asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as rest, asyncio.TaskGroup() as tasks:
+            rest.push_async_callback(self._reconciler.close)
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers]
             running.append(tasks.create_task(self._queue.run(), name="queue"))
             running.append(tasks.create_task(self._events.run(), name="events"))

@@ -81,6 +81,10 @@ class Reconciler:
         self._tools.metrics.reconciles.labels("done").inc()
         return again
 
+    async def close(self) -> None:
+        """Ends what reconciles have begun beside themselves."""
+        await self._ender.close()
+
     async def _look(self, key: ClusterKey) -> float | None:
         namespace, name = key
         path = path_of(names.API_VERSION, names.WALCLUSTER, namespace, name)
