@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from walplane.testkit.kube_objects import ClusterObjects
 from walplane_operator.api.leases import Session
 from walplane_operator.plan.sessions import SessionMonitor
@@ -141,6 +143,20 @@ def test_clusters_are_judged_apart() -> None:
         watch.renew(0, 1)
         dead = watch.monitor.expire()
     assert dead == {("default", "demo", "demo-node-2")}
+
+
+@pytest.mark.parametrize("duration_s", [3, 4, 10])
+def test_the_heartbeat_alone_shows_that_a_session_is_dead(duration_s: float) -> None:
+    """Though each one comes half as late again as it shall."""
+    monitor = SessionMonitor()
+    session = Session("demo-node-0_u_i", "demo-node-0", "node", "1", duration_s=duration_s)
+    now, dead = 0.0, set[tuple[str, str, str]]()
+    monitor.listed([("default", "demo", session)], now)
+    while not dead:
+        now += 1.5 * monitor.heartbeat(1.0)
+        monitor.proved(now)
+        dead = monitor.expire()
+        assert now < 4 * duration_s, "one session is most of them: it has two durations"
 
 
 def test_nothing_can_expire_while_the_watch_is_broken() -> None:

@@ -65,11 +65,11 @@ class Leader:
             await asyncio.sleep(_RETRY_S)
         _log.info("leading", identity=self._identity)
 
-    async def keep(self) -> None:
-        """Renews; returns when another process holds it."""
+    async def keep(self, pause_s: Callable[[], float] = lambda: RENEW_S) -> None:
+        """Renews, every `pause_s` seconds; returns when another process holds it."""
         while True:
             try:
-                async with asyncio.timeout(RENEW_S):
+                async with asyncio.timeout(pause_s()):
                     await self._hurry.wait()
             except TimeoutError:
                 pass

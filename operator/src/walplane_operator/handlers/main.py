@@ -24,7 +24,7 @@ from walplane_operator.apply.events import EventWriter
 from walplane_operator.apply.kube import LEASES, ApiError, Kube, path_of
 from walplane_operator.apply.objects import Applier
 from walplane_operator.handlers.health import serve
-from walplane_operator.handlers.leader import Leader
+from walplane_operator.handlers.leader import RENEW_S, Leader
 from walplane_operator.handlers.logs import configure_logging
 from walplane_operator.handlers.metrics import Metrics
 from walplane_operator.handlers.reconcile import ClusterKey, Reconciler, Tools
@@ -114,7 +114,7 @@ class Operator:
                 task.cancel()
 
     async def _keep(self) -> None:
-        await self.leader.keep()
+        await self.leader.keep(lambda: self._monitor.heartbeat(RENEW_S))
         raise AnotherLeadsError
 
     async def _resync(self) -> None:
