@@ -114,6 +114,17 @@ async def test_what_runs_keeps_its_image_when_the_operator_is_upgraded() -> None
     assert container["image"] == "walplane:mine"
 
 
+async def test_a_workload_that_was_deleted_comes_back_with_the_image_of_the_other() -> None:
+    world = await up()
+    world.tools.image = "walplane:newer"
+    path = "/apis/apps/v1/namespaces/default/"
+    for kind in ("statefulsets/demo-node", "deployments/demo-coord"):
+        del world.kube.objects[path + kind]
+        await world.look()
+        (container,) = world.kube.objects[path + kind]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "walplane:default"
+
+
 async def test_growth_makes_pchannels_and_their_leases() -> None:
     world = await up()
     world.cluster()["spec"]["pchannels"]["count"] = 6

@@ -214,8 +214,12 @@ class Reconciler:
 
     @staticmethod
     def _present_image(observed: Observed) -> str:
-        """What runs stays, so that an upgrade of the operator restarts nothing."""
-        return observed.node_set.image if observed.node_set else ""
+        """What runs stays, so that an upgrade of the operator restarts nothing.
+
+        The coordinator's when the StatefulSet was deleted by hand: that is no wish for an upgrade.
+        """
+        present = observed.node_set or observed.coord
+        return present.image if present else ""
 
     async def _replace(self, observed: Observed, workforce: Workforce) -> None:
         """Deletes a pod for a roll-out, having read anew that it holds nothing."""
