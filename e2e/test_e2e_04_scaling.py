@@ -7,6 +7,7 @@ import pytest
 from devservices.e2e.client_pod import ClientPod
 from devservices.e2e.demo import Demo
 from devservices.kind import Kubectl
+from devservices.kind.kubectl import Object
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -50,18 +51,30 @@ def test_pchannels_may_grow(ready: Demo, kubectl: Kubectl, client: ClientPod) ->
     assert load.faults() == []
 
 
+def stays(pod: Object) -> bool:
+    return "deletionTimestamp" not in pod["metadata"]
+
+
+def is_new(pod: Object) -> bool:
+    return bool(pod["metadata"]["labels"].get("example.com/round") == "2")
+
+
+def is_ready(pod: Object) -> bool:
+    conditions = pod["status"].get("conditions") or []
+    return any((each["type"], each["status"]) == ("Ready", "True") for each in conditions)
+
+
 def test_a_roll_out_replaces_drained_nodes(
     ready: Demo, kubectl: Kubectl, client: ClientPod
 ) -> None:
     """`kubectl patch walcluster/demo` with another pod label: one drained pod at a time."""
 
+    away: list[int] = []  # how many were being replaced, at each look
+
     def rolled() -> bool:
         pods = kubectl.items("pods", "-l", "walplane.dev/component=node")
-        return len(pods) == 3 and all(
-            each["metadata"]["labels"].get("example.com/round") == "2"
-            and each["status"].get("phase") == "Running"
-            for each in pods
-        )
+        away.append(3 - sum(not is_new(each) or is_ready(each) for each in pods if stays(each)))
+        return away[-1] == 0 and all(map(is_new, pods))
 
     with client.load(ready.address, "rolled") as load:
         ready.patch('{"spec": {"podTemplate": {"labels": {"example.com/round": "2"}}}}')
@@ -69,6 +82,7 @@ def test_a_roll_out_replaces_drained_nodes(
         ready.ready()
         load.more(20)
     assert load.faults() == []
+    assert max(away) == 1, "one at a time"
 
 
 def test_a_pinned_pchannel_moves_to_its_node(
