@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from walplane.backends.pulsar.config import PulsarConfig
+from walplane.cli.pods import advertised
 from walplane.testkit.kube_objects import UID, Object, walcluster
 from walplane_operator.api import names
 from walplane_operator.api.spec import WALCluster
@@ -145,6 +146,18 @@ def test_pods_know_who_they_are() -> None:
             assert not variable or variable in config or variable in env
     assert config["WALPLANE_CLUSTER_UID"] == UID
     assert config["WALPLANE_COORD"] == "demo-coord:7650"
+
+
+def test_pods_say_themselves_where_they_are_reached() -> None:
+    """An IPv6 address wants brackets, which no manifest can put around `$(WALPLANE_POD_IP)`."""
+    for template in pods_of(build()):
+        arguments = template["spec"]["containers"][0]["args"]
+        assert not [each for each in arguments if each.startswith("--advertise")]
+        (listen,) = [each for each in arguments if each.startswith("--listen=")]
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("WALPLANE_POD_IP", "fd00::7")
+            address = advertised(listen.partition("=")[2], None)
+        assert address.startswith("[fd00::7]:")
 
 
 def test_the_backend_url_is_one_the_data_plane_takes() -> None:

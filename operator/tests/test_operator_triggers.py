@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from walplane.testkit.kube_objects import ClusterObjects, Object, walcluster
+from walplane.testkit.standalone import free_port, loopbacks
 from walplane_operator.api import names
 from walplane_operator.apply.kube import WatchEvent
 from walplane_operator.handlers.health import serve
@@ -193,6 +194,16 @@ async def test_what_is_overdue_makes_the_watch_move_once(monkeypatch: pytest.Mon
         await looked.wait()
     suspecting.cancel()
     assert len(renewed) == 2, "once for each"
+
+
+async def test_health_answers_on_every_address() -> None:
+    """The kubelet of an IPv6 cluster asks an IPv6 one."""
+    host, _, _ = Settings().listen.rpartition(":")
+    port = free_port()
+    async with serve(f"{host}:{port}", lambda: "", Metrics()), aiohttp.ClientSession() as http:
+        for address in loopbacks():
+            async with http.get(f"http://{address}:{port}/healthz") as answer:
+                assert answer.status == 200
 
 
 async def test_health_and_metrics() -> None:

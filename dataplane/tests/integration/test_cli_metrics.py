@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
@@ -15,7 +17,7 @@ from walplane.cli.metrics import serving_metrics
 from walplane.coord.metrics import CoordCollector
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.command import walplane
-from walplane.testkit.standalone import StandaloneProcess, free_port
+from walplane.testkit.standalone import StandaloneProcess, free_port, loopbacks
 
 
 async def scrape(address: str) -> dict[str, float]:
@@ -82,3 +84,23 @@ async def test_a_port_that_is_taken_is_named() -> None:
             async with serving_metrics(f"127.0.0.1:{port}", collectors):
                 pass
     assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+async def test_the_wildcard_is_every_address() -> None:
+    """As it is to gRPC: a pod with an IPv6 address alone is scraped there."""
+    async with serving_metrics("0.0.0.0:0", [CoordCollector(lambda: None)]) as port:
+        for host in loopbacks():
+            assert (await scrape(f"{host}:{port}"))["walplane_coord_leading"] == 0
+
+
+class NoIpv6(socket.socket):
+    def __init__(self, *_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+
+async def test_a_kernel_without_ipv6_shows_metrics_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = "0.0.0.0"  # noqa: S104 - nobody listens
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", NoIpv6)
+        address = metrics._addresses(every)
+    assert address == every

@@ -8,6 +8,7 @@ shown as no metrics, not as an error.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -48,7 +49,7 @@ async def serving_metrics(
         kind(registry=registry)
     host, _, port = listen.rpartition(":")
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        server, thread = start_http_server(int(port), _addresses(host), registry)
     except OSError as error:
         raise WalError(
             ErrorCode.INVALID_ARGUMENT,
@@ -61,6 +62,18 @@ async def serving_metrics(
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         thread.join(0)
+
+
+def _addresses(host: str) -> str:
+    """0.0.0.0 as gRPC means it, of both families, where one socket can have both."""
+    if host != "0.0.0.0":  # noqa: S104 - compared, not listened on
+        return host.strip("[]")
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            only = probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return host  # a kernel without IPv6
+    return host if only else "::"
 
 
 class _OnLoop(Collector):

@@ -21,7 +21,7 @@ async def serve(listen: str, sick: Callable[[], str], metrics: Metrics) -> Async
     """Serves on `listen` (host:port); gives the port.
 
     Args:
-        listen: where; port 0 takes a free one.
+        listen: where; port 0 takes a free one, no host every address of both families.
         sick: what has died; empty when all is well.
         metrics: to be told.
     """
@@ -41,7 +41,7 @@ async def serve(listen: str, sick: Callable[[], str], metrics: Metrics) -> Async
     await runner.setup()
     try:
         host, _, port = listen.rpartition(":")
-        site = web.TCPSite(runner, host, int(port))
+        site = web.TCPSite(runner, host or None, int(port))
         await site.start()
         yield runner.addresses[0][1]
     finally:

@@ -19,8 +19,8 @@ class Settings(BaseSettings):
     """Of this process in that Lease; made up if empty."""
     lease_seconds: float = Field(default=15.0, gt=0)
     """Duration of the operator's own Lease."""
-    listen: str = "0.0.0.0:8080"
-    """Health and metrics."""
+    listen: str = ":8080"
+    """Health and metrics, host:port; without a host on every address, IPv4 and IPv6."""
     resync_seconds: float = Field(default=30.0, gt=0)
     """Every WALCluster is looked at this often, whatever the watches say."""
     workers: int = Field(default=8, gt=0)

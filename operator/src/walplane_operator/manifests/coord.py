@@ -34,7 +34,6 @@ def _deployment(cluster: WALCluster, image: str) -> Object:
             "--prefix=$(WALPLANE_PREFIX)",
             f"--pchannels={cluster.spec.pchannels.count}",
             f"--listen=0.0.0.0:{names.COORD_PORT}",
-            f"--advertise=$(WALPLANE_POD_IP):{names.COORD_PORT}",
             "--log-format=json",
         ],
         env=adopt,

@@ -94,7 +94,6 @@ def _node_template(cluster: WALCluster, image: str) -> Object:
             "--backend=$(WALPLANE_BACKEND)",
             "--coord=$(WALPLANE_COORD)",
             f"--listen=0.0.0.0:{names.NODE_PORT}",
-            f"--advertise=$(WALPLANE_POD_IP):{names.NODE_PORT}",
             "--log-format=json",
         ],
         resources=cluster.spec.nodes.resources,
