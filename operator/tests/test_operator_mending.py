@@ -20,6 +20,7 @@ async def test_a_lease_that_lost_its_label_is_brought_back_and_its_holder_left_a
     before = copy.deepcopy(lease)
     del lease["metadata"]["labels"][names.LABEL_CLUSTER]
     await world.look()
+    assert world.condition("Assigned")["status"] == "True", "it was served all the time"
     await world.settle()
     after = world.kube.objects[f"{LEASES}demo-pch-1"]
     assert after["metadata"]["labels"] == before["metadata"]["labels"]

@@ -27,7 +27,7 @@ class Written:
     """What came of a step.
 
     Attributes:
-        leases: (index, Lease as it is now) of every write that succeeded.
+        leases: (index, Lease as it is now) of every one that was written, or found.
         grants: those that were made.
         releases: those that were asked for.
         conflicts: indexes of Leases that somebody else was ahead of.
@@ -93,22 +93,24 @@ async def _put(kube: Kube, cluster: WALCluster, written: Written, index: int, bo
             raise
         written.conflicts.append(index)
         if "resourceVersion" not in body["metadata"]:
-            await _find(kube, cluster, index, object_path(body))
+            found = await _found(kube, cluster, index, object_path(body))
+            written.leases += [(index, found)] if found is not None else []
         return False
     written.leases.append((index, PChannelLease.read(after)))
     return True
 
 
-async def _find(kube: Kube, cluster: WALCluster, index: int, path: str) -> None:
-    """Brings a Lease back into the lists that lack it; holder and term stay as they are."""
+async def _found(kube: Kube, cluster: WALCluster, index: int, path: str) -> PChannelLease | None:
+    """A Lease that the lists lack, brought back into them; holder and term stay as they are."""
     lease = await kube.get(path)
     if lease is None:
-        return
+        return None
     dressed = dressed_lease(cluster, index, lease)
-    if dressed == lease:
-        return  # it was made in this moment
-    try:
-        await kube.replace(dressed)
-    except ApiError as error:
-        if error.status not in (404, 409):
-            raise
+    if dressed != lease:  # else it was made in this moment
+        try:
+            lease = await kube.replace(dressed)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            return None
+    return PChannelLease.read(lease)
