@@ -36,6 +36,13 @@ _TRUNCATED_READS = 10  # in a row, before it counts as damage
 ACK_TIMEOUT_S = 10.0
 """An acknowledgement of metadata that takes longer counts as lost, unless said otherwise."""
 
+Progress = Callable[[], None]
+"""Told of each read of a topic: a long one is no reason to give up."""
+
+
+def _unwatched() -> None:
+    """Nobody waits for progress."""
+
 
 def meta_limits(max_record_bytes: int) -> RecordLimits:
     """Of the frames of a meta topic, for all of an owner's opens; half a record at the most."""
@@ -84,6 +91,7 @@ class MetaLog:
         limits: RecordLimits,
         own_barriers: Collection[bytes] = (),
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        progress: Progress = _unwatched,
     ) -> tuple[MetaLog, MetaState]:
         """Takes the topic, appends a barrier and reads through it.
 
@@ -96,6 +104,7 @@ class MetaLog:
             limits: `meta_limits`, with what earlier opens of this same owner learnt.
             own_barriers: ids of earlier opens of this same owner.
             ack_timeout_s: an acknowledgement that takes longer counts as lost.
+            progress: told of each read of the topic.
 
         Raises:
             StaleTerm: a barrier of a higher term, or of this term by somebody else, is there.
@@ -107,7 +116,7 @@ class MetaLog:
         try:
             writer = await session.open_writer(topic, term, open_number)
         except WalError:
-            await find_foreign(session, topic, term, own)  # says who took it, if somebody did
+            await find_foreign(session, topic, term, own, progress)  # says who took it, if any
             raise
         sender = FrameSender(topic, writer, key)
         barrier = log_pb2.MetaBarrier(term=term, open_number=open_number, barrier_id=barrier_id)
@@ -121,7 +130,7 @@ class MetaLog:
                 reader.take(record)
                 return record.barrier.barrier_id == barrier_id
 
-            await _read(session, topic, visit)
+            await _read(session, topic, visit, progress=progress)
             return reader.state
 
         state = await _from_earliest(read_through_barrier)
@@ -255,7 +264,11 @@ async def highest_term(session: BackendSession, topic: str) -> int:
 
 
 async def find_foreign(
-    session: BackendSession, topic: str, term: int, own_barriers: Collection[bytes]
+    session: BackendSession,
+    topic: str,
+    term: int,
+    own_barriers: Collection[bytes],
+    progress: Progress = _unwatched,
 ) -> None:
     """A read-only look for another opener.
 
@@ -268,7 +281,7 @@ async def find_foreign(
         for meta in content.meta:
             reader.take(meta)
 
-    await _look(session, topic, visit)
+    await _look(session, topic, visit, progress)
 
 
 @dataclass
@@ -332,13 +345,16 @@ async def _read(
     visit: Callable[[RecordID, log_pb2.MetaRecord], bool],
     start: Start = EARLIEST,
     floor: OpenKey = BEFORE_ANY_OPEN,
+    progress: Progress = _unwatched,
 ) -> None:
     """Shows `visit` the valid records from `start` on until it says that it has seen enough."""
     scanner = await session.open_scanner(topic, start)
     frames = FrameFilter(topic, floor)
     try:
         while True:
-            for record in await scanner.read():
+            records = await scanner.read()
+            progress()
+            for record in records:
                 content = decode_frame(record.data, RecordPlace(topic, record.record_id))
                 if not frames.admit(content):
                     continue
@@ -349,10 +365,13 @@ async def _read(
 
 
 async def _look(
-    session: BackendSession, topic: str, visit: Callable[[log_pb2.FrameContent], None]
+    session: BackendSession,
+    topic: str,
+    visit: Callable[[log_pb2.FrameContent], None],
+    progress: Progress = _unwatched,
 ) -> None:
     """Shows `visit` every frame that is in `topic` now, some maybe twice; fences nobody."""
-    await _from_earliest(partial(_look_once, session, topic, visit))
+    await _from_earliest(partial(_look_once, session, topic, visit, progress))
 
 
 async def _from_earliest(read: Callable[[], Awaitable[_T]]) -> _T:
@@ -371,7 +390,10 @@ async def _from_earliest(read: Callable[[], Awaitable[_T]]) -> _T:
 
 
 async def _look_once(
-    session: BackendSession, topic: str, visit: Callable[[log_pb2.FrameContent], None]
+    session: BackendSession,
+    topic: str,
+    visit: Callable[[log_pb2.FrameContent], None],
+    progress: Progress,
 ) -> None:
     last = await session.last_record_id(topic)
     if last is None:
@@ -379,7 +401,9 @@ async def _look_once(
     scanner = await session.open_scanner(topic, EARLIEST)
     try:
         while True:
-            for record in await scanner.read():
+            records = await scanner.read()
+            progress()
+            for record in records:
                 visit(decode_frame(record.data, RecordPlace(topic, record.record_id)))
                 if record.record_id >= last:
                     return

@@ -46,7 +46,7 @@ class Opening:
             the earliest) and the LastConfirmed known by then.
         observe: takes every valid entry of the replay, in log order, with its frame's number.
         now: monotonic seconds.
-        progress: told that the replay has read on: a long tail is no reason to give up.
+        progress: told of each read of a topic: a long one is no reason to give up.
     """
 
     pchannel: str
@@ -100,7 +100,8 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
         term, open_number = opening.key
         if opening.reopen:
             # Taking a topic fences the rightful owner; whoever holds it wrote a meta barrier first.
-            await find_foreign(session, meta_topic, term, opening.own_barriers)
+            own, progress = opening.own_barriers, opening.progress
+            await find_foreign(session, meta_topic, term, own, progress)
         meta, state = await MetaLog.open(
             session,
             meta_topic,
@@ -110,6 +111,7 @@ async def open_log(backend: Backend, authority: TermAuthority, opening: Opening)
             own_barriers=opening.own_barriers,
             ack_timeout_s=opening.ack_timeout_s,
             limits=opening.meta_limits,
+            progress=opening.progress,
         )
         await session.ensure_topic(opening.pchannel)
         writer = await session.open_writer(opening.pchannel, term, open_number)
