@@ -11,11 +11,16 @@ from kubernetes.aio import client
 from walplane.testkit.kube_objects import ClusterObjects, Object, walcluster
 from walplane_operator.api import names
 from walplane_operator.api.conditions import find
+from walplane_operator.api.leases import Session
+from walplane_operator.api.spec import WALCluster
 from walplane_operator.apply.events import EventWriter
 from walplane_operator.apply.kube import ApiError, Kube, object_path
 from walplane_operator.apply.objects import Applier
 from walplane_operator.handlers.metrics import Metrics
 from walplane_operator.handlers.reconcile import Reconciler, Tools
+from walplane_operator.plan.assignment import Assignment, assign
+from walplane_operator.plan.channels import ClusterMemory, look
+from walplane_operator.plan.observed import Raw, read
 from walplane_operator.plan.sessions import SessionMonitor
 
 
@@ -114,6 +119,7 @@ class MemoryKube(Kube):
         return copy.deepcopy(body)
 
 
+_NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = ("default", "demo")
 """Of the cluster that `World` has."""
 
@@ -216,3 +222,44 @@ async def up() -> World:
     world.confirm()
     await world.settle()
     return world
+
+
+class Scene(ClusterObjects):
+    """A cluster whose operator takes one step after another."""
+
+    def __init__(self, count: int = 6, nodes: int = 3, *, coordinator: bool = True) -> None:
+        """With a coordinator that leads, unless said otherwise; no node is there."""
+        super().__init__(walcluster(count=count, nodes=nodes))
+        self.dead: set[str] = set()
+        self.memory = ClusterMemory()
+        self.clock = 1000.0
+        if coordinator:
+            self.coordinator()
+
+    def step(self, *cordoned: str) -> Assignment:
+        """What the operator does now; `cordoned` are emptied."""
+        cluster = WALCluster(self.cluster)
+
+        def alive(session: Session) -> bool:
+            return session.identity not in self.dead
+
+        observed = read(cluster, Raw(**self.lists()), alive, _NOW, self.clock)
+        self.views = look(observed, self.memory)
+        return assign(observed, self.views, self.memory, frozenset(cordoned))
+
+    def serve(self, count: int, *identities: str, term: int = 1) -> None:
+        """PChannels 0 .. count - 1, served in turn, long ago."""
+        for index in range(count):
+            self.grant(index, identities[index % len(identities)], term)
+        self.step()
+        self.clock += 100
+
+    def fail(self, index: int, ordinal: int, term: int, **report: object) -> None:
+        """The node reported a failed open and gave the PChannel back."""
+        self.node(ordinal, channels={index: {"term": term, "lastError": "disk", **report}})
+        self.grant(index, "", term)
+
+
+def targets(step: Assignment) -> dict[int, str]:
+    """Who is granted what."""
+    return {grant.index: grant.session for grant in step.grants}
