@@ -173,6 +173,9 @@ def test_a_report_that_grows_too_long_keeps_what_tells_an_error() -> None:
     kept = json.loads(NodeReport(channels=fine | bad).to_json())["channels"]
     assert sorted(kept) == sorted(bad)
     assert all(len(each["lastError"]) == 300 for each in kept.values())
+    opening = {f"{name}_{n}": ChannelReport(n) for n in range(20)}
+    kept = json.loads(NodeReport(channels=fine | opening | bad).to_json())["channels"]
+    assert sorted(kept) == sorted(opening | bad), "an open that is reported is left to its node"
     all_bad = {f"demo_{n}": ChannelReport(n, last_error="é" * 900) for n in range(1024)}
     text = NodeReport(channels=all_bad).to_json()
     assert len(text.encode()) <= MAX_BYTES

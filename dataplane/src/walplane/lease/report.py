@@ -1,7 +1,8 @@
 """What a process says of itself in its session Lease: JSON in one annotation. Pure.
 
-Contract: the annotation has at most `MAX_BYTES`, whatever the errors say: entries that tell no
-error are left out first. A reader takes what it knows and ignores the rest. Layer: lease.
+Contract: the annotation has at most `MAX_BYTES`, whatever the errors say: entries of what is
+served without an error are left out first. A reader takes what it knows and ignores the rest.
+Layer: lease.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class NodeReport:
         """The annotation's text; equal reports give equal texts."""
         text = self._dump(self.channels)
         if _size(text) > MAX_BYTES:
-            text = self._dump({n: each for n, each in self.channels.items() if each.last_error})
+            telling = {n: e for n, e in self.channels.items() if e.last_error or not e.time_tick}
+            text = self._dump(telling)
         shortest = MAX_ERROR_CHARS
         while _size(text) > MAX_BYTES:
             shortest //= 2
