@@ -322,8 +322,11 @@ def check_client_entry(envelope: log_pb2.Envelope) -> MessageSpec:
         raise _invalid(f"the trace parent of a {name} is too long: send a W3C traceparent")
     if envelope.properties:
         _check_properties(spec, envelope)
-    if envelope.producer.name:
+    producer = envelope.producer
+    if producer.name:
         _check_named(spec, envelope)
+    elif producer.opener or producer.epoch:
+        raise _invalid(f"a {name} of an unnamed producer with opener or epoch: send id and number")
     return spec
 
 

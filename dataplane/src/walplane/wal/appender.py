@@ -172,6 +172,8 @@ class Appender:
                 envelope.first_tick = pending.op.ticks.first
             if proto is not None:
                 envelope.last_confirmed.CopyFrom(proto)
+            else:  # what its sender says of it must not get into the log
+                envelope.ClearField("last_confirmed")
             if pending.op.spans is not None:
                 pending.op.spans.sent(envelope)
         return confirmed

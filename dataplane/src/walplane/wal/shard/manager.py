@@ -17,7 +17,7 @@ from walplane.channel import cchannel_name
 from walplane.message.registry import MessageType
 from walplane.message.types import SEGMENT_TYPES
 from walplane.rpc.errors import ErrorCode, WalError
-from walplane.rpc.v1 import log_pb2
+from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.wal.interceptors.base import AppendOp, append_op
 from walplane.wal.ports import LogEntry
 from walplane.wal.shard.config import ShardConfig
@@ -238,6 +238,12 @@ class ShardManager:
 def _check_header(entry: log_pb2.Entry) -> None:
     """Whoever follows the log must be able to read it; nobody could refuse it afterwards."""
     try:
-        header_of(entry)
+        header = header_of(entry)
     except WalError as error:
         raise WalError(ErrorCode.INVALID_ARGUMENT, f"{error.message}: send it again") from error
+    copied = entry.envelope.HasField("replicate")
+    if isinstance(header, headers_pb2.RollbackTxnHeader) and header.expired and not copied:
+        raise WalError(
+            ErrorCode.INVALID_ARGUMENT,
+            "that a transaction expired, its log's owner decides: roll it back without saying so",
+        )
