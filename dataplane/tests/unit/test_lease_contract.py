@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from walplane.lease.contract import Identity, PChannelLease, held_body
 from walplane.lease.expiry import Expiry
 from walplane.lease.leader import Claim, claim
 from walplane.lease.report import (
+    BACKEND_UNREACHABLE,
     MAX_BYTES,
     ChannelReport,
     ClientError,
@@ -180,6 +182,27 @@ def test_a_report_that_grows_too_long_keeps_what_tells_an_error() -> None:
     text = NodeReport(channels=all_bad).to_json()
     assert len(text.encode()) <= MAX_BYTES
     assert len(json.loads(text)["channels"]) == 1024
+
+
+def test_a_report_that_no_text_makes_short_enough_leaves_entries_out_and_says_how_many() -> None:
+    each = ChannelReport(
+        *(12, 0, 1 << 62, 1 << 62, 1 << 62, 10),
+        *(BACKEND_UNREACHABLE, "no acknowledgement of a frame within 1 s", 120),
+    )
+    name = "a-name-as-long-as-the-custom-resource-takes-one-that-is-60"
+    channels = {f"{name}_{n}": each for n in range(1100)}
+    channels[f"{name}_999"] = replace(each, term_floor=99)  # its next grant has to know
+    text = NodeReport(channels=channels).to_json()
+    assert MAX_BYTES - 300 < len(text.encode()) <= MAX_BYTES
+    content = json.loads(text)
+    kept = content["channels"]
+    assert content["leftOut"] == len(channels) - len(kept) > 0
+    assert {each["lastError"] for each in kept.values()} == {""}
+    assert {each["reason"] for each in kept.values()} == {BACKEND_UNREACHABLE}
+    last = sorted(kept.keys() - {f"{name}_999"})[-1]
+    assert {n for n in channels if n <= last} <= kept.keys(), "in the order of their names"
+    assert kept[f"{name}_999"]["termFloor"] == 99
+    assert text == NodeReport(channels=dict(reversed(channels.items()))).to_json()
 
 
 def test_a_coordinator_report_has_the_form_of_the_contract() -> None:

@@ -1,15 +1,18 @@
 """What a process says of itself in its session Lease: JSON in one annotation. Pure.
 
 Contract: the annotation has at most `MAX_BYTES`, whatever the errors say: entries of what is
-served without an error are left out first. A reader takes what it knows and ignores the rest.
+served without an error are left out first, then texts are cut, then entries left out whatever they
+tell; how many are missing stands there. A reader takes what it knows and ignores the rest.
 Layer: lease.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from walplane.backends.claims import ClaimedByOtherError
@@ -81,6 +84,10 @@ class ChannelReport:
     attempts: int = 0
 
 
+_Shown = dict[str, dict[str, Any]]
+"""Entries as they are written, by PChannel."""
+
+
 @dataclass(frozen=True)
 class NodeReport:
     """What a node says.
@@ -97,22 +104,34 @@ class NodeReport:
 
     def to_json(self) -> str:
         """The annotation's text; equal reports give equal texts."""
-        text = self._dump(self.channels)
-        if _size(text) > MAX_BYTES:
-            telling = {n: e for n, e in self.channels.items() if e.last_error or not e.time_tick}
-            text = self._dump(telling)
-        shortest = MAX_ERROR_CHARS
-        while _size(text) > MAX_BYTES:
-            shortest //= 2
-            cut = {n: each for n, each in self.channels.items() if each.last_error}
-            text = self._dump(cut, shortest)
-        return text
+        shown = {name: _shown(self.channels[name]) for name in sorted(self.channels)}
+        if _size(text := self._dump(shown)) <= MAX_BYTES:
+            return text
+        shown = {n: each for n, each in shown.items() if each["lastError"] or not each["timeTick"]}
+        chars = MAX_ERROR_CHARS
+        while _size(text := self._dump(_cut(shown, chars))) > MAX_BYTES and chars:
+            chars //= 2
+        return text if _size(text) <= MAX_BYTES else self._dump(self._as_many_as_fit(shown))
 
-    def _dump(
-        self, channels: Mapping[str, ChannelReport], error_chars: int = MAX_ERROR_CHARS
-    ) -> str:
-        shown = {name: _shown(channels[name], error_chars) for name in sorted(channels)}
-        return _json({"draining": self.draining, "address": self.address, "channels": shown})
+    def _as_many_as_fit(self, shown: _Shown) -> _Shown:
+        """Those that the next grant must lie above, opens under way, then by name; no texts."""
+
+        def rank(name: str) -> tuple[bool, bool, str]:
+            return not shown[name]["termFloor"], bool(shown[name]["lastError"]), name
+
+        names = sorted(shown, key=rank)
+        bare = _cut({name: shown[name] for name in names}, 0)
+
+        def size(count: int) -> int:
+            return _size(self._dump(dict(islice(bare.items(), count))))
+
+        most = bisect_right(range(1, len(names) + 1), MAX_BYTES, key=size)
+        return {name: bare[name] for name in sorted(names[:most])}
+
+    def _dump(self, shown: _Shown) -> str:
+        content = {"draining": self.draining, "address": self.address, "channels": shown}
+        left_out = len(self.channels) - len(shown)
+        return _json({**content, "leftOut": left_out} if left_out else content)
 
 
 @dataclass(frozen=True)
@@ -186,10 +205,14 @@ def address_in(text: str) -> str:
     return str(content.get("address") or "") if isinstance(content, dict) else ""
 
 
-def _shown(channel: ChannelReport, error_chars: int) -> dict[str, Any]:
+def _shown(channel: ChannelReport) -> dict[str, Any]:
     values = asdict(channel)
-    values["last_error"] = channel.last_error[:error_chars]
+    values["last_error"] = channel.last_error[:MAX_ERROR_CHARS]
     return {_camel(key): value for key, value in values.items()}
+
+
+def _cut(shown: _Shown, chars: int) -> _Shown:
+    return {name: {**each, "lastError": each["lastError"][:chars]} for name, each in shown.items()}
 
 
 def _size(text: str) -> int:
