@@ -137,8 +137,8 @@ async def test_refusals_are_counted_by_code(watched: Watched) -> None:
             append = streaming_pb2.AppendRequest(request_id=1, entry=refused)
             yield streaming_pb2.ProduceRequest(append=append)
 
-    budget = watched.node.append_budget
-    await ProduceStream(edge, budget, CONFIG, write).run(requests())
+    budgets = watched.node.append_budgets(CH)
+    await ProduceStream(edge, budgets, CONFIG, write).run(requests())
     assert sum(len(each.appends) for each in answers) == 2
     assert watched.of_log("append_errors_total", code="CHANNEL_NOT_EXIST") == 1
     assert watched.of_log("append_errors_total", code="OUTCOME_UNKNOWN") == 1

@@ -167,7 +167,7 @@ async def client() -> Client:
 
 def produce(edge: Edge, client: Client, budget: int = 1 << 20) -> asyncio.Task[None]:
     config = NodeConfig(stream_append_bytes=budget, drain_timeout_s=2)
-    stream = ProduceStream(edge, ByteBudget(1 << 20), config, client.write_produced)
+    stream = ProduceStream(edge, [ByteBudget(1 << 20)], config, client.write_produced)
     return asyncio.create_task(stream.run(client.produce_requests()))
 
 
@@ -216,7 +216,7 @@ async def test_who_was_answered_before_the_append_was_over_is_not_answered_again
     log, budget = PromptLog(), ByteBudget(1 << 20)
     client.append(0, b"0")
     config = NodeConfig(drain_timeout_s=2)
-    stream = ProduceStream(Edge(cast(WAL, log)), budget, config, client.write_produced)
+    stream = ProduceStream(Edge(cast(WAL, log)), [budget], config, client.write_produced)
     running = asyncio.create_task(stream.run(client.produce_requests()))
     await turns()
     result = AppendResult(MessageID("memory", (1,)), 10, 1, None, 7, 2)
@@ -244,7 +244,7 @@ async def test_a_client_that_takes_no_answer_keeps_no_stream(
         await asyncio.sleep(3600)
 
     config = NodeConfig(drain_timeout_s=0.01)
-    stream = ProduceStream(edge, ByteBudget(1 << 20), config, write)
+    stream = ProduceStream(edge, [ByteBudget(1 << 20)], config, write)
     running = asyncio.create_task(stream.run(client.produce_requests()))
     client.append(1, b"1")
     log.release.set()

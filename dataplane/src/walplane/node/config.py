@@ -73,6 +73,11 @@ class NodeConfig(BaseModel):
         return self.model_copy(update=smaller)
 
     @property
+    def channel_append_bytes(self) -> int:
+        """Of `node_append_bytes`, for one PChannel: one that hangs leaves room for the others."""
+        return max(self.node_append_bytes // 2, 1)
+
+    @property
     def read_turns(self) -> int:
         """Readers that may be sent something at a time."""
         return max(self.read_bytes // TURN_BYTES, 1)

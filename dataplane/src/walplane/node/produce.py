@@ -1,14 +1,15 @@
 """One Produce stream: appends in, grouped answers out.
 
-Contract: appends start in the order they arrive; any number are in flight, bounded in bytes: above
-the budget the stream is not read on. Answers leave in the order they become ready, all that are
+Contract: appends start in the order they arrive; any number are in flight, bounded in bytes, of the
+stream, of its PChannel and of the node: above it the stream is not read on, and an append that may
+not wait any longer is refused. Answers leave in the order they become ready, all that are
 ready in one response. Layer: node.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,23 +31,27 @@ WriteResponse = Callable[[streaming_pb2.ProduceResponse], Coroutine[Any, Any, No
 
 
 class ProduceStream:
-    """The appends of one client to one PChannel."""
+    """The appends of one client to one PChannel.
+
+    Attributes:
+        budgets: bytes in flight: its own, then those it shares; an append takes of each in turn.
+    """
 
     def __init__(
-        self, edge: Edge, node_budget: ByteBudget, config: NodeConfig, write: WriteResponse
+        self, edge: Edge, shared: Sequence[ByteBudget], config: NodeConfig, write: WriteResponse
     ) -> None:
         """Appends through `edge`.
 
         Args:
             edge: the log.
-            node_budget: bytes in flight over all streams of the node.
+            shared: bytes in flight over all streams of the PChannel, then over those of the node.
             config: limits.
             write: sends one response to the client.
         """
         self._edge = edge
         self._write = write
         self._drain_timeout_s = config.drain_timeout_s
-        self._budgets = (ByteBudget(config.stream_append_bytes), node_budget)
+        self.budgets = (ByteBudget(config.stream_append_bytes), *shared)
         self._in_flight = 0
         self._ready = streaming_pb2.ProduceResponse()
         self._flush_due = False
@@ -100,25 +105,44 @@ class ProduceStream:
         except WalError as error:
             self._refuse(request.request_id, error)
             return
-        now = asyncio.get_running_loop().time
         if request.wait_ms:
-            op.deadline = now() + request.wait_ms / 1000
-        size, late = op.stored, False
-        for budget in self._budgets:
-            if not budget.try_acquire(size):  # first: a coroutine for each append costs more
-                await budget.acquire(size)  # cancelled, it takes nothing, and the stream is over
-                late = op.deadline is not None and op.deadline <= now()
+            op.deadline = asyncio.get_running_loop().time() + request.wait_ms / 1000
+        try:
+            for place, budget in enumerate(self.budgets):
+                if not budget.try_acquire(op.stored):  # first: a coroutine each costs more
+                    await self._wait_for_room(op, place)
+                    break
+        except WalError as error:
+            self._refuse(request.request_id, error)
+            return
         op.answer = partial(self._durable, request.request_id, op)
         try:
-            if late:
-                raise waited_too_long(op, "room among what is in flight")
             append = self._edge.start_append(op)
         except WalError as error:
-            self._release(size)
+            self._release(op.stored)
             self._refuse(request.request_id, error)
             return
         self._in_flight += 1
         when_done(append, partial(self._done, request.request_id, op))
+
+    async def _wait_for_room(self, op: AppendOp, full: int) -> None:
+        """Waits for room in the budgets from `full` on; those before it gave theirs.
+
+        Raises:
+            WalError: RESOURCE_ACQUIRED at the append's deadline. Then, and cancelled, it has none.
+        """
+        taken = list(self.budgets[:full])
+        try:
+            async with asyncio.timeout_at(op.deadline):
+                for budget in self.budgets[full:]:
+                    await budget.acquire(op.stored)
+                    taken.append(budget)
+        except BaseException as error:
+            for budget in taken:
+                budget.release(op.stored)
+            if isinstance(error, TimeoutError):
+                raise waited_too_long(op, "room among what is in flight") from None
+            raise
 
     def _answer(self, request_id: int, result: AppendResult) -> None:
         self._in_flight -= 1
@@ -156,7 +180,7 @@ class ProduceStream:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _release(self, size: int) -> None:
-        for budget in self._budgets:
+        for budget in self.budgets:
             budget.release(size)
 
     def _flush(self) -> None:

@@ -84,7 +84,8 @@ class StreamingNodeService:
                 opened=opened, settled_tick=edge.settled_tick, packed_bytes=edge.packed_bytes
             )
             await context.write(response)
-            stream = ProduceStream(edge, node.append_budget, node.config, context.write)
+            budgets = node.append_budgets(opening.pchannel)
+            stream = ProduceStream(edge, budgets, node.config, context.write)
             await stream.run(request_iterator)
         except WalError as error:
             await _abort(context, error)

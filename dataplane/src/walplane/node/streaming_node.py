@@ -43,8 +43,9 @@ ChannelLost = Callable[[str, int, WalError], None]
 class _Channel:
     """What the node knows about one PChannel."""
 
-    def __init__(self, pchannel: str) -> None:
+    def __init__(self, pchannel: str, append_bytes: int) -> None:
         self.pchannel = pchannel
+        self.append_budget = ByteBudget(append_bytes)
         self.lock = asyncio.Lock()  # one open or close at a time
         self.seen = 0  # highest term ever given
         self.held: Edge | None = None
@@ -134,7 +135,10 @@ class StreamingNode:
             WalError: IGNORED_OPERATION when a higher term is known; ON_SHUTDOWN when the node
                 closes; whatever the open failed with (`StaleTerm` tells the term floor).
         """
-        channel = self._channels.setdefault(pchannel, _Channel(pchannel))
+        channel = self._channels.get(pchannel)
+        if channel is None:
+            channel = _Channel(pchannel, self.config.channel_append_bytes)
+            self._channels[pchannel] = channel
         if self._closing:
             raise WalError(ErrorCode.ON_SHUTDOWN, f"node {self.node_id} is shutting down")
         self._refuse_lower(channel, term)
@@ -198,6 +202,13 @@ class StreamingNode:
         raise WalError(
             code, f"{pchannel}{asked} is not served here: node {self.node_id} {has}; ask discovery"
         )
+
+    def append_budgets(self, pchannel: str) -> tuple[ByteBudget, ByteBudget]:
+        """Bytes in flight over all Produce streams of `pchannel`, which was given here, and of all.
+
+        Those of a log stay with its PChannel: it may hang, be given away and come back.
+        """
+        return self._channels[pchannel].append_budget, self.append_budget
 
     def held(self) -> dict[str, WAL]:
         """The logs that are open here, by PChannel."""
