@@ -369,6 +369,21 @@ async def test_a_coordinator_that_is_away_hangs_or_stands_by_is_away() -> None:
             await oracle.batch({}, 1)
 
 
+async def test_whether_the_coordinator_answers_is_asked_each_time() -> None:
+    answers = Oracle()
+    async with oracle_server(answers) as server, remote(server.address) as oracle:
+        for calls in (1, 2):
+            await oracle.answers()
+            assert answers.calls == calls
+        await server.stop(0)
+        with pytest.raises(CoordinatorAwayError, match="cannot be reached"):
+            await oracle.answers()
+        async with remote(server.address, 10.0) as patient:
+            waiting = asyncio.create_task(patient.answers())
+            async with oracle_server(answers, server.address):
+                await waiting
+
+
 async def test_a_fresh_tick_waits_for_the_next_leader_and_a_new_connection_finds_it() -> None:
     standby = await start_server("127.0.0.1:0", {"standby": add_standby}, STANDBY_OPTIONS)
     async with remote(standby.address, 10.0) as oracle:

@@ -25,7 +25,6 @@ from walplane.lease.contract import PChannelLease
 from walplane.lease.decide import Mode
 from walplane.lease.follower import Follower
 from walplane.lease.kube import KubeLeases
-from walplane.lease.report import CoordinatorAwayError
 from walplane.lease.session import Session
 from walplane.lease.watch import LeaseWatch
 from walplane.node.config import NodeConfig
@@ -46,7 +45,6 @@ _log = structlog.get_logger(__name__)
 _RESERVED_S = 10.0  # of the grace period, for closing what is still held
 _LEAVE_S = 7.0
 _LEASES_REFUSED = 2  # so many durations without the right to renew: nobody takes anything away
-_COORDINATOR_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ class _Process:
         store = await taken.enter_async_context(
             KubeLeases.connect(pod.namespace, pod.call_timeout_s)
         )
-        oracle = RemoteOracle(self._options.coord)
-        taken.push_async_callback(oracle.close)
+        self._oracle = RemoteOracle(self._options.coord)
+        taken.push_async_callback(self._oracle.close)
         self._session = Session(
             *(store, pod.identity, pod.cluster, contract.NODE, pod.lease_s, runtime),
             lambda: node_report(self._node, self._follower, pod.advertise),
@@ -120,7 +118,7 @@ class _Process:
         self._node = StreamingNode(
             pod.identity.pod,
             self._backend,
-            oracle,
+            self._oracle,
             LeaseAuthority(store, pod.cluster, self._me),
             runtime,
             config,
@@ -206,17 +204,10 @@ class _Process:
         raise reason
 
     async def _may_open(self, lease: PChannelLease) -> None:
-        """No log is taken from anybody before a coordinator of this cluster gives ticks."""
+        """No log is taken from anybody while no coordinator of this cluster gives ticks."""
         if isinstance(self._backend, ClaimedBackend) and lease.adopt:
             self._backend.adopted.add(lease.adopt)
-        try:
-            async with asyncio.timeout(_COORDINATOR_S):
-                await self._node.reserve.ready(1, 0)
-        except TimeoutError as error:
-            raise CoordinatorAwayError(
-                f"{lease.channel} was not opened: the coordinator at {self._options.coord} gave no "
-                f"ticks for {_COORDINATOR_S:g} s"
-            ) from error
+        await self._oracle.answers()
 
     async def _reported(self) -> None:
         await within(self._pod.lease_s / 2, self._session.told(), "reporting")

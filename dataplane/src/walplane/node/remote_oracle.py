@@ -3,8 +3,8 @@
 Contract: every call has a deadline. A coordinator that cannot be reached, or does not lead, is
 `CoordinatorAwayError`; what the oracle itself refuses keeps its code. A process that answers but
 does not lead is left: the next call goes over a new connection, which a Service may send to
-another. `fresh` waits for a coordinator for a while, so that its change of leader fails no open.
-Layer: node.
+another. `fresh` and `answers` wait for a coordinator for a while, so that its change of leader
+fails no open. Layer: node.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _PAUSE_S = (0.1, 1.0)
 _AWAY = {ErrorCode.ON_SHUTDOWN, ErrorCode.UNKNOWN, ErrorCode.INNER}
 
 _Answer = TypeVar("_Answer")
+_Call = Callable[["coord_pb2_grpc.TimestampOracleAsyncStub"], Awaitable[_Answer]]
 
 
 class RemoteOracle:
@@ -62,21 +63,21 @@ class RemoteOracle:
     async def fresh(self, pchannel: str, term: int) -> int:
         """See `TimestampOracle`."""
         request = coord_pb2.FreshTickRequest(pchannel=pchannel, term=term)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._fresh_patience_s
-        pause, most = _PAUSE_S
-        while True:
-            try:
-                answer = await self._call(
-                    lambda stub: stub.FreshTick(request, timeout=self._call_timeout_s)
-                )
-            except CoordinatorAwayError:
-                if loop.time() + pause > deadline:
-                    raise
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, most)
-            else:
-                return answer.tick
+        answer = await self._patiently(
+            lambda stub: stub.FreshTick(request, timeout=self._call_timeout_s)
+        )
+        return answer.tick
+
+    async def answers(self) -> None:
+        """Returns once the coordinator has given a tick, which is thrown away.
+
+        What a node has in reserve says nothing of that: it lasts while the coordinator is away.
+
+        Raises:
+            WalError: as `fresh`, after it waited as long.
+        """
+        request = coord_pb2.TickBatchRequest(count=1)
+        await self._patiently(lambda stub: stub.TickBatch(request, timeout=self._call_timeout_s))
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -84,9 +85,20 @@ class RemoteOracle:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _call(
-        self, call: Callable[[coord_pb2_grpc.TimestampOracleAsyncStub], Awaitable[_Answer]]
-    ) -> _Answer:
+    async def _patiently(self, call: _Call[_Answer]) -> _Answer:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._fresh_patience_s
+        pause, most = _PAUSE_S
+        while True:
+            try:
+                return await self._call(call)
+            except CoordinatorAwayError:
+                if loop.time() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, most)
+
+    async def _call(self, call: _Call[_Answer]) -> _Answer:
         if self._channel is None:
             self._channel = self._connect(self._address)
         channel = self._channel
