@@ -1,4 +1,4 @@
-"""Room for appends in flight: a stream's, its PChannel's and the node's, and what a wait leaves."""
+"""Room for appends in flight, of a stream, its PChannel and the node, and for answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from walplane.backends.memory import MemoryBackend
 from walplane.node import NodeConfig, StreamingNode
-from walplane.node.produce import ProduceStream
+from walplane.node.produce import MOST_UNTAKEN, ProduceStream
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.flow import ByteBudget
 from walplane.rpc.v1 import streaming_pb2
@@ -49,6 +49,8 @@ class Stream:
     def __init__(self, node: StreamingNode, pchannel: str) -> None:
         self.answers: dict[int, streaming_pb2.AppendResponse] = {}
         self.read = 0
+        self.takes = asyncio.Event()
+        self.takes.set()
         self._vchannel = f"{pchannel}_1v0"
         self._requests: asyncio.Queue[streaming_pb2.ProduceRequest] = asyncio.Queue()
         budgets = node.append_budgets(pchannel)
@@ -56,8 +58,8 @@ class Stream:
         self.budgets = stream.budgets
         self.run = asyncio.create_task(stream.run(self._sent()))
 
-    def send(self, request_id: int, size: int = 1000, wait_ms: int = 0) -> None:
-        made = entry(b"x" * size, vchannel=self._vchannel)
+    def send(self, request_id: int, *, wait_ms: int = 0, vchannel: str = "") -> None:
+        made = entry(b"x" * 1000, vchannel=vchannel or self._vchannel)
         append = streaming_pb2.AppendRequest(request_id=request_id, entry=made, wait_ms=wait_ms)
         self._requests.put_nowait(streaming_pb2.ProduceRequest(append=append))
 
@@ -72,6 +74,7 @@ class Stream:
             yield request
 
     async def _write(self, response: streaming_pb2.ProduceResponse) -> None:
+        await self.takes.wait()
         self.answers |= {each.request_id: each for each in response.appends}
 
 
@@ -120,6 +123,26 @@ async def test_who_waits_for_any_of_the_three_leaves_no_trace(
     assert [budget.used for budget in stream.budgets] == [
         100_000 if place == full else 0 for place in range(3)
     ]
+
+
+async def test_a_client_that_takes_no_answers_is_not_read_on(node: StreamingNode) -> None:
+    stream = Stream(node, OTHER)
+    stream.takes.clear()
+    sent = 3 * MOST_UNTAKEN
+    for request_id in range(sent):
+        stream.send(request_id, vchannel=f"{OTHER}_9v0")  # refused: nothing is in flight
+    await until(lambda: stream.read > MOST_UNTAKEN)
+    read = stream.read
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert stream.read == read < 2 * MOST_UNTAKEN
+    stream.takes.set()
+    await until(lambda: len(stream.answers) == sent)
+    stream.takes.clear()
+    for request_id in range(sent):
+        stream.send(request_id, vchannel=f"{OTHER}_9v0")
+    await until(lambda: stream.read > sent + MOST_UNTAKEN)
+    await stream.stop()
 
 
 def test_a_log_has_half_of_its_nodes_room(node: StreamingNode) -> None:

@@ -3,7 +3,7 @@
 Contract: appends start in the order they arrive; any number are in flight, bounded in bytes, of the
 stream, of its PChannel and of the node: above it the stream is not read on, and an append that may
 not wait any longer is refused. Answers leave in the order they become ready, all that are
-ready in one response. Layer: node.
+ready in one response; a client that takes too few of them is not read on either. Layer: node.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from walplane.wal.interceptors.lock import waited_too_long
 from walplane.wal.ports import AppendResult
 
 _log = structlog.get_logger(__name__)
+
+MOST_UNTAKEN = 4096
+"""Answers that wait to be taken; above it the stream is not read on."""
 
 WriteResponse = Callable[[streaming_pb2.ProduceResponse], Coroutine[Any, Any, None]]
 
@@ -54,6 +57,7 @@ class ProduceStream:
         self.budgets = (ByteBudget(config.stream_append_bytes), *shared)
         self._in_flight = 0
         self._ready = streaming_pb2.ProduceResponse()
+        self._taken = asyncio.Event()
         self._flush_due = False
         self._writing: PromptTask[None] | None = None
         self._finished = False  # nothing more is read
@@ -98,6 +102,9 @@ class ProduceStream:
                     ErrorCode.INVALID_ARGUMENT, "a Produce stream is opened once, then appends"
                 )
             await self._start(request.append)
+            if self._writing is not None and len(self._ready.appends) > MOST_UNTAKEN:
+                self._taken.clear()
+                await self._taken.wait()
 
     async def _start(self, request: streaming_pb2.AppendRequest) -> None:
         try:
@@ -190,6 +197,7 @@ class ProduceStream:
             return
         if self._ready.appends:
             ready, self._ready = self._ready, streaming_pb2.ProduceResponse()
+            self._taken.set()
             ready.settled_tick = self._edge.settled_tick
             ready.packed_bytes = self._edge.packed_bytes
             self._writing = PromptTask(self._write(ready))
