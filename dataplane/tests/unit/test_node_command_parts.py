@@ -23,6 +23,7 @@ from walplane.node.reporting import node_report
 from walplane.node.streaming_node import OpenWAL, StreamingNode
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
+from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.outside import TestAuthority, TestOracle
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_owner import numbered_entry
@@ -43,10 +44,11 @@ class World:
 
     def __init__(self, open_wal: OpenWAL | None = None) -> None:
         self.lost: Lost = []
+        self.backend = FaultyBackend(MemoryBackend())
         self.authority = TestAuthority()
         self.authority.terms[P0] = 1
         self.node = StreamingNode(
-            *("demo-node-0", MemoryBackend(), TestOracle(), self.authority, Runtime.system()),
+            *("demo-node-0", self.backend, TestOracle(), self.authority, Runtime.system()),
             on_channel_lost=lambda *what: self.lost.append(what),
             open_wal=open_wal,
         )
@@ -102,6 +104,40 @@ async def test_a_log_that_is_stopped_acknowledges_nothing_more() -> None:
     world.authority.terms[P0] = 2
     await world.node.assign(P0, 2)
     world.node.stop("unknown_0", OVER)
+    await world.node.close()
+
+
+async def test_a_log_that_is_being_closed_is_stopped_all_the_same() -> None:
+    world = World()
+    await world.node.assign(P0, 1)
+    edge = world.node.edge(P0)
+    await create(edge.wal, f"{P0}_1v0")
+    world.backend.before_ack = asyncio.get_running_loop().create_future
+    append = edge.start_append(edge.check(numbered_entry(P0, 1, 0)))
+    releasing = asyncio.create_task(world.node.release(P0, 1))
+    await until(lambda: edge.wal.state == "closing")
+    assert not append.done(), "what is in flight is answered first"
+    world.node.stop(P0, OVER)
+    assert edge.gone.result() is OVER
+    with pytest.raises(WalError) as unknown:
+        await append
+    assert unknown.value.code is ErrorCode.CHANNEL_FENCED
+    async with asyncio.timeout(2):
+        await releasing
+    await world.node.close()
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_close_that_is_stopped_at_any_step_ends_at_once(turns: int) -> None:
+    world = World()
+    await world.node.assign(P0, 1)
+    await create(world.node.wal(P0), f"{P0}_1v0")
+    releasing = asyncio.create_task(world.node.release(P0, 1))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    world.node.stop(P0, OVER)
+    async with asyncio.timeout(2):
+        await releasing
     await world.node.close()
 
 

@@ -123,7 +123,7 @@ class StreamingNode:
         self._open_wal = open_wal or self._open_on_backend
         self._on_channel_lost = on_channel_lost
         self._channels: dict[str, _Channel] = {}
-        self._closers: set[asyncio.Task[None]] = set()
+        self._closers: dict[asyncio.Task[None], Edge] = {}
         self._closing = False
 
     async def assign(self, pchannel: str, term: int) -> None:
@@ -171,7 +171,9 @@ class StreamingNode:
                 await self._drop(channel, held, "released")
 
     def stop(self, pchannel: str, reason: WalError) -> None:
-        """Ends the WAL of `pchannel` at once, open or being opened: another process owns it.
+        """Ends the WAL of `pchannel` at once: another process owns it.
+
+        One that is being opened or closed just as one that is open.
 
         Nothing more is acknowledged; what is in flight has an unknown outcome.
         """
@@ -179,8 +181,7 @@ class StreamingNode:
         if channel is None:
             return
         channel.interrupt()
-        if channel.held is not None:
-            channel.held.wal.fence(reason)
+        self._fence(channel, reason)
 
     def wal(self, pchannel: str, term: int = 0) -> WAL:
         """The WAL of `pchannel`; `term` 0 means whatever term it is held under.
@@ -289,7 +290,7 @@ class StreamingNode:
         channel.held = None
         pchannel, term = channel.pchannel, held.wal.term
         try:
-            await asyncio.wait({self._close_wal(held.wal)})  # goes on when this is cancelled
+            await asyncio.wait({self._close_wal(held)})  # goes on when this is cancelled
         finally:
             held.end(_not_served(self.node_id, pchannel, term, why))
         _log.info("released", pchannel=pchannel, term=term, node=self.node_id, why=why)
@@ -308,21 +309,30 @@ class StreamingNode:
         if isinstance(error, StaleTerm):
             channel.term_floor = max(channel.term_floor, error.term_floor)
         held.end(error)
-        self._close_wal(held.wal)
+        self._close_wal(held)
         _log.warning("channel lost", pchannel=pchannel, term=term, error=str(error))
         if self._on_channel_lost is not None:
             self._on_channel_lost(pchannel, term, error)
 
-    def _close_wal(self, wal: WAL) -> asyncio.Task[None]:
-        closer = asyncio.create_task(wal.close(), name=f"close-{wal.pchannel}")
-        self._closers.add(closer)
+    def _close_wal(self, edge: Edge) -> asyncio.Task[None]:
+        closer = asyncio.create_task(edge.wal.close(), name=f"close-{edge.wal.pchannel}")
+        self._closers[closer] = edge
         closer.add_done_callback(self._closed)
         return closer
 
     def _closed(self, closer: asyncio.Task[None]) -> None:
-        self._closers.discard(closer)
+        del self._closers[closer]
         if not closer.cancelled() and closer.exception() is not None:
             _log.warning("close failed", task=closer.get_name(), error=str(closer.exception()))
+
+    def _fence(self, channel: _Channel, reason: WalError) -> None:
+        """Ends what is open of a PChannel, and what is being closed and answers still."""
+        if channel.held is not None:
+            channel.held.wal.fence(reason)
+        for edge in self._closers.values():
+            if edge.wal.pchannel == channel.pchannel and not edge.wal.stopped.done():
+                edge.wal.fence(reason)
+                edge.end(reason)
 
     def _holdings(self) -> dict[str, int]:
         return {name: wal.term for name, wal in self.held().items()}
@@ -332,9 +342,7 @@ class StreamingNode:
             channel = self._channels.get(name)
             if channel is not None and channel.held is not None:
                 term = channel.held.wal.term
-                channel.held.wal.fence(
-                    _not_served(self.node_id, name, term, "a higher term exists")
-                )
+                self._fence(channel, _not_served(self.node_id, name, term, "a higher term exists"))
 
     def _channel_status(self, channel: _Channel) -> streaming_pb2.ChannelStatus:
         status = streaming_pb2.ChannelStatus(pchannel=channel.pchannel, term=channel.seen)

@@ -105,8 +105,9 @@ class Upkeep:
             await asyncio.wait({self._saving})
         await asyncio.sleep(0)  # what was admitted before reaches the appender
         while not self._wal.appender.idle:
-            await self._wal.moved.wait()
             self._wal.check()
+            await self._wal.moved.wait()
+        self._wal.check()  # it may be fenced at any moment: nothing more is written then
         if self._owed and (written := self._send_time_tick()) is not None:
             await written
         if self._bytes and self._wal.recovery.poison is None:
