@@ -322,6 +322,28 @@ async def test_one_whose_session_is_over_is_followed_at_once(store: KubeLeases) 
             await b.leadership.acquire()
 
 
+async def test_one_that_died_before_the_watch_began_is_followed_at_once(store: KubeLeases) -> None:
+    async with candidate(store, COORD_A) as a, leading(a):
+        pass
+    async with candidate(store, COORD_B) as b:
+        b.ended.add(str(COORD_A))
+        async with asyncio.timeout(0.8 * LEASE_S):
+            await b.leadership.acquire()
+
+
+async def test_a_watch_that_lags_knows_nobodys_end(api: KubeApi, store: KubeLeases) -> None:
+    async with candidate(store, COORD_B) as b:
+        b.ended.add(str(COORD_A))  # of a session that the watch has not shown it knows nothing
+        api.silent = True
+        async with candidate(store, COORD_A) as a, leading(a):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2.5 * LEASE_S):
+                    await b.leadership.acquire()
+            assert leader(api) == str(COORD_A)
+        async with asyncio.timeout(5):
+            await b.leadership.acquire()  # renewals are read all the same, and there are none
+
+
 async def test_nobody_is_followed_while_the_watch_is_lost(store: KubeLeases) -> None:
     async with candidate(store, COORD_A) as a, candidate(store, COORD_B) as b:
         async with leading(a):

@@ -3,7 +3,8 @@
 Contract: the Lease is liveness only, the fence of the coordinator's meta topic is the safety. Who
 holds it renews it, and goes on while the API server is away; another holder ends it. Others take it
 when it is free, when its holder is known to be gone, was an earlier process of the same pod, or
-when it is expired by their own clock. Layer: lease.
+when it is expired by their own clock. Nothing is known of a holder that the watch has not shown: it
+may lag, and lack the session of one that lives. Layer: lease.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Leadership:
         cluster: its cluster's name.
         duration_s: of the Lease.
         runtime: clocks.
-        ended: whether the process of an identity is known to be gone.
+        ended: whether the watch, which showed this holder, shows that its process is gone.
         owner: ownerReference of the Lease, so that it goes with its cluster; None for none.
 
     Attributes:
@@ -83,6 +84,7 @@ class Leadership:
         self._ended = ended
         self._owner = owner
         self._expiry = Expiry()
+        self._shown = ""  # the holder, by the watch
         self._body: Body | None = None
         self._seen = asyncio.Event()
 
@@ -90,6 +92,7 @@ class Leadership:
 
     def observe(self, body: Body | None) -> None:
         """The coordinator's Lease as the watch shows it."""
+        self._shown = contract.holder_of(body) if body is not None else ""
         if body is None:
             self._expiry.gone(self._name)
         else:
@@ -155,7 +158,8 @@ class Leadership:
         self._saw(body)  # a renewal that the watch has not shown yet restarts the clock
         now, holder = self._runtime.monotonic(), contract.holder_of(body)
         seconds = contract.duration_of(body, self._duration_s)
-        gone = self._ended(holder) or self._expiry.expired(self._name, seconds, now)
+        ended = holder == self._shown and self._ended(holder)
+        gone = ended or self._expiry.expired(self._name, seconds, now)
         if claim(holder, self._identity, gone=gone) is Claim.WAIT:
             return False
         self._body = await self._store.replace(self._held_by(str(self._identity), body))
