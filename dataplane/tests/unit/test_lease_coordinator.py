@@ -18,12 +18,14 @@ from walplane.client import StreamingClient
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.lease_view import LeaseView
 from walplane.coord.node_appender import NodeAppender
+from walplane.coord.oracle import Oracle as CoordOracle
+from walplane.coord.oracle import OracleState
 from walplane.coord.service import OracleService
 from walplane.coord.settings import CoordSettings
 from walplane.coord.standby import STANDBY_OPTIONS, add_standby
 from walplane.lease import contract
 from walplane.lease.contract import Body
-from walplane.lease.report import CoordinatorAwayError
+from walplane.lease.report import BACKEND_UNREACHABLE, CoordinatorAwayError, reason_of
 from walplane.message.builder import insert
 from walplane.node.remote_oracle import RemoteOracle
 from walplane.node.server import RpcServer, start_server
@@ -34,7 +36,7 @@ from walplane.runtime import Runtime
 from walplane.testkit.cluster import MiniCluster
 from walplane.testkit.outside import TestAuthority, TestNode, TestOracle
 from walplane.testkit.waiting import until
-from walplane.wal.ports import TickBatch
+from walplane.wal.ports import TickBatch, TimestampOracle
 from walplane.wal.wal import WAL
 
 _Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -321,7 +323,9 @@ class Oracle:
 
 
 @asynccontextmanager
-async def oracle_server(oracle: Oracle, listen: str = "127.0.0.1:0") -> AsyncIterator[RpcServer]:
+async def oracle_server(
+    oracle: TimestampOracle, listen: str = "127.0.0.1:0"
+) -> AsyncIterator[RpcServer]:
     server = await start_server(listen, {SERVICE_NAMES[1]: OracleService(oracle).add_to})
     try:
         yield server
@@ -361,12 +365,37 @@ async def test_a_coordinator_that_is_away_hangs_or_stands_by_is_away() -> None:
         answers.delay = 5.0
         with pytest.raises(CoordinatorAwayError):
             await oracle.batch({}, 1)
-        answers.delay, answers.failure = 0.0, WalError(ErrorCode.INNER, "its topic is away")
-        with pytest.raises(CoordinatorAwayError, match="its topic is away"):
-            await oracle.fresh("p_0", 1)
         await server.stop(0)
         with pytest.raises(CoordinatorAwayError, match="cannot be reached"):
             await oracle.batch({}, 1)
+
+
+async def test_a_coordinator_that_cannot_write_answers_so_and_is_not_called_away() -> None:
+    answers = Oracle()
+    answers.failure = WalError(ErrorCode.INNER, "its topic is away")
+    async with oracle_server(answers) as server:
+        async with remote(server.address) as oracle:
+            with pytest.raises(WalError, match=r"coordinator at .* its topic is away") as told:
+                await oracle.fresh("p_0", 1)
+            assert reason_of(told.value, "") == BACKEND_UNREACHABLE
+        async with remote(server.address, 10.0) as patient:
+            waiting = asyncio.create_task(patient.fresh("p_0", 1))
+            await until(lambda: answers.calls == 3)
+            answers.failure = None
+            assert await waiting == 100
+
+
+async def test_a_node_hears_what_its_coordinator_waited_for_in_vain() -> None:
+    class Hung:
+        async def append(self, component: str, data: bytes) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    made = CoordOracle(Hung(), OracleState(), Runtime.system(), ["p_0"], CoordSettings())
+    async with oracle_server(made) as server:
+        oracle = RemoteOracle(server.address, fresh_patience_s=0.0)
+        with pytest.raises(WalError, match="could not write its meta topic in time"):
+            await oracle.fresh("p_0", 1)
+        await oracle.close()
 
 
 async def test_whether_the_coordinator_answers_is_asked_each_time() -> None:

@@ -1,10 +1,10 @@
 """The coordinator's timestamp oracle, over gRPC: `TimestampOracle` for nodes in other processes.
 
 Contract: every call has a deadline. A coordinator that cannot be reached, or does not lead, is
-`CoordinatorAwayError`; what the oracle itself refuses keeps its code. A process that answers but
-does not lead is left: the next call goes over a new connection, which a Service may send to
-another. `fresh` and `answers` wait for a coordinator for a while, so that its change of leader
-fails no open. Layer: node.
+`CoordinatorAwayError`; what the oracle itself refuses keeps its code, INNER when it cannot write. A
+process that answers but does not lead is left: the next call goes over a new connection, which a
+Service may send to another. `fresh` and `answers` wait for a coordinator, and for what it writes
+to, for a while, so that its change of leader fails no open. Layer: node.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from walplane.wal.ports import TickBatch
 
 _log = structlog.get_logger(__name__)
 
-CALL_TIMEOUT_S = 4.0
+CALL_TIMEOUT_S = 5.0
+"""Longer than the oracle waits for its meta topic, so that its answer comes first."""
+
 FRESH_PATIENCE_S = 30.0
 _PAUSE_S = (0.1, 1.0)
-_AWAY = {ErrorCode.ON_SHUTDOWN, ErrorCode.UNKNOWN, ErrorCode.INNER}
+_AWAY = {ErrorCode.ON_SHUTDOWN, ErrorCode.UNKNOWN}
 
 _Answer = TypeVar("_Answer")
 _Call = Callable[["coord_pb2_grpc.TimestampOracleAsyncStub"], Awaitable[_Answer]]
@@ -92,8 +94,8 @@ class RemoteOracle:
         while True:
             try:
                 return await self._call(call)
-            except CoordinatorAwayError:
-                if loop.time() + pause > deadline:
+            except WalError as error:  # one that is away is INNER too
+                if error.code is not ErrorCode.INNER or loop.time() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, most)
@@ -107,9 +109,15 @@ class RemoteOracle:
         except grpc.aio.AioRpcError as error:
             subject = f"the coordinator at {self._address}"
             typed = WalError.from_rpc(error, subject)
+            if typed.code is ErrorCode.INNER:
+                raise WalError(
+                    typed.code,
+                    f"{subject} answers: {typed.message}",
+                    retry_after_ms=typed.retry_after_ms,
+                ) from error
             if typed.code not in _AWAY:
                 raise typed from error
-            if self._channel is channel and typed.code is not ErrorCode.INNER:
+            if self._channel is channel:
                 self._leave()
             raise CoordinatorAwayError(typed.message) from error
 

@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 BATCH_TICKS = 16 << 20
 _MAX_AGE_S = 1.0  # a refill spends 64 ms of tick space: with a second between, 15 nodes fit
 _BACKOFF_S = (0.02, 1.0)
-_CALL_TIMEOUT_S = 5.0
+_CALL_TIMEOUT_S = 6.0  # an oracle in another process says by itself that it was too slow
 
 
 class TickReserve:
