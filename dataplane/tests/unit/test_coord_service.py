@@ -14,7 +14,7 @@ from walplane.backends.memory import MemoryBackend
 from walplane.coord.coord import SERVICE_NAMES, Coord
 from walplane.coord.settings import CoordSettings
 from walplane.message.ids import MessageID
-from walplane.rpc.errors import ErrorCode, WalError
+from walplane.rpc.errors import MAX_TEXT_BYTES, ErrorCode, WalError
 from walplane.rpc.v1 import coord_pb2, coord_pb2_grpc, log_pb2
 from walplane.runtime import Runtime
 from walplane.wal.ports import AppendResult, StaleTerm
@@ -228,3 +228,15 @@ async def test_a_smaller_number_of_pchannels_is_refused_before_anything_is_serve
             pass
     async with cluster(backend) as (coord, _, _, _):
         assert len(coord.pchannels) == 4
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "🦋"])
+async def test_an_error_with_a_long_text_arrives_with_its_code_and_the_way_out(letter: str) -> None:
+    async with cluster(MemoryBackend()) as (_, _, stub, _):
+        for length in (300, 1000, 100_000):
+            request = coord_pb2.DescribeCollectionRequest(name=letter * length)
+            told = await failure(stub.DescribeCollection(request))
+            assert told.code is ErrorCode.INVALID_ARGUMENT
+            assert told.message.startswith("there is no collection '" + letter)
+            assert told.message.endswith("`walplane collection list` shows what there is")
+            assert len(told.message.encode()) <= MAX_TEXT_BYTES

@@ -79,6 +79,11 @@ _GRPC_CODE = {
 }
 
 
+MAX_TEXT_BYTES = 1000
+"""Of a message on the wire. As a status it is sent three times, once with each byte as three: more
+than 8 KiB of metadata gRPC drops, code and all."""
+
+
 class WalError(Exception):
     """A failure with its code.
 
@@ -103,10 +108,10 @@ class WalError(Exception):
         return Action.RETRY if self.code in _RETRY else Action.GIVE_UP
 
     def to_proto(self) -> errors_pb2.WalplaneError:
-        """The error as it travels inside a stream."""
+        """The error as it travels inside a stream; a long message lacks its middle."""
         return errors_pb2.WalplaneError(
             code=errors_pb2.ErrorCode.Name(self.code),
-            message=self.message,
+            message=_bounded(self.message),
             retry_after_ms=self.retry_after_ms,
         )
 
@@ -121,10 +126,12 @@ class WalError(Exception):
 
     def to_status(self) -> Any:  # noqa: ANN401 - grpcio gives its status tuple no public type
         """The error as a gRPC status with typed details, for `context.abort_with_status`."""
-        detail = any_pb2.Any()
-        detail.Pack(self.to_proto())
+        detail, error = any_pb2.Any(), self.to_proto()
+        detail.Pack(error)
         status = status_pb2.Status(
-            code=_GRPC_CODE.get(self.code, code_pb2.UNKNOWN), message=str(self), details=[detail]
+            code=_GRPC_CODE.get(self.code, code_pb2.UNKNOWN),
+            message=f"{self.code.name}: {error.message}",
+            details=[detail],
         )
         return rpc_status.to_status(status)
 
@@ -152,3 +159,12 @@ class WalError(Exception):
             return cls(ErrorCode.ON_SHUTDOWN, f"{subject} cannot be reached: {text}")
         name = code.name if code is not None else "UNKNOWN"
         return cls(ErrorCode.UNKNOWN, f"{subject} failed with {name}: {text}")
+
+
+def _bounded(text: str) -> str:
+    """`text` within `MAX_TEXT_BYTES`: its middle goes, the way out stands at the end."""
+    data, gap = text.encode(), " … "
+    if len(data) <= MAX_TEXT_BYTES:
+        return text
+    half = (MAX_TEXT_BYTES - len(gap.encode())) // 2
+    return gap.join(part.decode(errors="ignore") for part in (data[:half], data[-half:]))
