@@ -28,7 +28,7 @@ class Reports(Protocol):
     """Takes assignment errors that clients met."""
 
     def report_error(self, pchannel: str, term: int, error: WalError) -> bool:
-        """See `ChannelManager.report_error`."""
+        """See `AssignmentSource.report_error`."""
         ...
 
 
@@ -113,7 +113,7 @@ class CoordService(coord_pb2_grpc.StreamingCoordServicer):
                 error = WalError.from_proto(report.error)
                 if self._reports.report_error(report.pchannel, report.term, error):
                     _log.info(
-                        "a client's report led to a new assignment",
+                        "a client's report was taken",
                         pchannel=report.pchannel,
                         term=report.term,
                         error=str(error),
