@@ -150,6 +150,13 @@ def test_the_coordinators_lease_is_taken_only_when_it_is_free() -> None:
         assert claim(holder, me, gone=True) is Claim.TAKE
 
 
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 1.4, 2.5, 10.4])
+def test_observers_read_no_shorter_duration_than_the_holder_relies_on(seconds: float) -> None:
+    body = held_body(None, name="n", labels={}, holder="h", duration_s=seconds, now="now")
+    assert seconds <= contract.duration_of(body, 0) < seconds + 1
+    assert isinstance(body["spec"]["leaseDurationSeconds"], int)
+
+
 def test_a_node_report_has_the_form_of_the_contract() -> None:
     channel = ChannelReport(7, 9, 100, 90, 80, 12, "OpenFailed", "why", 3)
     report = NodeReport(True, "10.0.0.1:7651", {"demo_3": channel})

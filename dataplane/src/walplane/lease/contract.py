@@ -9,6 +9,7 @@ holder confirmed. Layer: lease.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -212,7 +213,10 @@ def held_body(
         spec["acquireTime"] = now
         spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + (base is not None)
     spec.update(
-        holderIdentity=holder, renewTime=now, leaseDurationSeconds=max(round(duration_s), 1)
+        # whole seconds, for no observer may call it expired while its holder relies on it
+        holderIdentity=holder,
+        renewTime=now,
+        leaseDurationSeconds=math.ceil(duration_s),
     )
     return body
 
