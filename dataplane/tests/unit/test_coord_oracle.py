@@ -87,6 +87,17 @@ async def test_batches_follow_each_other_without_an_append_each() -> None:
     assert log.began == 1
 
 
+async def test_who_gets_a_batch_is_told_how_far_all_are_ahead_of_the_clock() -> None:
+    clock = Clock()
+    oracle = Log().open(clock)
+    ahead = [(await oracle.batch({}, BATCH)).ahead_ms for _ in range(3)]
+    assert ahead == [64, 128, 192]
+    clock.pass_ms(100)
+    assert (await oracle.batch({}, BATCH)).ahead_ms == 156
+    clock.pass_ms(1000)
+    assert (await oracle.batch({}, 1)).ahead_ms == 0
+
+
 async def test_a_new_oracle_starts_above_all_that_the_old_one_gave_and_may_still_give() -> None:
     log, clock = Log(), Clock()
     old = log.open(clock)

@@ -316,7 +316,7 @@ class Oracle:
         await asyncio.sleep(self.delay)
         if self.failure is not None:
             raise self.failure
-        return TickBatch(100, size, frozenset(terms))
+        return TickBatch(100, size, frozenset(terms), 5)
 
     async def fresh(self, pchannel: str, term: int) -> int:
         return (await self.batch({pchannel: term}, 1)).first
@@ -345,7 +345,7 @@ async def remote(address: str, patience_s: float = 0.0) -> AsyncIterator[RemoteO
 async def test_ticks_come_from_the_coordinator() -> None:
     async with oracle_server(Oracle()) as server, remote(server.address) as oracle:
         batch = await oracle.batch({"p_0": 3}, 7)
-        assert batch == TickBatch(100, 7, frozenset({"p_0"}))
+        assert batch == TickBatch(100, 7, frozenset({"p_0"}), 5)
         assert await oracle.fresh("p_0", 3) == 100
 
 

@@ -64,6 +64,11 @@ class TickSource:
         return max(self.mark - self._next, 0)
 
     @property
+    def ahead_ms(self) -> int:
+        """How far what was given ran ahead of the physical time when it was given."""
+        return max(self._next - self._physical, 0) // TICKS_PER_MS
+
+    @property
     def low(self) -> bool:
         """Whether less than half the lead is left below the mark."""
         return self.left < self._lead // 2
@@ -143,7 +148,7 @@ class Oracle:
                 ErrorCode.INVALID_ARGUMENT, f"a batch of {size} ticks: ask for 1 to {MAX_BATCH}"
             )
         first = await self._bounded_take(size)
-        return TickBatch(first, size, self._state.lost(terms))
+        return TickBatch(first, size, self._state.lost(terms), self._ticks.ahead_ms)
 
     async def fresh(self, pchannel: str, term: int) -> int:
         """A tick above every tick anyone held before the call; lower terms get none from now on.

@@ -137,7 +137,10 @@ class OracleService(coord_pb2_grpc.TimestampOracleServicer):
         """A batch of ticks, and the PChannels that the caller has lost."""
         batch = await _typed(context, self._oracle.batch(request.terms, request.count))
         return coord_pb2.TickBatchResponse(
-            first=batch.first, count=batch.size, lost=sorted(batch.lost)
+            first=batch.first,
+            count=batch.size,
+            lost=sorted(batch.lost),
+            ahead_ms=batch.ahead_ms,
         )
 
     async def FreshTick(

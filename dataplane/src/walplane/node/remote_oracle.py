@@ -60,7 +60,7 @@ class RemoteOracle:
         answer = await self._call(
             lambda stub: stub.TickBatch(request, timeout=self._call_timeout_s)
         )
-        return TickBatch(answer.first, answer.count, frozenset(answer.lost))
+        return TickBatch(answer.first, answer.count, frozenset(answer.lost), answer.ahead_ms)
 
     async def fresh(self, pchannel: str, term: int) -> int:
         """See `TimestampOracle`."""

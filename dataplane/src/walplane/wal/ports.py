@@ -20,11 +20,19 @@ TURN_ENTRIES = 512
 
 
 class TickBatch(NamedTuple):
-    """Ticks `first` .. `first + size - 1`, and the PChannels a higher term was granted for."""
+    """Ticks for a node.
+
+    Attributes:
+        first: of them.
+        size: how many follow each other.
+        lost: PChannels that a higher term was granted for.
+        ahead_ms: how far all that was given is ahead of the oracle's clock.
+    """
 
     first: int
     size: int
     lost: frozenset[str] = frozenset()
+    ahead_ms: int = 0
 
 
 class TimestampOracle(Protocol):

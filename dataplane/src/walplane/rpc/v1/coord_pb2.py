@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from walplane.rpc.v1 import errors_pb2 as walplane_dot_rpc_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwalplane/rpc/v1/coord.proto\x12\x0bwalplane.v1\x1a\x1cwalplane/rpc/v1/errors.proto\"\\\n\x0f\x41ssignmentError\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.walplane.v1.WalplaneError\"?\n\x0f\x44iscoverRequest\x12,\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1c.walplane.v1.AssignmentError\"\xb4\x01\n\x11\x43hannelAssignment\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.walplane.v1.ChannelState\x12\x11\n\tvchannels\x18\x06 \x01(\r\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\"\x88\x01\n\x10\x44iscoverResponse\x12\x16\n\x0eversion_global\x18\x01 \x01(\x04\x12\x15\n\rversion_local\x18\x02 \x01(\x04\x12\x33\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x1e.walplane.v1.ChannelAssignment\x12\x10\n\x08\x63\x63hannel\x18\x04 \x01(\t\"\x88\x01\n\x10TickBatchRequest\x12\x37\n\x05terms\x18\x01 \x03(\x0b\x32(.walplane.v1.TickBatchRequest.TermsEntry\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x1a,\n\nTermsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"?\n\x11TickBatchResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x03(\t\"2\n\x10\x46reshTickRequest\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\"!\n\x11\x46reshTickResponse\x12\x0c\n\x04tick\x18\x01 \x01(\x04\"7\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\"%\n\x15\x44ropCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x16\x44ropCollectionResponse\x12\x15\n\rcollection_id\x18\x01 \x01(\x03\"\x18\n\x16ListCollectionsRequest\"K\n\x17ListCollectionsResponse\x12\x30\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1b.walplane.v1.CollectionInfo\")\n\x19\x44\x65scribeCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x94\x01\n\x0e\x43ollectionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcollection_id\x18\x02 \x01(\x03\x12\x11\n\tvchannels\x18\x03 \x03(\t\x12\x14\n\x0c\x63reated_tick\x18\x04 \x01(\x04\x12\x16\n\x0eschema_version\x18\x05 \x01(\r\x12\x1c\n\x14\x64\x65\x66\x61ult_partition_id\x18\x06 \x01(\x03*\x87\x01\n\x0c\x43hannelState\x12\x1f\n\x1b\x43HANNEL_STATE_UNINITIALIZED\x10\x00\x12\x1b\n\x17\x43HANNEL_STATE_ASSIGNING\x10\x01\x12\x1a\n\x16\x43HANNEL_STATE_ASSIGNED\x10\x02\x12\x1d\n\x19\x43HANNEL_STATE_UNAVAILABLE\x10\x03\x32\xc8\x03\n\x0eStreamingCoord\x12K\n\x08\x44iscover\x12\x1c.walplane.v1.DiscoverRequest\x1a\x1d.walplane.v1.DiscoverResponse(\x01\x30\x01\x12U\n\x10\x43reateCollection\x12$.walplane.v1.CreateCollectionRequest\x1a\x1b.walplane.v1.CollectionInfo\x12Y\n\x0e\x44ropCollection\x12\".walplane.v1.DropCollectionRequest\x1a#.walplane.v1.DropCollectionResponse\x12\\\n\x0fListCollections\x12#.walplane.v1.ListCollectionsRequest\x1a$.walplane.v1.ListCollectionsResponse\x12Y\n\x12\x44\x65scribeCollection\x12&.walplane.v1.DescribeCollectionRequest\x1a\x1b.walplane.v1.CollectionInfo2\xa9\x01\n\x0fTimestampOracle\x12J\n\tTickBatch\x12\x1d.walplane.v1.TickBatchRequest\x1a\x1e.walplane.v1.TickBatchResponse\x12J\n\tFreshTick\x12\x1d.walplane.v1.FreshTickRequest\x1a\x1e.walplane.v1.FreshTickResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwalplane/rpc/v1/coord.proto\x12\x0bwalplane.v1\x1a\x1cwalplane/rpc/v1/errors.proto\"\\\n\x0f\x41ssignmentError\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.walplane.v1.WalplaneError\"?\n\x0f\x44iscoverRequest\x12,\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1c.walplane.v1.AssignmentError\"\xb4\x01\n\x11\x43hannelAssignment\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.walplane.v1.ChannelState\x12\x11\n\tvchannels\x18\x06 \x01(\r\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\"\x88\x01\n\x10\x44iscoverResponse\x12\x16\n\x0eversion_global\x18\x01 \x01(\x04\x12\x15\n\rversion_local\x18\x02 \x01(\x04\x12\x33\n\x0b\x61ssignments\x18\x03 \x03(\x0b\x32\x1e.walplane.v1.ChannelAssignment\x12\x10\n\x08\x63\x63hannel\x18\x04 \x01(\t\"\x88\x01\n\x10TickBatchRequest\x12\x37\n\x05terms\x18\x01 \x03(\x0b\x32(.walplane.v1.TickBatchRequest.TermsEntry\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x1a,\n\nTermsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"Q\n\x11TickBatchResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x03(\t\x12\x10\n\x08\x61head_ms\x18\x04 \x01(\x04\"2\n\x10\x46reshTickRequest\x12\x10\n\x08pchannel\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\"!\n\x11\x46reshTickResponse\x12\x0c\n\x04tick\x18\x01 \x01(\x04\"7\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\"%\n\x15\x44ropCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x16\x44ropCollectionResponse\x12\x15\n\rcollection_id\x18\x01 \x01(\x03\"\x18\n\x16ListCollectionsRequest\"K\n\x17ListCollectionsResponse\x12\x30\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1b.walplane.v1.CollectionInfo\")\n\x19\x44\x65scribeCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x94\x01\n\x0e\x43ollectionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcollection_id\x18\x02 \x01(\x03\x12\x11\n\tvchannels\x18\x03 \x03(\t\x12\x14\n\x0c\x63reated_tick\x18\x04 \x01(\x04\x12\x16\n\x0eschema_version\x18\x05 \x01(\r\x12\x1c\n\x14\x64\x65\x66\x61ult_partition_id\x18\x06 \x01(\x03*\x87\x01\n\x0c\x43hannelState\x12\x1f\n\x1b\x43HANNEL_STATE_UNINITIALIZED\x10\x00\x12\x1b\n\x17\x43HANNEL_STATE_ASSIGNING\x10\x01\x12\x1a\n\x16\x43HANNEL_STATE_ASSIGNED\x10\x02\x12\x1d\n\x19\x43HANNEL_STATE_UNAVAILABLE\x10\x03\x32\xc8\x03\n\x0eStreamingCoord\x12K\n\x08\x44iscover\x12\x1c.walplane.v1.DiscoverRequest\x1a\x1d.walplane.v1.DiscoverResponse(\x01\x30\x01\x12U\n\x10\x43reateCollection\x12$.walplane.v1.CreateCollectionRequest\x1a\x1b.walplane.v1.CollectionInfo\x12Y\n\x0e\x44ropCollection\x12\".walplane.v1.DropCollectionRequest\x1a#.walplane.v1.DropCollectionResponse\x12\\\n\x0fListCollections\x12#.walplane.v1.ListCollectionsRequest\x1a$.walplane.v1.ListCollectionsResponse\x12Y\n\x12\x44\x65scribeCollection\x12&.walplane.v1.DescribeCollectionRequest\x1a\x1b.walplane.v1.CollectionInfo2\xa9\x01\n\x0fTimestampOracle\x12J\n\tTickBatch\x12\x1d.walplane.v1.TickBatchRequest\x1a\x1e.walplane.v1.TickBatchResponse\x12J\n\tFreshTick\x12\x1d.walplane.v1.FreshTickRequest\x1a\x1e.walplane.v1.FreshTickResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TICKBATCHREQUEST_TERMSENTRY']._loaded_options = None
   _globals['_TICKBATCHREQUEST_TERMSENTRY']._serialized_options = b'8\001'
-  _globals['_CHANNELSTATE']._serialized_start=1289
-  _globals['_CHANNELSTATE']._serialized_end=1424
+  _globals['_CHANNELSTATE']._serialized_start=1307
+  _globals['_CHANNELSTATE']._serialized_end=1442
   _globals['_ASSIGNMENTERROR']._serialized_start=74
   _globals['_ASSIGNMENTERROR']._serialized_end=166
   _globals['_DISCOVERREQUEST']._serialized_start=168
@@ -49,27 +49,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TICKBATCHREQUEST_TERMSENTRY']._serialized_start=648
   _globals['_TICKBATCHREQUEST_TERMSENTRY']._serialized_end=692
   _globals['_TICKBATCHRESPONSE']._serialized_start=694
-  _globals['_TICKBATCHRESPONSE']._serialized_end=757
-  _globals['_FRESHTICKREQUEST']._serialized_start=759
-  _globals['_FRESHTICKREQUEST']._serialized_end=809
-  _globals['_FRESHTICKRESPONSE']._serialized_start=811
-  _globals['_FRESHTICKRESPONSE']._serialized_end=844
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=846
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=901
-  _globals['_DROPCOLLECTIONREQUEST']._serialized_start=903
-  _globals['_DROPCOLLECTIONREQUEST']._serialized_end=940
-  _globals['_DROPCOLLECTIONRESPONSE']._serialized_start=942
-  _globals['_DROPCOLLECTIONRESPONSE']._serialized_end=989
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=991
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1015
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1017
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1092
-  _globals['_DESCRIBECOLLECTIONREQUEST']._serialized_start=1094
-  _globals['_DESCRIBECOLLECTIONREQUEST']._serialized_end=1135
-  _globals['_COLLECTIONINFO']._serialized_start=1138
-  _globals['_COLLECTIONINFO']._serialized_end=1286
-  _globals['_STREAMINGCOORD']._serialized_start=1427
-  _globals['_STREAMINGCOORD']._serialized_end=1883
-  _globals['_TIMESTAMPORACLE']._serialized_start=1886
-  _globals['_TIMESTAMPORACLE']._serialized_end=2055
+  _globals['_TICKBATCHRESPONSE']._serialized_end=775
+  _globals['_FRESHTICKREQUEST']._serialized_start=777
+  _globals['_FRESHTICKREQUEST']._serialized_end=827
+  _globals['_FRESHTICKRESPONSE']._serialized_start=829
+  _globals['_FRESHTICKRESPONSE']._serialized_end=862
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=864
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=919
+  _globals['_DROPCOLLECTIONREQUEST']._serialized_start=921
+  _globals['_DROPCOLLECTIONREQUEST']._serialized_end=958
+  _globals['_DROPCOLLECTIONRESPONSE']._serialized_start=960
+  _globals['_DROPCOLLECTIONRESPONSE']._serialized_end=1007
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1009
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1033
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1035
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1110
+  _globals['_DESCRIBECOLLECTIONREQUEST']._serialized_start=1112
+  _globals['_DESCRIBECOLLECTIONREQUEST']._serialized_end=1153
+  _globals['_COLLECTIONINFO']._serialized_start=1156
+  _globals['_COLLECTIONINFO']._serialized_end=1304
+  _globals['_STREAMINGCOORD']._serialized_start=1445
+  _globals['_STREAMINGCOORD']._serialized_end=1901
+  _globals['_TIMESTAMPORACLE']._serialized_start=1904
+  _globals['_TIMESTAMPORACLE']._serialized_end=2073
 # @@protoc_insertion_point(module_scope)

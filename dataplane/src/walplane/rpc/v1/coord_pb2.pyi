@@ -83,14 +83,16 @@ class TickBatchRequest(_message.Message):
     def __init__(self, terms: _Optional[_Mapping[str, int]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class TickBatchResponse(_message.Message):
-    __slots__ = ("first", "count", "lost")
+    __slots__ = ("first", "count", "lost", "ahead_ms")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_MS_FIELD_NUMBER: _ClassVar[int]
     first: int
     count: int
     lost: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., lost: _Optional[_Iterable[str]] = ...) -> None: ...
+    ahead_ms: int
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., lost: _Optional[_Iterable[str]] = ..., ahead_ms: _Optional[int] = ...) -> None: ...
 
 class FreshTickRequest(_message.Message):
     __slots__ = ("pchannel", "term")

@@ -19,9 +19,20 @@ from walplane.wal.ports import TimestampOracle
 _log = structlog.get_logger(__name__)
 
 BATCH_TICKS = 16 << 20
-_MAX_AGE_S = 1.0  # a refill spends 64 ms of tick space: with a second between, 15 nodes fit
+_MAX_AGE_S = (1.0, 10.0)
 _BACKOFF_S = (0.02, 1.0)
 _CALL_TIMEOUT_S = 6.0  # an oracle in another process says by itself that it was too slow
+
+
+def lasts_s(ahead_ms: int) -> float:
+    """After how many seconds a batch is too old, of an oracle that is so far ahead of its clock.
+
+    A refill spends 64 ms of tick space: with a second between, 15 nodes fit. More of them run tick
+    time away from the clock, so they ask the less often the further it is: n nodes keep it n * 64
+    ms ahead at most, up to some 150 of them.
+    """
+    least, most = _MAX_AGE_S
+    return min(least + ahead_ms / 1000, most)
 
 
 class TickReserve:
@@ -51,7 +62,7 @@ class TickReserve:
         self._size = size
         self._next = 1
         self._end = 1
-        self._fetched = float("-inf")
+        self._stale_at = float("-inf")
         self._refill: asyncio.Task[None] | None = None
 
     @property
@@ -66,7 +77,7 @@ class TickReserve:
             self._start_refill()
             return None
         self._next = first + count
-        old = self._runtime.monotonic() - self._fetched > _MAX_AGE_S
+        old = self._runtime.monotonic() > self._stale_at
         if old or self._end - self._next < self._size // 4:
             self._start_refill()
         return first
@@ -110,5 +121,5 @@ class TickReserve:
                 self._on_lost(batch.lost)
             if batch.first >= self._next:
                 self._next, self._end = batch.first, batch.first + batch.size
-            self._fetched = self._runtime.monotonic()
+            self._stale_at = self._runtime.monotonic() + lasts_s(batch.ahead_ms)
             return
