@@ -71,6 +71,42 @@ async def test_a_write_that_happened_unheard_is_taken_as_it_is(
     assert store.payloads(7) == [b"a"]
 
 
+@pytest.mark.parametrize("of", ["parquet", "json"])
+async def test_a_name_that_is_only_being_written_is_written_again(
+    world: World, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """S3 answers so to a create that meets another, of an owner that may have died in it."""
+    create, met = store.create, 0
+
+    async def meets(path: str, data: bytes) -> bool:
+        nonlocal met
+        if path.endswith(of) and not met:
+            met += 1
+            return False
+        return await create(path, data)
+
+    monkeypatch.setattr(store, "create", meets)
+    wal = await world.open(1, EAGER)
+    await wal.append(insert(7, b"a"))
+    await wal.append(flush(7))
+    await until(lambda: whole(store) == {"7"})
+    assert store.payloads(7) == [b"a"]
+    assert met == 1
+    assert wal.status().state == "serving"
+
+
+@pytest.mark.parametrize("list_there", [b"not ours", b'{"segment_id": "7", "parts": []}', b"[]"])
+async def test_a_list_that_says_something_else_quarantines(
+    world: World, store: MemoryStore, list_there: bytes
+) -> None:
+    wal = await world.open(1, EAGER)
+    await wal.append(insert(7, b"a"))
+    store.objects[f"{CH}/1/0/test_0_1v0/7/segment.json"] = list_there
+    await wal.append(flush(7))
+    await until(lambda: wal.status().state == "quarantined")
+    assert "segment.json" in wal.status().last_error
+
+
 async def test_a_foreign_object_in_the_way_quarantines_and_appends_go_on(
     world: World, store: MemoryStore
 ) -> None:

@@ -5,7 +5,7 @@ Contract: as `mutations`; hunted among the seeds that have a store. Layer: testk
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from walplane.backends.interface import EARLIEST, BackendSession, RecordScanner, Start
 from walplane.message.ids import MessageID, ResumeToken
@@ -57,13 +57,11 @@ def _wait_for_nothing(_writer: SegmentWriter, done: ResumeToken) -> ResumeToken:
     return done
 
 
-async def _try_once(
-    _writer: SegmentWriter, _path: str, call: Callable[[], Awaitable[object]]
-) -> object:
+async def _try_once(self: SegmentWriter, path: str, data: bytes) -> bytes:
     try:
-        return await call()
+        return await self._create(path, data)
     except OSError:
-        return True
+        return data
 
 
 def _overwrite(self: Objects, path: str, data: bytes) -> bool:

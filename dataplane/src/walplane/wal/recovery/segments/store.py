@@ -12,7 +12,10 @@ class SegmentStore(Protocol):
     """Objects that are written once. Every call has a timeout of its own inside."""
 
     async def create(self, path: str, data: bytes) -> bool:
-        """Writes an object, durable when this returns; False when there is one already.
+        """Writes an object, durable when this returns True; False when there is one already.
+
+        False may also say that another of the same name is being written, and may fail yet: what is
+        there, only `read` tells.
 
         Raises:
             Exception: of any kind; the outcome is unknown then, and trying again is right.

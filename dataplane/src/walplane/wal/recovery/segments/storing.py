@@ -12,7 +12,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from walplane.message import codec
 from walplane.message.ids import ResumeToken
@@ -22,8 +22,6 @@ from walplane.wal.recovery.segments.budget import SegmentBudget
 from walplane.wal.recovery.segments.store import Encoded, SegmentFormat, SegmentStore
 from walplane.wal.recovery.segments.table import SegmentTable, StreamKey
 from walplane.wal.recovery.segments.units import Backlog, Unit, folder_of
-
-_T = TypeVar("_T")
 
 _BACKOFF_S = (0.1, 30.0)
 
@@ -164,8 +162,8 @@ class SegmentWriter:
     ) -> log_pb2.SegmentPart:
         folder = folder_of(self._pchannel, key)
         path = f"{folder}/{encoded.first_tick:020d}.{self._deps.format.suffix}"
-        if not await self._persist(path, partial(self._deps.store.create, path, encoded.data)):
-            data = await self._persist(path, partial(self._deps.store.read, path))
+        data = await self._persist(path, encoded.data)
+        if data is not encoded.data:
             encoded = await self._deps.offload(partial(self._deps.format.describe, data, about))
         return log_pb2.SegmentPart(
             path=path,
@@ -191,10 +189,17 @@ class SegmentWriter:
             for part in stored
         ]
         rows = sum(part.rows for part in stored)
-        said = {**self._about(key), "sealed_tick": tick, "rows": rows, "parts": parts}
+        about = self._about(key)
+        said: dict[str, object] = {**about, "sealed_tick": tick, "rows": rows, "parts": parts}
         data = json.dumps(said, indent=1).encode()
         path = f"{folder_of(self._pchannel, key)}/{MANIFEST}"
-        await self._persist(path, partial(self._deps.store.create, path, data))
+        found = await self._persist(path, data)
+        if found is not data and not _says(found, said):
+            raise WalError(
+                ErrorCode.UNRECOVERABLE,
+                f"{path} is there and is none of this log, or names other parts than it wrote: "
+                "give every cluster a segment store, or a prefix in it, of its own",
+            )
 
     def _about(self, key: StreamKey) -> dict[str, str]:
         return {
@@ -206,15 +211,36 @@ class SegmentWriter:
             "kind": log_pb2.StreamKind.Name(key.kind),
         }
 
-    async def _persist(self, path: str, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Calls until it succeeds: what cannot be stored is never skipped."""
+    async def _persist(self, path: str, data: bytes) -> bytes:
+        """Writes an object until it is there: what cannot be stored is never skipped.
+
+        Returns:
+            `data` itself, or what somebody wrote in its place before.
+        """
         delay, most = _BACKOFF_S
         while True:
             try:
-                return await call()
+                return await self._create(path, data)
             except Exception as error:
                 self._note(f"{path} cannot be stored, trying again: {error!r}")
             await asyncio.sleep(delay)
             delay = min(2 * delay, most)
             if self._closed:
                 raise WalError(ErrorCode.ON_SHUTDOWN, f"{self._pchannel} is closed here")
+
+    async def _create(self, path: str, data: bytes) -> bytes:
+        """One attempt. That an object is there counts once it was read.
+
+        S3 refuses a create also while another of its name is on the way, which may fail yet.
+        """
+        store = self._deps.store
+        return data if await store.create(path, data) else await store.read(path)
+
+
+def _says(found: bytes, said: dict[str, object]) -> bool:
+    """Whether a list that was found says what this log would have said."""
+    try:
+        there = json.loads(found)
+    except ValueError:
+        return False
+    return isinstance(there, dict) and {**there, **said} == there
