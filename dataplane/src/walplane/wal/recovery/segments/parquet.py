@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import pyarrow as pa
@@ -20,7 +21,8 @@ import structlog
 from walplane.message import codec
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.wal.recovery.segments.ipc import decoded_bytes
+from walplane.wal.recovery.segments.columns import grows, is_sure, viewed_bytes
+from walplane.wal.recovery.segments.ipc import Size, decoded_size
 from walplane.wal.recovery.segments.store import Encoded
 from walplane.wal.recovery.segments.units import Unit
 
@@ -31,13 +33,11 @@ _METADATA = b"walplane"
 _ARROW_SCHEMA = b"ARROW:schema"
 """Where Arrow keeps the schema of a Parquet file; a client's own would stand in its place."""
 
-_MOST_ROWS = 1 << 24
-"""Rows of one append, above which its payloads are kept as they are: columns of nulls, or packed
-ones, take no room until they are written."""
 _MOST_BYTES = 128 << 20
 """Of columns in memory: what an append may take more than was sent, and what one object does."""
-_WIDE_BYTES = 64
-"""Of a value in a dictionary that is written as often as it is meant."""
+_MOST_VALUES = 1 << 24
+"""Of columns and of what they consist of, likewise; a byte that was sent makes up for one. Nulls,
+or packed ones, take no room until they are written, and then some bytes each."""
 
 
 class ParquetFormat:
@@ -47,10 +47,7 @@ class ParquetFormat:
 
     def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
         """As many objects as the schema changes."""
-        encoded = []
-        for schema, run, tables in _runs(units):
-            encoded.append(_encode(schema, run, tables, about))
-        return encoded
+        return [_encode(run, about) for run in _runs(units)]
 
     def describe(self, data: bytes, about: dict[str, str]) -> Encoded:
         """What an object says of itself."""
@@ -75,27 +72,46 @@ def _foreign(about: dict[str, str], why: str) -> WalError:
     )
 
 
-def _runs(
-    units: Iterable[Unit],
-) -> Iterator[tuple[pa.Schema | None, list[Unit], list[pa.Table]]]:
-    """Units in a row that are of one schema, and the table of each message; None = opaque."""
-    schema: pa.Schema | None = None
-    run: list[Unit] = []
-    tables: list[pa.Table] = []
-    size = 0
+@dataclass
+class _Rows:
+    """The table of each message, none when they are opaque; `size` is what they take."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    size: Size = field(default_factory=Size)
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        return self.tables[0].schema if self.tables else None
+
+
+@dataclass
+class _Run(_Rows):
+    """Units in a row that are of one schema."""
+
+    units: list[Unit] = field(default_factory=list)
+
+    def takes(self, rows: _Rows) -> bool:
+        """Whether they fit, by schema and size."""
+        size = self.size.plus(rows.size)
+        fits = size.bytes <= _MOST_BYTES and size.values <= _MOST_VALUES
+        return not self.units or (fits and _same(self.schema, rows.schema))
+
+    def add(self, unit: Unit, rows: _Rows) -> None:
+        self.units.append(unit)
+        self.tables += rows.tables
+        self.size = self.size.plus(rows.size)
+
+
+def _runs(units: Iterable[Unit]) -> Iterator[_Run]:
+    run = _Run()
     for unit in units:
-        found = _tables_of(unit)
-        of_unit = found[0].schema if found else None
-        more = sum(table.nbytes for table in found)
-        if run and (size + more > _MOST_BYTES or not _same(of_unit, schema)):
-            yield schema, run, tables
-            run, tables, size = [], [], 0
-        schema = of_unit
-        size += more
-        run.append(unit)
-        tables += found
-    if run:
-        yield schema, run, tables
+        rows = _rows_of(unit)
+        if not run.takes(rows):
+            yield run
+            run = _Run()
+        run.add(unit, rows)
+    if run.units:
+        yield run
 
 
 def _same(one: pa.Schema | None, other: pa.Schema | None) -> bool:
@@ -114,40 +130,37 @@ def _payloads(units: Iterable[Unit]) -> list[bytes]:
     return payloads
 
 
-def _tables_of(unit: Unit) -> list[pa.Table]:
+def _rows_of(unit: Unit) -> _Rows:
     """The rows of each message; none when payloads are opaque, or of different schemas.
 
     Checked in full: what is broken inside would end the process when it is written.
     """
     formats = {item.entry.envelope.payload_format for item in unit.entries}
     if formats != {log_pb2.PAYLOAD_FORMAT_ARROW_STREAM}:
-        return []
-    payloads, tables = _payloads([unit]), []
+        return _Rows()
+    payloads = _payloads([unit])
+    sent, tables = sum(map(len, payloads)), []
     try:
-        if sum(map(decoded_bytes, payloads)) > _MOST_BYTES + sum(map(len, payloads)):
-            return []
+        size = Size()
+        for data in payloads:
+            size = size.plus(decoded_size(data))
+        if size.bytes > _MOST_BYTES + sent or size.values > _MOST_VALUES + sent:
+            return _Rows()
         for data in payloads:
             reader = pa.ipc.open_stream(data)
-            if any(map(_grows, reader.schema.types)):
-                return []
+            if any(map(grows, reader.schema.types)):
+                return _Rows()
             table = reader.read_all()
             table.validate(full=True)
             tables.append(table)
+        shown = sum(map(viewed_bytes, tables))
     except Exception:  # Arrow's complaints are of no common kind, and all are of the payload
-        return []
+        return _Rows()
     one = all(table.schema.equals(tables[0].schema) for table in tables)
-    return tables if one and sum(map(len, tables)) <= _MOST_ROWS else []
-
-
-def _grows(kind: pa.DataType) -> bool:
-    """Whether a dictionary's values are written in full for each row, and large.
-
-    Of text and bytes each is written once.
-    """
-    if pa.types.is_dictionary(kind):
-        value = kind.value_type
-        return bool(pa.types.is_fixed_size_binary(value)) and value.byte_width > _WIDE_BYTES
-    return any(_grows(kind.field(at).type) for at in range(kind.num_fields))
+    if not one or shown > _MOST_BYTES + sent:
+        return _Rows()
+    taken = sum(table.nbytes for table in tables)
+    return _Rows(tables, Size(max(taken, shown), size.values))
 
 
 def _with_own_columns(rows: pa.Table, run: list[Unit], counts: list[int]) -> pa.Table:
@@ -194,22 +207,40 @@ def _ids(run: list[Unit]) -> Iterator[str]:
             yield from [str(item.message_id)] * item.entry.envelope.count
 
 
-def _encode(
-    schema: pa.Schema | None, run: list[Unit], tables: list[pa.Table], about: dict[str, str]
-) -> Encoded:
-    if schema is not None:
+def _encode(run: _Run, about: dict[str, str]) -> Encoded:
+    if run.tables:
         try:
-            table = _with_own_columns(pa.concat_tables(tables), run, list(map(len, tables)))
-            columns = _write(table, run, about)
-            # Some that can be written cannot be read: nested too deep, for one.
-            pq.read_schema(pa.BufferReader(columns.data))
+            rows, counts = pa.concat_tables(run.tables), list(map(len, run.tables))
+            columns = _write(_with_own_columns(rows, run.units, counts), run.units, about)
+            _check(rows, columns.data)
         except Exception as error:  # a type or a name that Parquet lacks, told in many ways
             _log.debug("payloads kept as sent", reason=repr(error), **about)
         else:
             return columns
-    flat = _payloads(run)
+    flat = _payloads(run.units)
     opaque = pa.table({PAYLOAD: pa.array(flat, pa.large_binary())})
-    return _write(_with_own_columns(opaque, run, [1] * len(flat)), run, about)
+    return _write(_with_own_columns(opaque, run.units, [1] * len(flat)), run.units, about)
+
+
+def _check(rows: pa.Table, data: bytes) -> None:
+    """Raises when an object does not give back the rows that were written.
+
+    Some columns that can be written cannot be read, nested too deep for one, or are read as
+    something else. To read all would double the time that encoding takes: what is known is trusted.
+    """
+    source = pa.BufferReader(data)
+    if all(map(is_sure, _as_they_are(rows))):
+        pq.read_schema(source)
+        return
+    found = pq.read_table(source).select(range(rows.num_columns))
+    if not found.cast(rows.schema).equals(rows):
+        raise ValueError("other values are read than were written")
+
+
+def _as_they_are(rows: pa.Table) -> Iterator[pa.Field]:
+    """The columns' fields; one without nulls counts as if it might have some."""
+    for each, column in zip(rows.schema, rows.columns, strict=True):
+        yield each if column.null_count else each.with_nullable(True)
 
 
 def _write(table: pa.Table, run: list[Unit], about: dict[str, str]) -> Encoded:
