@@ -157,6 +157,25 @@ def test_an_object_takes_no_more_values_than_it_may(monkeypatch: pytest.MonkeyPa
     assert [set(table.column(TICK).to_pylist()) for table in tables] == [{10, 11}, {12, 13}, {14}]
 
 
+def test_producers_that_take_turns_do_not_make_an_object_of_each_message() -> None:
+    """Rows stay in order: an object is named after its first tick, and holds all up to its last."""
+    kinds = arrow_payload({"x": [1]}), arrow_payload({"x": [1.5]})
+    sent = {tick: kinds[tick % 2] for tick in range(10, 210)}
+    tables = encoded(*(unit(tick, payload) for tick, payload in sent.items()))
+    assert len(tables) == 16
+    assert [tick for each in tables for tick in each.column(TICK).to_pylist()] == list(sent)
+    assert [each.column("x").to_pylist() for each in tables[:2]] == [[1], [1.5]]
+    assert tables[-1].column(PAYLOAD).to_pylist() == list(sent.values())[15:]
+
+
+@pytest.mark.parametrize("number", [15, 16])
+def test_as_many_schemas_as_there_may_be_objects(number: int) -> None:
+    units = [unit(tick, arrow_payload({f"x{tick}": [1]})) for tick in range(10, 10 + number)]
+    names = [each.column_names[0] for each in encoded(*units)]
+    columns = [f"x{tick}" for tick in range(10, 25)]
+    assert names == [*columns, PAYLOAD][:number]
+
+
 def test_views_stay_columns() -> None:
     column = pa.array(["a", None, "b" * 30], pa.string_view())
     (table,) = encoded(unit(10, arrow_payload({"a": column})))

@@ -38,6 +38,9 @@ _MOST_BYTES = 128 << 20
 _MOST_VALUES = 1 << 24
 """Of columns and of what they consist of, likewise; a byte that was sent makes up for one. Nulls,
 or packed ones, take no room until they are written, and then some bytes each."""
+_MOST_OBJECTS = 16
+"""Of what is encoded at once, usually a part: producers of two schemas take turns, at worst for
+each message."""
 
 
 class ParquetFormat:
@@ -46,7 +49,7 @@ class ParquetFormat:
     suffix = "parquet"
 
     def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
-        """As many objects as the schema changes."""
+        """As many objects as the schema changes, within bounds."""
         return [_encode(run, about) for run in _runs(units)]
 
     def describe(self, data: bytes, about: dict[str, str]) -> Encoded:
@@ -103,12 +106,17 @@ class _Run(_Rows):
 
 
 def _runs(units: Iterable[Unit]) -> Iterator[_Run]:
-    run = _Run()
+    """What each object holds; the last one that there may be takes all the rest, as it was sent."""
+    units = iter(units)
+    run, made = _Run(), 0
     for unit in units:
         rows = _rows_of(unit)
         if not run.takes(rows):
             yield run
-            run = _Run()
+            run, made = _Run(), made + 1
+            if made == _MOST_OBJECTS - 1:
+                yield _Run(units=[unit, *units])
+                return
         run.add(unit, rows)
     if run.units:
         yield run
