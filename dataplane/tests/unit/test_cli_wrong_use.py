@@ -44,6 +44,7 @@ from walplane.testkit.standalone import free_port
         (["standalone", "--data", "x", "--pchannels", "100000"], "equal to 1024"),
         (["standalone", "--data", "x", "--prefix", "a b"], "'a b' is no channel prefix"),
         (["standalone", "--data", "x", "--backend", "tape:"], "unknown backend 'tape'"),
+        (["standalone", "--data", "x", "--retention-seconds", "nan"], "equal to 0"),
         (["tail", "x", "--from", "bogus"], "--from 'bogus' is no start"),
         (["tail", "x", "--type", "FOO"], "no message type 'FOO': TIME_TICK, INSERT, "),
         (["append", "--collection", "x", "--producer", ""], "--producer"),

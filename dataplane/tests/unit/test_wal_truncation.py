@@ -10,7 +10,9 @@ from walplane.backends.interface import BackendSession
 from walplane.message.ids import MessageID, RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
-from walplane.ticks import TICKS_PER_S
+from walplane.ticks import TICKS_PER_S, ticks_in
+from walplane.wal.config import WALConfig
+from walplane.wal.recovery.segments.deletion import Deletion
 from walplane.wal.recovery.segments.table import SegmentTable
 from walplane.wal.recovery.truncation import Truncation
 
@@ -77,3 +79,14 @@ async def test_what_is_safe_stays_for_the_retention_also_over_owners() -> None:
     assert session.cuts == []
     await later.after(asked(session), checkpoint(9, 61 * TICKS_PER_S), at(9))
     assert session.cuts == [(5,)]
+
+
+@pytest.mark.parametrize("retention_s", [float("inf"), 1e308])
+async def test_a_retention_without_end_keeps_all(retention_s: float) -> None:
+    session, table = Session(), SegmentTable()
+    truncation = Truncation("test_0", table, retention_s)
+    for year in range(3):
+        tick = ticks_in(year * 31_536_000)
+        await truncation.after(asked(session), checkpoint(20, tick), at(30))
+    assert session.cuts == []
+    assert Deletion("test_0", table, WALConfig(retention_s=retention_s), None).due(tick, tick) == []

@@ -99,7 +99,8 @@ RetentionOption = Annotated[
         envvar="WALPLANE_RETENTION_SECONDS",
         min=0,
         metavar="SECONDS",
-        help="How long what is stored as segments stays in the log as well, for readers.",
+        help="How long what is stored as segments stays in the log as well, for readers; inf: for "
+        "ever.",
     ),
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")]

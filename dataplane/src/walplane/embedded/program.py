@@ -49,7 +49,8 @@ async def open_embedded(
         listen: host:port; port 0 takes a free one.
         backend: `rocksdb`, below `data`, or the URL of another one.
         segment_store: URL or directory where segments go; empty = nowhere.
-        retention_s: seconds that what is stored there stays in the log as well.
+        retention_s: seconds that what is stored there stays in the log as well;
+            infinity is for ever.
         prefix: of the PChannels' names; a log is found by it again.
         config: limits of the client.
         tracing: makes the client's spans; those of coordinator and node go where the process' own

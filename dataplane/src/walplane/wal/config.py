@@ -42,7 +42,10 @@ class WALConfig(BaseModel):
     checkpoint_bytes: PositiveInt = 64 << 20
     """A checkpoint is written after this long or this much, whichever comes first."""
     retention_s: NonNegativeFloat = RETENTION_S
-    """How long what is stored as segments stays in the log as well, for readers; three days."""
+    """How long what is stored as segments stays in the log as well, for readers; three days.
+
+    Infinity is for ever.
+    """
     close_timeout_s: PositiveFloat = 10.0
     producer_results: PositiveInt = 256
     """Results kept per producer and VChannel: how far back a repeat is answered."""

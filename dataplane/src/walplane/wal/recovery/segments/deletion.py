@@ -12,7 +12,7 @@ import asyncio
 
 import structlog
 
-from walplane.ticks import TICKS_PER_S
+from walplane.ticks import ticks_in
 from walplane.wal.config import WALConfig
 from walplane.wal.recovery.segments.store import SegmentStore
 from walplane.wal.recovery.segments.storing import SegmentDeps
@@ -34,7 +34,7 @@ class Deletion:
         """Objects stay for the retention, in ticks, behind the drop; without `deps`, for ever."""
         self._pchannel = pchannel
         self._table = table
-        self._wait = int(config.retention_s * TICKS_PER_S)
+        self._wait = ticks_in(config.retention_s)
         self._deps = deps
         self._busy = False
 

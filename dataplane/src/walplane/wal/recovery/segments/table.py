@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.rpc.v1 import log_pb2
-from walplane.ticks import TICKS_PER_S
+from walplane.ticks import ticks_in
 
 _PARTS_A_RECORD = 200
 _DROPPED_A_RECORD = 500
@@ -136,9 +136,9 @@ class SegmentTable:
     def cut(self, safe: MessageID, tick: int, retention_s: float) -> MessageID | None:
         """Where to cut off the log, of which everything below `safe` is saved at `tick`.
 
-        What was safe for less than `retention_s` seconds of ticks stays.
+        What was safe for less than `retention_s` seconds of ticks stays; infinity is for ever.
         """
-        wait = int(retention_s * TICKS_PER_S)
+        wait = ticks_in(retention_s)
         if not self._safe or tick >= self._safe[-1][0] + wait // _SAFE_POSITIONS:
             self._safe.append((tick, safe))
         cut = None
