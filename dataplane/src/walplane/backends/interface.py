@@ -106,7 +106,8 @@ class BackendSession(Protocol):
         """A scanner at `start`; never fences anybody.
 
         Raises:
-            WalError: DATA_TRUNCATED when `start` lies below the truncation point;
+            WalError: DATA_TRUNCATED when `start` lies below the truncation point, with the way out
+                in words that every user has a start for: read from earliest;
                 CHANNEL_NOT_EXIST when there is no such topic.
         """
         ...

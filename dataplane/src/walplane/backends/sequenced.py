@@ -62,7 +62,8 @@ def truncated(topic: str, sequence: int, earliest: int) -> WalError:
     """The error of a read below the truncation point."""
     return WalError(
         ErrorCode.DATA_TRUNCATED,
-        f"record {sequence} of topic {topic} was truncated: read from {earliest} or later",
+        f"record {sequence} of topic {topic} was truncated, up to record {earliest}: read from "
+        "earliest",
     )
 
 

@@ -122,8 +122,7 @@ class PulsarScanner:
     def _truncated(self) -> WalError:
         return WalError(
             ErrorCode.DATA_TRUNCATED,
-            f"topic {self._topic} was truncated above {_text(self._last)}: read from the earliest "
-            "record",
+            f"topic {self._topic} was truncated above {_text(self._last)}: read from earliest",
         )
 
 

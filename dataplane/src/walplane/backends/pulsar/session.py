@@ -101,7 +101,7 @@ def _place(
         raise WalError(
             ErrorCode.DATA_TRUNCATED,
             f"topic {topic} was truncated up to {floor[0]}:{floor[1]}, so record "
-            f"{wanted[0]}:{wanted[1]} is gone: read from the earliest record",
+            f"{wanted[0]}:{wanted[1]} is gone: read from earliest",
         )
     if start.at is StartAt.AFTER:
         return wanted, None

@@ -97,14 +97,18 @@ def expect_growing(ids: Iterable[RecordID], what: str) -> None:
 
 
 @asynccontextmanager
-async def expect_error(*codes: ErrorCode) -> AsyncIterator[None]:
-    """Fails the test unless its body raises a `WalError` with one of `codes` (none: any)."""
+async def expect_error(*codes: ErrorCode, says: str = "") -> AsyncIterator[None]:
+    """Fails the test unless its body raises a `WalError` with one of `codes` (none: any).
+
+    Its sentence must have `says` in it.
+    """
     try:
         async with asyncio.timeout(PATIENCE):
             yield
     except WalError as error:
         expect(not codes or error.code in codes, f"{error} instead of {[c.name for c in codes]}")
         expect(len(error.message) > 10, f"{error!r} says too little")
+        expect(says in error.message, f"{error!r} does not say {says!r}")
         return
     raise AssertionError(f"no error instead of {[code.name for code in codes]}")
 

@@ -203,10 +203,10 @@ class ReadingConformance:
             start = start_from(log[at].record_id)
             expect_same(await read_from(session, topic, start, len(log) - at), log[at:], "from")
         for at in (0, 10, 19):
-            async with expect_error(ErrorCode.DATA_TRUNCATED):
+            async with expect_error(ErrorCode.DATA_TRUNCATED, says="read from earliest"):
                 await read_from(session, topic, start_from(log[at].record_id), 1)
         for at in (0, 10, 18):
-            async with expect_error(ErrorCode.DATA_TRUNCATED):
+            async with expect_error(ErrorCode.DATA_TRUNCATED, says="read from earliest"):
                 await read_from(session, topic, start_after(log[at].record_id), 1)
         start = start_after(log[20].record_id)
         expect_same(await read_from(session, topic, start, rest - 1), log[21:], "after")
