@@ -10,8 +10,9 @@ import json
 import os
 import re
 import signal
+import sys
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,6 +101,51 @@ async def test_every_line_taken_by_an_interrupted_append_is_acknowledged(
     assert int(told[2]) == taken + 1
     acknowledged = [json.loads(first), *ran.objects]
     assert sorted(each["line"] for each in acknowledged) == list(range(1, taken + 1))
+    assert sorted(map(int, await stored(cluster))) == list(range(1, taken + 1))
+
+
+def without_a_reader() -> int:
+    """A pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def on_a_full_disk() -> int:
+    """A file that takes nothing."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "why"),
+    [
+        (without_a_reader, 141, []),
+        (on_a_full_disk, 1, ["walplane: standard output: No space left on device"]),
+    ],
+)
+async def test_an_append_whose_output_breaks_says_how_far_it_came(
+    cluster: StandaloneProcess, output: Callable[[], int], code: int, why: list[str]
+) -> None:
+    """And nobody ends its input."""
+    words = ("-m", "walplane", "-a", cluster.address, "append", "--collection", "c", "-o", "json")
+    descriptor = output()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=descriptor,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(descriptor)
+    await feed(process, b"1\n2\n3\n")
+    assert process.stderr is not None
+    async with asyncio.timeout(DEADLINE_S):
+        ran = Ran(await process.wait(), "", (await process.stderr.read()).decode())
+    assert ran.code == code
+    *before, line = ran.told
+    told = re.fullmatch(r"walplane: interrupted after line (\d+): continue with line (\d+)", line)
+    assert told is not None, ran.err
+    taken = int(told[1])
+    assert (before, int(told[2])) == (why, taken + 1)
     assert sorted(map(int, await stored(cluster))) == list(range(1, taken + 1))
 
 

@@ -2,7 +2,7 @@
 
 Contract: lines of one VChannel are appended in their order, and as many are in flight as the byte
 budget allows. Each line ends in exactly one of two ways: acknowledged, or named on standard error
-with its number.
+with its number. When its output cannot be written it ends as if it were asked to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from typing import Annotated, Any
 import typer
 
 from walplane.channel import shard_of
-from walplane.cli.errors import FAILED, INTERRUPTED, CommandError, one_line
+from walplane.cli.errors import (
+    FAILED,
+    INTERRUPTED,
+    CommandError,
+    describe,
+    exit_code_of,
+    one_line,
+)
 from walplane.cli.interrupt import asked_to_end
 from walplane.cli.keys import idempotency_key, json_object, key_bytes
 from walplane.cli.lines import MAX_LINE_BYTES, Line, line_groups
@@ -125,7 +132,7 @@ def append(
                     raise appender.given_up() from None
         appender.tell()
         if asked.is_set():
-            raise appender.interrupted()
+            raise appender.interrupted() from appender.unwritable
         return FAILED if appender.failed else 0
 
     run(settings, command)
@@ -140,6 +147,7 @@ class LineAppender:
         skipped: lines that an earlier run under the producer's name appended.
         taken: number of the last line that was taken; every line up to it has, or will have, its
             outcome.
+        unwritable: why the output cannot be written any more.
     """
 
     def __init__(
@@ -171,6 +179,7 @@ class LineAppender:
         self.acknowledged = 0
         self.failed = 0
         self.taken = 0
+        self.unwritable: OSError | None = None
         self._wal = wal
         self._info = info
         self._key = once_by if key is None else key  # '' is the name of a field, too
@@ -185,10 +194,11 @@ class LineAppender:
     async def run(self, descriptor: int, asked: asyncio.Event) -> None:
         """Appends the lines of an open file until it ends, or `asked` is set.
 
-        Returns when each line that was taken has its outcome.
+        Output that cannot be written sets it, too. Returns when each line that was taken has its
+        outcome.
 
         Raises:
-            OSError: the file cannot be read on, or nobody reads the output any more.
+            OSError: the file cannot be read on.
         """
         async with asyncio.TaskGroup() as tasks:
             async for group in _until(asked, line_groups(descriptor)):
@@ -201,7 +211,7 @@ class LineAppender:
                         continue
                     size = sum(len(line.data or b"") + _LINE_OVERHEAD_BYTES for line in lines)
                     await self._budget.acquire(size)
-                    tasks.create_task(self._append(self._info.vchannels[shard], lines, size))
+                    tasks.create_task(self._append(self._info.vchannels[shard], lines, size, asked))
 
     def _not_appended(self, vchannel: str, lines: list[Line]) -> list[Line]:
         skip = min(self._behind.get(vchannel, 0), len(lines))
@@ -224,11 +234,14 @@ class LineAppender:
                     "with the same input"
                 )
             _complain(text)
+        if self.unwritable and (why := describe(self.unwritable)):
+            _complain(f"walplane: {why}")
 
     def interrupted(self) -> CommandError:
         """What is said once every line that was taken has its outcome."""
         return CommandError(
-            f"interrupted after line {self.taken}: continue with line {self.taken + 1}", INTERRUPTED
+            f"interrupted after line {self.taken}: continue with line {self.taken + 1}",
+            exit_code_of(self.unwritable) if self.unwritable else INTERRUPTED,
         )
 
     def given_up(self) -> CommandError:
@@ -274,7 +287,9 @@ class LineAppender:
             return shard
         return None
 
-    async def _append(self, vchannel: str, lines: Sequence[Line], size: int) -> None:
+    async def _append(
+        self, vchannel: str, lines: Sequence[Line], size: int, asked: asyncio.Event
+    ) -> None:
         parts = list(_parts(lines) if self._once_by is None else ([line] for line in lines))
         messages = [self._message(vchannel, part) for part in parts]
         outcomes: Sequence[AppendResult | WalError]
@@ -296,9 +311,18 @@ class LineAppender:
                 done += (_row(line, outcome, i, vchannel) for i, line in enumerate(part))
         if self._tells:
             self._progress.update(self._so_far)
-        if self._printer and done:
-            await self._printer.write(done)
+        if done and not await self._written(done):
+            asked.set()
         self._budget.release(size)  # only now: a slow reader of the output bounds what is read
+
+    async def _written(self, done: Sequence[dict[str, Any]]) -> bool:
+        """Prints what is acknowledged, unless nothing can be printed."""
+        if self._printer and self.unwritable is None:
+            try:
+                await self._printer.write(done)
+            except OSError as error:
+                self.unwritable = error
+        return self.unwritable is None
 
     def _so_far(self) -> str:
         return f"{self.acknowledged:,} lines acknowledged, {self.failed:,} failed"

@@ -13,7 +13,14 @@ from typing import Any
 import structlog
 import typer
 
-from walplane.cli.errors import WRONG_USE, CommandError, describe, exit_code_of, root_of
+from walplane.cli.errors import (
+    BROKEN_PIPE,
+    WRONG_USE,
+    CommandError,
+    describe,
+    exit_code_of,
+    root_of,
+)
 from walplane.cli.logs import LogFormat, LogLevel, configure_logging
 from walplane.cli.options import Settings
 from walplane.cli.traces import exporting_traces
@@ -59,7 +66,7 @@ def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 def report(error: BaseException, debug: bool) -> int:
     """Tells the user about `error` on standard error; returns the exit code."""
     error = root_of(error)
-    if isinstance(error, BrokenPipeError):
+    if exit_code_of(error) == BROKEN_PIPE:
         # Nobody reads: keep the interpreter from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if debug:
