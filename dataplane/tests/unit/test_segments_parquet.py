@@ -33,7 +33,7 @@ def unit(tick: int, *payloads: bytes) -> Unit:
 
 def encoded(*units: Unit) -> list[pa.Table]:
     """The tables of the objects that `units` become, each of which says what it is."""
-    objects = ParquetFormat().encode(units, ABOUT)
+    objects = list(ParquetFormat().encode(units, ABOUT))
     for each in objects:
         assert ParquetFormat().describe(each.data, ABOUT) == each
     return [pq.read_table(io.BytesIO(each.data)) for each in objects]
@@ -174,6 +174,22 @@ def test_as_many_schemas_as_there_may_be_objects(number: int) -> None:
     names = [each.column_names[0] for each in encoded(*units)]
     columns = [f"x{tick}" for tick in range(10, 25)]
     assert names == [*columns, PAYLOAD][:number]
+
+
+def test_an_object_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who closes waits for one of them, and one of them is in memory."""
+    made: list[str] = []
+    write = pq.write_table
+
+    def counted(table: pa.Table, sink: pa.NativeFile, **options: str) -> None:
+        made.append(table.column_names[0])
+        write(table, sink, **options)
+
+    monkeypatch.setattr(pq, "write_table", counted)
+    units = [unit(tick, arrow_payload({f"x{tick}": [1]})) for tick in range(10, 15)]
+    objects = ParquetFormat().encode(units, ABOUT)
+    assert (next(objects).first_tick, made) == (10, ["x10"])
+    assert [each.first_tick for each in objects] == [11, 12, 13, 14]
 
 
 def test_views_stay_columns() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -154,7 +154,7 @@ class FailsOnce(ParquetFormat):
     def __init__(self) -> None:
         self.failed = False
 
-    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
+    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> Iterator[Encoded]:
         if not self.failed:
             self.failed = True
             raise MemoryError

@@ -31,14 +31,14 @@ class RowFormat:
 
     suffix = "rows"
 
-    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
+    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> Iterator[Encoded]:
         """See `SegmentFormat`."""
         runs: list[list[Unit]] = []
         for unit in units:
             if not runs or _is_odd(unit) or _is_odd(runs[-1][-1]):
                 runs.append([])
             runs[-1].append(unit)
-        return [_encode(run, about) for run in runs]
+        return (_encode(run, about) for run in runs)
 
     def describe(self, data: bytes, about: dict[str, str]) -> Encoded:
         """See `SegmentFormat`."""

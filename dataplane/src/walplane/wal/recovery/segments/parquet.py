@@ -48,9 +48,9 @@ class ParquetFormat:
 
     suffix = "parquet"
 
-    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
+    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> Iterator[Encoded]:
         """As many objects as the schema changes, within bounds."""
-        return [_encode(run, about) for run in _runs(units)]
+        return (_encode(run, about) for run in _runs(units))
 
     def describe(self, data: bytes, about: dict[str, str]) -> Encoded:
         """What an object says of itself."""
@@ -216,9 +216,10 @@ def _ids(run: list[Unit]) -> Iterator[str]:
 
 
 def _encode(run: _Run, about: dict[str, str]) -> Encoded:
-    if run.tables:
+    tables, run.tables = run.tables, []  # not kept while the object is on its way to the store
+    if tables:
         try:
-            rows, counts = pa.concat_tables(run.tables), list(map(len, run.tables))
+            rows, counts = pa.concat_tables(tables), list(map(len, tables))
             columns = _write(_with_own_columns(rows, run.units, counts), run.units, about)
             _check(rows, columns.data)
         except Exception as error:  # a type or a name that Parquet lacks, told in many ways

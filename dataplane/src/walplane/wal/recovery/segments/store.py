@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from walplane.wal.recovery.segments.units import Unit
@@ -57,12 +57,12 @@ class Encoded(NamedTuple):
 
 
 class SegmentFormat(Protocol):
-    """How units become objects; pure and slow, to be called beside the loop."""
+    """How units become objects; pure and slow, to be iterated beside the loop."""
 
     suffix: str
 
-    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> list[Encoded]:
-        """Objects that hold `units` in order; each is of one schema.
+    def encode(self, units: Sequence[Unit], about: dict[str, str]) -> Iterator[Encoded]:
+        """Objects that hold `units` in order; each is of one schema, and made when it is asked for.
 
         Args:
             units: what one stream holds.

@@ -146,8 +146,9 @@ class SegmentWriter:
         about = self._about(key)
         while backlog.units:
             units = backlog.head(self._deps.part_bytes)
-            encode = partial(self._deps.format.encode, units, about)
-            for encoded in await self._deps.offload(encode):
+            objects = self._deps.format.encode(units, about)
+            # one at a time: a process that ends waits for no more than that
+            while encoded := await self._deps.offload(partial(next, objects, None)):
                 part = await self._write_part(key, encoded, about)
                 self._table.add(key, part)
                 if key.kind == log_pb2.STREAM_KIND_SEGMENT:
