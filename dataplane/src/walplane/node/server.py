@@ -34,30 +34,40 @@ class RpcPort:
         """Wraps a server that has this port and is not started."""
         self._server = server
         self._served = False
+        self._starting: asyncio.Task[None] | None = None
         self.host = host
         self.port = port
 
     async def serve(self, services: Mapping[str, AddToServer]) -> RpcServer:
-        """Serves {full name: add to server} from now on; the server gives the port back."""
+        """Serves {full name: add to server} from now on; the server gives the port back.
+
+        When this is cancelled, or fails, `close` gives it back.
+        """
         checks = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
         for add in services.values():
             add(self._server)
         names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
-        self._served = True
-        await self._server.start()
+        await self._start()
         started = RpcServer(self._server, checks, self.host, self.port)
         await asyncio.gather(*(started.set_serving(name, False) for name in ["", *services]))
         await started.set_serving(health.SERVICE_NAME, True)  # to answer is to be alive
+        self._served = True
         return started
 
     async def close(self) -> None:
         """Gives the port back, unless it was ever served. Idempotent."""
         if not self._served:
             self._served = True
-            await self._server.start()  # one that never started keeps its port when it stops
+            await self._start()  # one that never started keeps its port when it stops
             await self._server.stop(None)
+
+    async def _start(self) -> None:
+        """Starts the server, once; cancelling it does not take it back: grpc's would never end."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._server.start(), name=f"serve-{self.port}")
+        await asyncio.shield(self._starting)
 
 
 class RpcServer:
@@ -110,7 +120,12 @@ async def start_server(
     Raises:
         WalError: INVALID_ARGUMENT when it cannot listen there.
     """
-    return await take_port(listen, options).serve(services)
+    port = take_port(listen, options)
+    try:
+        return await port.serve(services)
+    except BaseException:
+        await port.close()
+        raise
 
 
 def take_port(listen: str, options: Sequence[tuple[str, int]] = ()) -> RpcPort:
