@@ -91,6 +91,7 @@ class StreamingClient:
             tracing,
         )
         self._readers: weakref.WeakSet[Reader | RawReader] = weakref.WeakSet()
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -160,9 +161,14 @@ class StreamingClient:
     async def close(self) -> None:
         """Ends readers, fails appends without an answer, closes every stream. Idempotent.
 
-        To lose no answer, await the appends first.
+        To lose no answer, await the appends first. Cancelling the call does not take it back.
         """
         self._appends.stop()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"close-{self._address}")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await asyncio.gather(*(reader.close() for reader in list(self._readers)))
         await self._appends.close()
         await self._discovery.close()

@@ -310,11 +310,20 @@ class Txn:
                 self.txn_id = (await self._answer(begin)).first_tick
             except BaseException as error:
                 self._fail(error)
+                begin.done.add_done_callback(self._begun_late)
                 raise
         if self._kept:
             kept, self._kept = self._kept, []
             self._messages = 0
             await self._send(_merged(kept, kept[0].kind))
+
+    def _begun_late(self, done: asyncio.Future[Written]) -> None:
+        """A Begin that its caller did not wait for was written: what it began is ended."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        self.txn_id = done.result().first_tick
+        if self.state is not TxnState.OPEN:  # else its end finds it
+            self._offer_rollback()
 
     async def _send(self, parcel: Parcel) -> None:
         sent = Parcel(self._kind_of_body(parcel.kind), parcel.payloads, parcel.payload_bytes)
