@@ -13,6 +13,7 @@ from walplane.node.consume import ConsumeStream
 from walplane.node.edge import Edge
 from walplane.node.turns import ReadTurns
 from walplane.rpc.v1 import streaming_pb2
+from walplane.testkit.sim.loop import SimLoop
 from walplane.testkit.txns import begin
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, VCHANNELS, V, World, entry
@@ -63,3 +64,22 @@ async def test_a_reader_that_caught_up_with_a_silent_log_keeps_no_turn(
     for client in (idle, other):
         client.run.cancel()
     await asyncio.wait([idle.run, other.run])
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_who_takes_what_it_is_sent_keeps_its_turn(takes: bool) -> None:
+    async def main() -> bool:
+        clock = asyncio.get_running_loop()
+        turns, lost, other = ReadTurns(1, 1.0), clock.create_future(), clock.create_future()
+        await turns.take(lost)
+        waiting = asyncio.ensure_future(turns.take(other))
+        for _ in range(6):  # three times its patience
+            await asyncio.sleep(0.5)
+            if takes:
+                turns.taken(lost)
+        kept = not lost.done()
+        turns.give(lost)
+        await waiting
+        return kept
+
+    assert SimLoop(0).run(main()) is takes

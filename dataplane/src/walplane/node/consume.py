@@ -125,6 +125,7 @@ class ConsumeStream:
                 if position is not None:
                     rest.position.CopyFrom(position.to_proto())
             await self._write(response(part.pieces, rest))
+            self._turns.taken(self._lost)
             part = after
 
     async def _wait_for_credit(self, scanner: WALScanner | RawScanner | None = None) -> None:

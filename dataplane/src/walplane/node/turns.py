@@ -3,7 +3,8 @@
 Contract: a reader holds entries, and responses made of them, only while it has a turn; one that
 waits for something to be appended has none, and costs nothing but its task. Turns go to whoever
 asked first. A reader that keeps a turn while others wait, because its client takes nothing, loses
-its stream with a hint when to come back: it goes on from its token. Layer: node.
+its stream with a hint when to come back: it goes on from its token. One that takes what it is sent
+bit by bit keeps it: what it got may not get it ahead, as parts of a transaction do not. Layer: node.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ class ReadTurns:
             if self._waiting.pop(lost, None) is None:
                 self.give(lost)  # it was its turn in the moment of the cancellation
             raise
+
+    def taken(self, lost: asyncio.Future[WalError]) -> None:
+        """Its client has taken something: its patience begins anew."""
+        if lost in self._held:
+            self._held.pop(lost)  # the order is that of the times
+            self._held[lost] = asyncio.get_running_loop().time()
 
     def give(self, lost: asyncio.Future[WalError]) -> None:
         """Gives the turn to whoever asked first."""
