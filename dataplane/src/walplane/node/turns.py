@@ -3,8 +3,8 @@
 Contract: a reader holds entries, and responses made of them, only while it has a turn; one that
 waits for something to be appended has none, and costs nothing but its task. Turns go to whoever
 asked first. A reader that keeps a turn while others wait, because its client takes nothing, loses
-its stream with a hint when to come back: it goes on from its token. One that takes what it is sent
-bit by bit keeps it: what it got may not get it ahead, as parts of a transaction do not. Layer: node.
+its stream with a hint when to come back: it goes on from its token. One that takes what it is sent,
+however slowly, keeps it: parts of transactions alone would not get it ahead. Layer: node.
 """
 
 from __future__ import annotations
