@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -78,20 +79,48 @@ def when_done(future: asyncio.Future[_T], listener: Callable[[asyncio.Future[_T]
 class PromptTask(PromptFuture[_T]):
     """Runs a coroutine as a task does, without waiting for the loop where that can be helped.
 
-    It is the current task while it runs, so `asyncio.timeout` and the like work in it. It runs in
-    the context of whoever makes it go on, not in a copy of its maker's.
+    It is the current task while it runs, in a copy of its maker's context: whatever runs in a task
+    runs in it, `asyncio.timeout` as well as what libraries do to the task they find. anyio, and
+    httpx with it, looks into a task for two things that asyncio gives no public name to; they have
+    asyncio's names here.
     """
 
-    __slots__ = ("_awaited", "_cancel_next", "_coroutine", "_go_on_later", "_requests")
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_fut_waiter",
+        "_go_on_later",
+        "_must_cancel",
+        "_name",
+        "_requests",
+    )
 
     def __init__(self, coroutine: Coroutine[Any, Any, _T]) -> None:
         """Runs `coroutine` up to where it waits first."""
         super().__init__()
         self._coroutine = coroutine
-        self._awaited: asyncio.Future[Any] | None = None
-        self._cancel_next = self._go_on_later = False
+        self._context = copy_context()
+        self._name = ""
+        self._fut_waiter: asyncio.Future[Any] | None = None
+        self._must_cancel = self._go_on_later = False
         self._requests = 0
         self._step()
+
+    def get_coro(self) -> Coroutine[Any, Any, _T]:
+        """See asyncio."""
+        return self._coroutine
+
+    def get_context(self) -> Context:
+        """See asyncio."""
+        return self._context
+
+    def get_name(self) -> str:
+        """See asyncio; made of the coroutine's until it is set."""
+        return self._name or f"Prompt-{getattr(self._coroutine, '__qualname__', 'task')}"
+
+    def set_name(self, value: object) -> None:
+        """See asyncio."""
+        self._name = str(value)
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401 - as asyncio has it
         """Raises CancelledError where the coroutine waits, later; False once it is done.
@@ -103,8 +132,9 @@ class PromptTask(PromptFuture[_T]):
             return False
         self._requests += 1
         self._go_on_later = True
-        if self._awaited is None or not self._awaited.cancel(msg):
-            self._cancel_next = True
+        if self._fut_waiter is None or not self._fut_waiter.cancel(msg):
+            self._must_cancel = True
+            self._cancel_message = msg  # which tells some libraries that it is a request of theirs
         self._go_on_later = False
         return True
 
@@ -121,7 +151,7 @@ class PromptTask(PromptFuture[_T]):
         if self._go_on_later:
             self.get_loop().call_soon(self._step)
             return
-        self._awaited = None
+        self._fut_waiter = None
         try:
             awaited = self._run()
             if awaited is not None and (awaited is self or not asyncio.isfuture(awaited)):
@@ -129,8 +159,8 @@ class PromptTask(PromptFuture[_T]):
                 raise RuntimeError(f"a prompt task cannot wait for {awaited!r}")  # noqa: TRY301
         except StopIteration as end:
             super().set_result(end.value)
-        except asyncio.CancelledError:
-            super().cancel()
+        except asyncio.CancelledError as error:
+            super().cancel(*error.args[:1])
         except BaseException as error:
             super().set_exception(error)
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -146,10 +176,11 @@ class PromptTask(PromptFuture[_T]):
             asyncio.tasks._leave_task(loop, outer)
         asyncio.tasks._enter_task(loop, self)  # type: ignore[arg-type]  # as one
         try:
-            if self._cancel_next:
-                self._cancel_next = False
-                return self._coroutine.throw(asyncio.CancelledError())
-            return self._coroutine.send(None)
+            if self._must_cancel:
+                self._must_cancel = False
+                error = self._make_cancelled_error()  # type: ignore[attr-defined]  # as tasks do
+                return self._context.run(self._coroutine.throw, error)
+            return self._context.run(self._coroutine.send, None)
         finally:
             asyncio.tasks._leave_task(loop, self)  # type: ignore[arg-type]
             if outer is not None:
@@ -160,8 +191,8 @@ class PromptTask(PromptFuture[_T]):
             self.get_loop().call_soon(self._step)
             return
         awaited._asyncio_future_blocking = False  # the contract between futures and tasks
-        self._awaited = awaited
+        self._fut_waiter = awaited
         when_done(awaited, self._step)
-        if self._cancel_next:
-            self._cancel_next = False  # first: this may go on with the coroutine at once
-            self._cancel_next = not awaited.cancel() or self._cancel_next
+        if self._must_cancel:
+            self._must_cancel = False  # first: this may go on with the coroutine at once
+            self._must_cancel = not awaited.cancel(self._cancel_message) or self._must_cancel

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from walplane.client import StreamingClient
@@ -169,6 +170,21 @@ async def test_the_block_ends_with_the_reason_when_another_takes_the_backend_ove
                     await first.create_collection("d")
                 await asyncio.Event().wait()
     assert ended.value.code is ErrorCode.UNMATCHED_CHANNEL_TERM
+
+
+@pytest.mark.pulsar
+async def test_a_read_in_the_program_connects_anew_when_no_connection_is_left(
+    tmp_path: Path, pulsar_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = httpx.Limits(keepalive_expiry=0)  # as after a while in which nothing was asked
+    monkeypatch.setattr("walplane.backends.pulsar.admin.httpx.Limits", lambda **_: limits)
+    prefix = f"anew-{secrets.token_hex(4)}"
+    async with open_embedded(tmp_path, pchannels=1, backend=pulsar_url, prefix=prefix) as wal:
+        vchannel = (await wal.create_collection("c")).vchannels[0]
+        await wal.append(insert(vchannel, b"a"))
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                assert await payloads(wal, vchannel) == [b"a"]
 
 
 @pytest.mark.pulsar

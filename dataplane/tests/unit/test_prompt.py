@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from walplane.prompt import PromptFuture, PromptTask, when_done
@@ -265,3 +269,102 @@ async def test_no_request_to_cancel_is_lost() -> None:
     async with asyncio.timeout(5):
         await PromptTask(work())
     assert caught == ["first", "second"]
+
+
+async def test_what_a_program_keeps_in_its_context_stays_with_the_task() -> None:
+    """As a tracer of a backend's HTTP calls has it: set before they wait, reset behind it."""
+    name: ContextVar[str] = ContextVar("name", default="nobody")
+    future: PromptFuture[None] = PromptFuture()
+
+    async def work() -> str:
+        before = name.set("the task")
+        await future
+        seen = name.get()
+        name.reset(before)
+        return seen + " after " + name.get()
+
+    async def complete() -> None:
+        name.set("whoever completes it")
+        future.set_result(None)
+        assert name.get() == "whoever completes it"
+
+    name.set("its maker")
+    task = PromptTask(work())
+    assert name.get() == "its maker"
+    await asyncio.create_task(complete())
+    assert task.result() == "the task after its maker"
+    assert task.get_context()[name] == "its maker"
+
+
+async def test_a_reason_to_cancel_reaches_what_the_task_waits_for() -> None:
+    async def inner() -> None:
+        await asyncio.sleep(60)
+
+    async def work(*, begun: bool) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        if not begun:
+            task.cancel("the reason")
+        try:
+            await PromptTask(inner())
+        except asyncio.CancelledError as cancelled:
+            return str(cancelled)
+        return "never"
+
+    waiting, itself = PromptTask(work(begun=True)), PromptTask(work(begun=False))
+    waiting.cancel("the reason")
+    assert await waiting == await itself == "the reason"
+
+
+async def test_scopes_of_anyio_end_what_they_are_around() -> None:
+    """As httpx has them around each connection: it looks into the task it finds."""
+    ended: list[str] = []
+
+    async def child(name: str) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(name)
+
+    async def work() -> str:
+        async with anyio.create_task_group() as children:
+            children.start_soon(child, "of a group")
+            await anyio.lowlevel.checkpoint()
+            children.cancel_scope.cancel()
+        with anyio.move_on_after(0.001) as scope:
+            await PromptTask(child("a prompt one"))
+        with pytest.raises(TimeoutError), anyio.fail_after(0.001):
+            await child("in time")
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+        await anyio.to_thread.run_sync(ended.append, "in a thread")
+        ended.append(anyio.get_current_task().name or "without a name")
+        return "cancelled" if scope.cancelled_caught else "not cancelled"
+
+    task = PromptTask(work())
+    task.set_name("named")
+    async with asyncio.timeout(5):
+        assert await task == "cancelled"
+    assert ended == ["of a group", "a prompt one", "in time", "in a thread", "named"]
+    assert task.cancelling() == 0
+
+
+async def test_whoever_cancels_the_task_is_not_taken_for_a_scope_in_it() -> None:
+    async def work() -> None:
+        with anyio.move_on_after(60):
+            await anyio.sleep_forever()
+
+    task = PromptTask(work())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_it_has_what_tasks_have() -> None:
+    """But for what a debugger asks; libraries call it on the task they find."""
+    here = {name for name in dir(PromptTask) if not name.startswith("_")}
+    tasks = {name for name in dir(asyncio.Task) if not name.startswith("_")}
+    assert tasks - here == {"get_stack", "print_stack"}
+    task = PromptTask(asyncio.sleep(0))
+    assert task.get_name() == "Prompt-sleep"
+    await task

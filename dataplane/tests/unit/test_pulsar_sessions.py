@@ -13,6 +13,7 @@ import pytest
 from walplane.backends.pulsar.admin import Admin
 from walplane.backends.pulsar.backend import PulsarBackend
 from walplane.backends.pulsar.config import PulsarConfig
+from walplane.prompt import PromptTask
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.waiting import until
 
@@ -91,3 +92,25 @@ async def test_an_admin_service_that_was_closed_says_so() -> None:
     with pytest.raises(WalError, match="backend is closed") as error:
         await admin.get("/namespaces/a/b")
     assert error.value.code is ErrorCode.ON_SHUTDOWN
+
+
+async def test_a_prompt_task_connects_anew_when_the_admin_service_closed_its_connections() -> None:
+    """As a reader in the program's own process, whose pool has lost its connections."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    connections = 0
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        writer.close()
+
+    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        admin = Admin(PulsarConfig.parse(f"pulsar://127.0.0.1:1?admin=http://127.0.0.1:{port}"))
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                assert await PromptTask(admin.get("/clusters")) == []
+        await admin.close()
+    assert connections == 3
