@@ -90,6 +90,10 @@ class FakeLog:
     async def rest(self) -> None:
         pass
 
+    @property
+    def holding(self) -> bool:
+        return False
+
     async def next(self, *, wait: bool = True) -> ScanBatch:
         return await self.scanned.get()
 

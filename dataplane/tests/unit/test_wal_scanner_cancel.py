@@ -12,6 +12,7 @@ from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.wal_world import EARLIEST, World, entry, payloads_of
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import TURN_ENTRIES
+from walplane.wal.scan import scanner as scanner_module
 from walplane.wal.scan.request import ScanRequest
 
 
@@ -61,16 +62,21 @@ async def test_a_read_cancelled_between_backend_and_memory_loses_nothing(
     await world.close()
 
 
-async def test_a_read_cancelled_while_others_have_their_turn_loses_nothing(world: World) -> None:
+@pytest.mark.parametrize("batch_bytes", [2 << 20, 16 << 20])
+async def test_a_read_cancelled_while_others_have_their_turn_loses_nothing(
+    world: World, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanner_module, "_BATCH_BYTES", batch_bytes)
     wal = await world.open(1, WALConfig(write_ahead_bytes=50, frame_bytes=20_000))
     written = [b"%d" % number for number in range(12 * TURN_ENTRIES)]
     await asyncio.gather(*(wal.append(entry(payload)) for payload in written))
     got: list[bytes] = []
-    cancelled = 0
+    steps = cancelled = 0
     async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST)) as scanner:
         while len(got) < len(written):
             reading = asyncio.create_task(scanner.next())
-            for _ in range(3):
+            steps = steps % 3 + 1
+            for _ in range(steps):
                 await asyncio.sleep(0)
             cancelled += reading.cancel()
             await asyncio.wait({reading})

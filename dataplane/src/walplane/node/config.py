@@ -9,7 +9,11 @@ from walplane.wal.config import WALConfig
 from walplane.wal.shard.config import GrowthConfig
 
 TURN_BYTES = 4 << 20
-"""What one reader holds while it is sent something: a batch of entries, and a response of them."""
+"""What one reader holds while it is sent something: what was read, a batch, and a response of it.
+
+More by the frame that is taken apart, whose entries take more than their bytes: `_BATCH_BYTES` in
+`wal.scan.scanner`.
+"""
 
 _BUDGETS = ("node_append_bytes", "read_bytes", "write_ahead_bytes", "segment_bytes")
 _LEAST_BYTES = 16 << 20

@@ -101,10 +101,22 @@ class ConsumeStream:
                 await self._wait_for_credit(scanner)
                 await scanner.ready()
                 async with self._turns.turn(self._lost):
-                    batch = await scanner.next(wait=False)
-                    await self._send_batch(batch)
-                    end = batch.end
-                    del batch  # not to be held without a turn
+                    end = await self._send_read(scanner)
+
+    async def _send_read(self, scanner: WALScanner | RawScanner) -> bool:
+        """Sends what one read of the log gives, all of it: nothing is held without a turn.
+
+        Returns:
+            Whether that was the end.
+        """
+        while True:
+            batch = await scanner.next(wait=False)
+            await self._send_batch(batch)
+            end = batch.end
+            del batch  # before the next one is made
+            if end or not scanner.holding:
+                return end
+            await self._wait_for_credit()
 
     async def _send_batch(self, batch: ScanBatch) -> None:
         following = parts(batch.entries, self._response_bytes)

@@ -65,6 +65,11 @@ class RawScanner:
     async def ready(self) -> None:
         """Nothing to wait for: what is read was appended before."""
 
+    @property
+    def holding(self) -> bool:
+        """It never keeps records: `next` gives the entries of all that were read."""
+        return False
+
     async def rest(self) -> None:
         """Lets go of nothing: it would have to begin again."""
 

@@ -23,12 +23,13 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
 from walplane.wal.meter import LogMeter
-from walplane.wal.ports import TURN_ENTRIES, LogEntry
+from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.scan.request import HIDDEN, ScanBatch, ScanRequest, StartKind
 
 _BATCH_BYTES = 2 << 20
+"""What a batch holds, about: a node counts with it. It may be one frame more."""
 
 
 class LivePosition(NamedTuple):
@@ -123,6 +124,11 @@ class WALScanner:
     def tailing(self) -> bool:
         """Whether it reads from memory."""
         return self._place is not None
+
+    @property
+    def holding(self) -> bool:
+        """Whether it keeps records of which `next` has yet to give the entries."""
+        return self._catch_up is not None and self._catch_up.under_way
 
     async def close(self) -> None:
         """Releases what it reads from; idempotent."""
@@ -298,7 +304,7 @@ class _CatchUp:
         self.past_parts = not reorder.parts
         self._first: RecordID = ()
         self._read_to: RecordID = ()
-        self._work: Iterator[None] | None = None  # on what was read last
+        self._work: Iterator[bool] | None = None  # on what was read last
         self._released: list[LogEntry] = []  # by that work so far
         self._resumes = resumes
         self._earliest = earliest
@@ -332,8 +338,13 @@ class _CatchUp:
         resumes = earliest and tick > 0 and not begins
         return cls(scanner, log.pchannel, reorder, since, earliest=earliest, resumes=resumes)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether some of the records that were read are not taken in yet."""
+        return self._work is not None
+
     async def read(self, log: LiveLog) -> list[LogEntry]:
-        """The entries that the next records let go.
+        """The entries that the next records let go, of a batch at a time.
 
         Others have their turns meanwhile. Cancelling it loses nothing: the next call goes on.
         """
@@ -342,11 +353,14 @@ class _CatchUp:
             if self._read_to >= live.record:
                 return self._release_all(live)
             self._work = self._take(await self._records(log), log.backend_name)
-        for _ in self._work:
+        for enough in self._work:
+            if enough:
+                break
             await asyncio.sleep(0)
-        self._work = None
+        else:
+            self._work = None
         released, self._released = self._released, []
-        if self._read_to >= live.record:
+        if self._work is None and self._read_to >= live.record:
             released += self._release_all(live)
         self.past_parts |= self.reorder.past_start
         return released
@@ -355,9 +369,13 @@ class _CatchUp:
         """The first record that was read; None before that."""
         return MessageID(backend, self._first) if self._first else None
 
-    def _take(self, records: list[Record], backend: str) -> Iterator[None]:
-        """Takes `records` in, a few milliseconds of them at a time."""
-        taken = 0
+    def _take(self, records: list[Record], backend: str) -> Iterator[bool]:
+        """Takes `records` in, a few milliseconds of them at a time.
+
+        Gives whether it took enough in for a batch since it said so last: what waits to be let go
+        is held as well.
+        """
+        taken = held = 0
         for record in records:
             content = decode_frame(record.data, RecordPlace(self._topic, record.record_id))
             if self._resumes and not self._read_to and content.number:
@@ -376,8 +394,12 @@ class _CatchUp:
                 taken += index + 1 - begin
                 if taken >= TURN_ENTRIES:
                     taken = 0
-                    yield
+                    yield False
             self._released += self.reorder.release(watermark)
+            held += len(record.data) + len(entries) * HELD_OVERHEAD_BYTES
+            if held >= _BATCH_BYTES:
+                held = 0
+                yield True
 
     async def _records(self, log: LiveLog) -> list[Record]:
         """The next records; the first one moves when the log is cut off in the same moment."""
