@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
+from walplane.backends import memory as memory_backend
 from walplane.node.config import NodeConfig
 from walplane.node.consume import ConsumeStream
 from walplane.node.edge import Edge
 from walplane.node.turns import ReadTurns
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import streaming_pb2
-from walplane.testkit.wal_world import CH, EARLIEST, VCHANNELS, World, entry, payloads_of
+from walplane.testkit.wal_world import CH, EARLIEST, VCHANNELS, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import HELD_OVERHEAD_BYTES
 from walplane.wal.scan import scanner as scanner_module
-from walplane.wal.scan.request import ScanRequest
+from walplane.wal.scan.request import Only, ScanRequest, ScanStart, StartKind
 from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.wal import WAL
 
@@ -36,16 +38,19 @@ async def wal(world: World, monkeypatch: pytest.MonkeyPatch) -> WAL:
     return wal
 
 
-async def send_all(wal: WAL, turns: ReadTurns, start: streaming_pb2.StartConsume) -> int:
-    """Reads `wal` through a node's stream to its end; how many entries left.
+async def send_all(wal: WAL, start: streaming_pb2.StartConsume) -> tuple[int, list[int]]:
+    """Reads `wal` through a node's stream to its end.
 
     Looks, whenever no reader has a turn, that none holds anything.
+
+    Returns:
+        How many turns it took, and how many entries left with each response.
     """
-    got = 0
+    turns, taken = ReadTurns(1, 60.0), 0
+    sent: list[int] = []
 
     async def write(data: bytes) -> None:
-        nonlocal got
-        got += len(streaming_pb2.ConsumeResponse.FromString(data).entries)
+        sent.append(len(streaming_pb2.ConsumeResponse.FromString(data).entries))
         assert turns.held == 1
 
     async def requests() -> AsyncIterator[streaming_pb2.ConsumeRequest]:
@@ -55,6 +60,8 @@ async def send_all(wal: WAL, turns: ReadTurns, start: streaming_pb2.StartConsume
     give = turns.give
 
     def look(lost: asyncio.Future[WalError]) -> None:
+        nonlocal taken
+        taken += 1
         (reader,) = wal.meter.readers
         assert isinstance(reader, WALScanner)
         assert not reader.holding
@@ -62,7 +69,7 @@ async def send_all(wal: WAL, turns: ReadTurns, start: streaming_pb2.StartConsume
 
     turns.give = look  # type: ignore[method-assign]
     await ConsumeStream(Edge(wal), start, NodeConfig(), write, turns).run(requests())
-    return got
+    return taken, sent
 
 
 async def test_a_batch_from_the_backend_holds_no_more_than_one_from_memory(wal: WAL) -> None:
@@ -84,4 +91,45 @@ async def test_a_batch_from_the_backend_holds_no_more_than_one_from_memory(wal: 
 async def test_what_was_read_is_sent_before_the_turn_goes_back(wal: WAL) -> None:
     start = streaming_pb2.StartConsume(pchannel=CH, credit_bytes=1 << 24, follow=False)
     async with asyncio.timeout(10):
-        assert await send_all(wal, ReadTurns(1, 60.0), start) == len(WRITTEN) + len(VCHANNELS)
+        turns, sent = await send_all(wal, start)
+    assert sum(sent) == len(WRITTEN) + len(VCHANNELS)
+    assert turns < len(sent)
+
+
+async def test_a_read_that_skips_says_so_and_claims_nothing(wal: WAL) -> None:
+    begin = (await read_all(wal))[-100].first_tick
+    start, only = ScanRequest(EARLIEST, follow=False), Only(from_tick=begin)
+    async with asyncio.timeout(10), wal.scan(replace(start, only=only)) as scanner:
+        batches = [await scanner.next()]
+        while not batches[-1].end:
+            batches.append(await scanner.next())
+    silent = [batch for batch in batches if not batch.entries]
+    assert len(silent) > 5
+    assert {batch.watermark for batch in silent} <= {begin - 1, batches[-1].watermark}
+    got = [payload for batch in batches for payload in payloads_of(list(batch.entries))]
+    assert got == WRITTEN[-100:]
+
+
+async def test_a_read_from_a_place_in_the_log_claims_no_tick_before_it_has_one(wal: WAL) -> None:
+    """Its first record lets nothing go: no entry of it is known to be the lowest yet."""
+    begin = ScanStart(StartKind.FROM_ID, message_id=(await read_all(wal))[0].message_id)
+    watermark = 0
+    async with asyncio.timeout(10), wal.scan(ScanRequest(begin, follow=False)) as scanner:
+        while True:
+            batch = await scanner.next()
+            assert all(item.last_tick > watermark for item in batch.entries)
+            watermark = batch.watermark
+            if batch.end:
+                break
+
+
+async def test_a_read_that_skips_gives_its_turn_back_between_reads(
+    wal: WAL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_backend, "_READ_RECORDS", 1)
+    start = streaming_pb2.StartConsume(pchannel=CH, credit_bytes=1 << 24, follow=False)
+    start.from_tick = (await read_all(wal))[-100].first_tick
+    async with asyncio.timeout(10):
+        turns, sent = await send_all(wal, start)
+    assert sum(sent) == 100 + len(VCHANNELS)
+    assert turns > 5

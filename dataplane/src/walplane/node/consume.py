@@ -2,8 +2,8 @@
 
 Contract: entries leave in tick order, several a response; a response is sent only while credit is
 above zero, so that at most one response exceeds it. While nothing is delivered, a watermark that
-moves leaves as a response of its own. Without credit the log is not read on, and without a turn
-nothing of it is held.
+moves leaves as a response of its own, and so does each read of the backend. Without credit the log
+is not read on, and without a turn nothing of it is held.
 """
 
 from __future__ import annotations

@@ -140,11 +140,14 @@ class WALScanner:
     async def next(self, *, wait: bool = True) -> ScanBatch:
         """The next batch: entries, or a higher watermark, or the end; waits for any of them.
 
+        Or an empty batch with the watermark of before: for each part of the backend's log that has
+        nothing for this read, so that whoever reads knows that it goes on.
+
         Cancelling it loses nothing: the next call goes on where this one was.
 
         Args:
-            wait: False = an empty batch with the watermark of before rather than waiting for
-                something to be appended; `ready` is for that.
+            wait: False = an empty batch as well rather than waiting for something to be appended;
+                `ready` is for that.
         """
         while True:
             self._check()
@@ -168,8 +171,11 @@ class WALScanner:
             await self._log.moved.wait()
 
     async def rest(self) -> None:
-        """Lets go of the backend if nothing is lost by it; `next` takes it up again."""
-        if self._catch_up is not None and self._catch_up.past_parts:
+        """Lets go of the backend if nothing is lost by it; `next` takes it up again.
+
+        What was read and did not get it ahead yet would be, however often it is read.
+        """
+        if self._catch_up is not None and self._catch_up.reorder.past_start:
             await self.close()
 
     async def _read_some(self, wait: bool) -> ScanBatch | None:
@@ -191,7 +197,7 @@ class WALScanner:
             return None
         return self._log.buffer.place_after(self.tick)
 
-    async def _read_backend(self, catch_up: _CatchUp) -> ScanBatch | None:
+    async def _read_backend(self, catch_up: _CatchUp) -> ScanBatch:
         entries = await catch_up.read(self._log)
         if self._begins is None and not self._told:
             self._begins = catch_up.begins_at(self._log.backend_name)
@@ -202,7 +208,8 @@ class WALScanner:
             self._place = self._log.buffer.place_after(watermark)
         # Nothing waits from here on: a cancelled `next` would lose what was taken out above.
         live = self._log.live_position()
-        return self._batch(entries, watermark, live if watermark >= live.watermark else None)
+        all_of = live if watermark >= live.watermark else None
+        return self._batch(entries, watermark, all_of) or ScanBatch((), self.tick)
 
     async def _read_memory(self, wait: bool) -> ScanBatch | None:
         place = self._place if self._place is not None else 0
