@@ -10,8 +10,10 @@ from typing import NamedTuple, cast
 import pulsar
 import pytest
 
+from walplane.backends.interface import Start, StartAt
 from walplane.backends.pulsar.client import PulsarClient
 from walplane.backends.pulsar.scanner import PulsarScanner
+from walplane.backends.pulsar.session import PulsarSession
 from walplane.backends.pulsar.topics import Position, Topics, TopicState
 from walplane.message.ids import RecordID
 from walplane.node.config import TURN_BYTES
@@ -62,10 +64,17 @@ class Broker:
 
     def __init__(self, ledgers: Ledgers, floor: Position) -> None:
         self.state = TopicState(ledgers, {"walplane": floor}), floor
+        self.later: list[tuple[TopicState, Position]] = []  # in place of `state`, one an answer
         self.dropped = 0
 
     async def floor(self, _topic: str) -> tuple[TopicState, Position]:
-        return self.state
+        return self.later.pop(0) if self.later else self.state
+
+    async def reader(self, _topic: str, _after: Position) -> Reader:
+        return Reader([])
+
+    async def close(self) -> None:
+        pass
 
     async def drop(self, _reader: object) -> None:
         await asyncio.sleep(0)
@@ -75,6 +84,17 @@ class Broker:
 def scanner(broker: Broker, messages: Iterable[Message], after: Position) -> PulsarScanner:
     client, topics = cast(PulsarClient, broker), cast(Topics, broker)
     return PulsarScanner(client, topics, "t", Reader(messages), after, None)
+
+
+async def opened(broker: Broker, start: Start) -> Position:
+    """Behind which position a scanner at `start` begins."""
+    session = PulsarSession(cast(PulsarClient, broker), cast(Topics, broker))
+    try:
+        reading = await session.open_scanner("t", start)
+        assert isinstance(reading, PulsarScanner)
+        return reading._last
+    finally:
+        await session.close()
 
 
 async def first_of(ledgers: Ledgers, floor: Position, places: Iterable[Position]) -> RecordID:
@@ -121,6 +141,46 @@ async def test_a_record_that_is_lost_there_is_noticed(
     with pytest.raises(WalError, match="though nobody truncated it") as error:
         await first_of(ledgers, floor, [first])
     assert error.value.code is ErrorCode.UNRECOVERABLE
+
+
+@pytest.mark.parametrize("at", [StartAt.FROM, StartAt.AFTER])
+@pytest.mark.parametrize("named", [(4, 0), (5, 9), (5, 20), (6, 0), (7, 3), (8, 0)])
+async def test_an_id_that_the_topic_does_not_hold_is_refused(
+    at: StartAt, named: Position, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let go of, behind the end of a ledger, of another topic's in between, beyond the end."""
+    monkeypatch.setattr("walplane.backends.pulsar.session._LAG_S", 0.0)
+    with pytest.raises(WalError) as error:
+        await opened(Broker(((5, 20), (7, 3)), (5, 10)), Start(at, named))
+    assert error.value.code is ErrorCode.DATA_TRUNCATED
+
+
+async def test_behind_what_was_let_go_of_last_a_read_may_begin() -> None:
+    broker = Broker(((7, 3),), (5, 10))  # whose ledger was freed
+    assert await opened(broker, Start(StartAt.AFTER, (5, 10))) == (5, 10)
+    with pytest.raises(WalError, match="was truncated up to 5:10"):
+        await opened(broker, Start(StartAt.FROM, (5, 10)))
+
+
+@pytest.mark.parametrize(("at", "after"), [(StartAt.FROM, (7, 2)), (StartAt.AFTER, (7, 3))])
+async def test_a_record_that_the_broker_will_know_of_is_waited_for(
+    at: StartAt, after: Position, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walplane.backends.pulsar.session._LAG_S", 60.0)
+    monkeypatch.setattr("walplane.backends.pulsar.session._PAUSE_S", 0.0)
+    broker = Broker(((5, 20), (7, 3)), (5, 10))
+    broker.later = [broker.state, (TopicState(((5, 20), (7, 4)), {}), (5, 10))]
+    async with asyncio.timeout(20):
+        assert await opened(broker, Start(at, (7, 3))) == after
+    assert not broker.later
+
+
+def test_a_ledger_that_was_closed_keeps_its_records_until_the_next_is_there() -> None:
+    ledgers = [{"ledgerId": 5, "entries": 20}, {"ledgerId": 6, "entries": 4}]
+    stats = {"ledgers": ledgers, "currentLedgerEntries": 0, "cursors": {}}
+    assert TopicState.from_stats(stats).last == (6, 3)
+    ledgers[1]["entries"] = 0  # as told of the one that is open
+    assert TopicState.from_stats({**stats, "currentLedgerEntries": 3}).last == (6, 2)
 
 
 async def test_a_read_gives_no_more_than_a_turn_is_counted_with() -> None:

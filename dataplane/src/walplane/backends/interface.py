@@ -106,9 +106,9 @@ class BackendSession(Protocol):
         """A scanner at `start`; never fences anybody.
 
         Raises:
-            WalError: DATA_TRUNCATED when `start` lies below the truncation point, with the way out
-                in words that every user has a start for: read from earliest;
-                CHANNEL_NOT_EXIST when there is no such topic.
+            WalError: DATA_TRUNCATED when `start` lies below the truncation point, or names what
+                the topic does not hold, with the way out in words that every user has a start for:
+                read from earliest; CHANNEL_NOT_EXIST when there is no such topic.
         """
         ...
 

@@ -13,6 +13,11 @@ from walplane.backends.pulsar.writer import PulsarWriter
 from walplane.message.ids import RecordID
 from walplane.rpc.errors import ErrorCode, WalError
 
+_LAG_S = 1.0
+"""How long a broker may not tell of a record that it has acknowledged, as between two ledgers."""
+_PAUSE_S = 0.1
+_NAMING = frozenset({StartAt.FROM, StartAt.AFTER})
+
 
 class PulsarSession:
     """Writers and scanners of one pulsar-client."""
@@ -52,12 +57,23 @@ class PulsarSession:
     async def open_scanner(self, topic: str, start: Start) -> RecordScanner:
         """See `BackendSession.open_scanner`."""
         self._check_open()
-        state, floor = await self._topics.floor(topic)
+        state, floor = await self._state(topic, start)
         after, expected = _place(topic, start, state, floor)
         reader = await self._client.reader(topic, after)
         scanner = PulsarScanner(self._client, self._topics, topic, reader, after, expected)
         self._scanners = {one for one in self._scanners if not one.closed} | {scanner}
         return scanner
+
+    async def _state(self, topic: str, start: Start) -> tuple[TopicState, Position]:
+        """The topic's state and floor, asked for again while what `start` names may be to come."""
+        named = _position(start.record_id) if start.at in _NAMING else None
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _LAG_S
+        while True:
+            state, floor = await self._topics.floor(topic)
+            if named is None or named <= max(floor, state.last or floor) or clock() > deadline:
+                return state, floor
+            await asyncio.sleep(_PAUSE_S)
 
     async def last_record_id(self, topic: str) -> RecordID | None:
         """See `BackendSession.last_record_id`."""
@@ -91,7 +107,11 @@ class PulsarSession:
 def _place(
     topic: str, start: Start, state: TopicState, floor: Position
 ) -> tuple[Position, Position | None]:
-    """The position before the first record wanted, and that record where it is named."""
+    """The position before the first record wanted, and that record where it is named.
+
+    Raises:
+        WalError: DATA_TRUNCATED when the topic does not hold what `start` names.
+    """
     if start.at is StartAt.EARLIEST:
         return floor, None
     if start.at is StartAt.LATEST:
@@ -102,6 +122,11 @@ def _place(
             ErrorCode.DATA_TRUNCATED,
             f"topic {topic} was truncated up to {floor[0]}:{floor[1]}, so record "
             f"{wanted[0]}:{wanted[1]} is gone: read from earliest",
+        )
+    if wanted != floor and not state.holds(wanted):
+        raise WalError(
+            ErrorCode.DATA_TRUNCATED,
+            f"topic {topic} has no record {wanted[0]}:{wanted[1]}: read from earliest",
         )
     if start.at is StartAt.AFTER:
         return wanted, None

@@ -44,7 +44,9 @@ class TopicState:
         """The state that `internalStats` tells."""
         ledgers = [(one["ledgerId"], one["entries"]) for one in stats["ledgers"]]
         if ledgers:
-            ledgers[-1] = (ledgers[-1][0], stats["currentLedgerEntries"])
+            last, entries = ledgers[-1]  # told to be empty while it is open; the closed one
+            # before it is the last here until the broker has made the next
+            ledgers[-1] = (last, max(entries, stats["currentLedgerEntries"]))
         cursors = {
             name: _position(cursor["markDeletePosition"])
             for name, cursor in stats["cursors"].items()
@@ -63,6 +65,11 @@ class TopicState:
             if entries > 0:
                 return ledger, entries - 1
         return None
+
+    def holds(self, position: Position) -> bool:
+        """Whether there is a record at `position`, which is above the floor."""
+        ledger, entry = position
+        return entry < dict(self.ledgers).get(ledger, 0)
 
     def follows(self, last: Position, first: Position) -> bool:
         """Whether no record lies between the two, as far as the ledgers are still known."""

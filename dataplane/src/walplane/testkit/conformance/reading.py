@@ -101,20 +101,40 @@ class ReadingConformance:
                 await scanner.close()
                 await scanner.close()
 
-    async def test_from_an_unknown_id(self, harness: ConformanceHarness) -> None:
-        """An id that no record has: an error or that very record, never another one."""
+    async def test_ids_that_the_topic_does_not_hold(self, harness: ConformanceHarness) -> None:
+        """Beyond its end, or of another topic: DATA_TRUNCATED, and not when somebody writes on."""
+        older, topic, newer = (harness.new_topic() for _ in range(3))
+        async with open_session(harness) as session:
+            # so many that no backend gives the last of their ids in `topic` as well
+            others = [(await filled(session, older, 60))[1][-1]]
+            writer, log = await filled(session, topic, 3)
+            others.append((await filled(session, newer, 60))[1][-1])
+            last = log[-1].record_id
+            unknown = [record.record_id for record in others]
+            unknown += [(*last[:-1], last[-1] + ahead) for ahead in (1, 5)]
+            for record_id in unknown:
+                for start in (start_from(record_id), start_after(record_id)):
+                    async with expect_error(ErrorCode.DATA_TRUNCATED), asyncio.timeout(PATIENCE):
+                        await read_from(session, topic, start, 1)
+            await append_all(writer, [b"one more"])
+            expect(len(await read_to_end(session, topic)) == 4, "the topic is not usable")
+
+    async def test_an_id_is_known_once_it_is_acknowledged(
+        self, harness: ConformanceHarness
+    ) -> None:
+        """A read may begin at or behind a record in the moment of its acknowledgement."""
         topic = harness.new_topic()
         async with open_session(harness) as session:
-            writer, log = await filled(session, topic, 3)
-            last = log[-1].record_id
-            unknown = (*last[:-1], last[-1] + 5)
-            await append_all(writer, [b"one more"])
-            try:
-                async with asyncio.timeout(2):
-                    (record, *_) = await read_from(session, topic, start_from(unknown), 1)
-            except (WalError, TimeoutError):
-                return
-            expect(record.record_id == unknown, f"{record.record_id} instead of {unknown}")
+            await session.ensure_topic(topic)
+            writer = await session.open_writer(topic, 1, 0)
+            for data in payloads("named", 10):
+                (ack,) = await append_all(writer, [data])
+                if ack.record_id is None:
+                    continue
+                behind = await session.open_scanner(topic, start_after(ack.record_id))
+                (record,) = await read_from(session, topic, start_from(ack.record_id), 1)
+                expect(record.data == data, f"{record.data!r} instead of what was acknowledged")
+                await behind.close()
 
     async def test_missing_topic(self, harness: ConformanceHarness) -> None:
         """Nobody ensured the topic: CHANNEL_NOT_EXIST, and opening does not make it."""
