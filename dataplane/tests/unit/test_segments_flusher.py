@@ -400,7 +400,7 @@ async def test_others_have_their_turns_while_much_is_taken_in(
         taken[turn] += 1
         original(writer, key, unit, place)
 
-    monkeypatch.setattr(scanner, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(scanner, "BATCH_BYTES", batch_bytes)
     monkeypatch.setattr(SegmentWriter, "add", add)
     wal = await world.open(1, EAGER)
     appends = [asyncio.ensure_future(wal.append(insert(7, b"x"))) for _ in range(4 * TURN_ENTRIES)]

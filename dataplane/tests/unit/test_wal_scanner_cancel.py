@@ -66,7 +66,7 @@ async def test_a_read_cancelled_between_backend_and_memory_loses_nothing(
 async def test_a_read_cancelled_while_others_have_their_turn_loses_nothing(
     world: World, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanner_module, "_BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(scanner_module, "BATCH_BYTES", batch_bytes)
     wal = await world.open(1, WALConfig(write_ahead_bytes=50, frame_bytes=20_000))
     written = [b"%d" % number for number in range(12 * TURN_ENTRIES)]
     await asyncio.gather(*(wal.append(entry(payload)) for payload in written))

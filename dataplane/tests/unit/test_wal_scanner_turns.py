@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
 from walplane.backends import memory as memory_backend
+from walplane.message.registry import MessageType
+from walplane.node import delivery as delivery_module
 from walplane.node.config import NodeConfig
 from walplane.node.consume import ConsumeStream
 from walplane.node.edge import Edge
@@ -17,7 +20,8 @@ from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import streaming_pb2
 from walplane.testkit.wal_world import CH, EARLIEST, VCHANNELS, World, entry, payloads_of, read_all
 from walplane.wal.config import WALConfig
-from walplane.wal.ports import HELD_OVERHEAD_BYTES
+from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
+from walplane.wal.scan import raw as raw_module
 from walplane.wal.scan import scanner as scanner_module
 from walplane.wal.scan.request import Only, ScanRequest, ScanStart, StartKind
 from walplane.wal.scan.scanner import WALScanner
@@ -31,11 +35,16 @@ WRITTEN = [b"%d" % number for number in range(3000)]
 @pytest.fixture
 async def wal(world: World, monkeypatch: pytest.MonkeyPatch) -> WAL:
     """A log of many small entries, of which memory holds none but the last."""
-    monkeypatch.setattr(scanner_module, "_BATCH_BYTES", BATCH_BYTES)
+    monkeypatch.setattr(scanner_module, "BATCH_BYTES", BATCH_BYTES)
     config = WALConfig(write_ahead_bytes=50, frame_bytes=FRAME_BYTES, frames_in_flight=1)
     wal = await world.open(1, config)
     await asyncio.gather(*(wal.append(entry(payload)) for payload in WRITTEN))
     return wal
+
+
+def inserted(entries: Iterable[LogEntry]) -> list[bytes]:
+    """The payloads of the Inserts among `entries`."""
+    return payloads_of([item for item in entries if item.entry.envelope.type == MessageType.INSERT])
 
 
 async def send_all(wal: WAL, start: streaming_pb2.StartConsume) -> tuple[int, list[int]]:
@@ -62,9 +71,9 @@ async def send_all(wal: WAL, start: streaming_pb2.StartConsume) -> tuple[int, li
     def look(lost: asyncio.Future[WalError]) -> None:
         nonlocal taken
         taken += 1
-        (reader,) = wal.meter.readers
-        assert isinstance(reader, WALScanner)
-        assert not reader.holding
+        for reader in wal.meter.readers:
+            assert isinstance(reader, WALScanner)
+            assert not reader.holding
         give(lost)
 
     turns.give = look  # type: ignore[method-assign]
@@ -133,3 +142,62 @@ async def test_a_read_that_skips_gives_its_turn_back_between_reads(
         turns, sent = await send_all(wal, start)
     assert sum(sent) == 100 + len(VCHANNELS)
     assert turns > 5
+
+
+@pytest.mark.parametrize("raw", [False, True])
+async def test_others_have_their_turns_while_much_is_read_and_sent(
+    world: World, raw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two turns of the loop no more is worked on than what takes some milliseconds."""
+    made, most, over = 0, 0, False
+
+    def counted(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+
+        def count(*arguments: object, **named: object) -> object:
+            nonlocal made
+            made += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(module, name, count)
+
+    async def look() -> None:
+        nonlocal made, most
+        while not over:
+            most, made = max(most, made), 0
+            await asyncio.sleep(0)
+
+    wal = await world.open(1, WALConfig(write_ahead_bytes=50))
+    await asyncio.gather(*(wal.append(entry(payload)) for payload in WRITTEN))
+    for module in (scanner_module, raw_module):
+        counted(module, "LogEntry")
+    counted(delivery_module, "encode_entry")
+    start = streaming_pb2.StartConsume(pchannel=CH, credit_bytes=1 << 24, follow=False, raw=raw)
+    looking = asyncio.create_task(look())
+    async with asyncio.timeout(10):
+        _, sent = await send_all(wal, start)
+    over = True
+    await looking
+    assert sum(sent) >= len(WRITTEN)
+    assert max(sent) > 2 * TURN_ENTRIES
+    assert most <= 2 * TURN_ENTRIES
+
+
+async def test_a_raw_read_that_is_cancelled_again_and_again_loses_nothing(wal: WAL) -> None:
+    request = ScanRequest(EARLIEST, follow=False, raw=True)
+    got: list[bytes] = []
+    steps = cancelled = 0
+    async with asyncio.timeout(10), Edge(wal).scan(request) as scanner:
+        over = False
+        while not over:
+            reading = asyncio.create_task(scanner.next())
+            steps = steps % 3 + 1
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            cancelled += reading.cancel()
+            await asyncio.wait({reading})
+            if not reading.cancelled():
+                got += inserted(reading.result().entries)
+                over = reading.result().end
+    assert got == WRITTEN
+    assert cancelled

@@ -15,7 +15,7 @@ from walplane.message.builder import insert
 from walplane.message.ids import MessageID
 from walplane.message.registry import IDEMPOTENCY_KEY, MAX_KEY, MessageType
 from walplane.node.checks import check_append
-from walplane.node.delivery import parts
+from walplane.node.delivery import next_part
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
 from walplane.testkit.cluster import MiniCluster
@@ -297,11 +297,13 @@ async def test_messages_that_share_properties_share_only_entries_that_fit() -> N
     await backend.close()
 
 
-def test_responses_stay_small_when_envelopes_are_large() -> None:
+async def test_responses_stay_small_when_envelopes_are_large() -> None:
     stored = entry(b"x", properties=LARGE)
     assert stored.envelope.type == MessageType.INSERT
     items = [LogEntry(stored, MessageID("memory", (i,)), 0) for i in range(1, 21)]
-    made = list(parts(items, 100_000))
+    left, made = iter(items), []
+    while (part := await next_part(left, 100_000)) is not None:
+        made.append(part)
     assert [sum(map(len, part.pieces)) < 130_000 for part in made] == [True] * 4
     assert sum(part.credit for part in made) == 20 * len(stored.body)
 

@@ -11,7 +11,7 @@ from walplane.wal.shard.config import GrowthConfig
 TURN_BYTES = 4 << 20
 """What one reader holds while it is sent something: what was read, a batch, and a response of it.
 
-More by the frame that is taken apart, whose entries take more than their bytes: `_BATCH_BYTES` in
+More by the frame that is taken apart, whose entries take more than their bytes: `BATCH_BYTES` in
 `wal.scan.scanner`.
 """
 

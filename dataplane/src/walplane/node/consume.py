@@ -15,7 +15,7 @@ from typing import Any
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.message.registry import spec_of
 from walplane.node.config import NodeConfig
-from walplane.node.delivery import Part, parts, response
+from walplane.node.delivery import Part, next_part, response
 from walplane.node.edge import Edge
 from walplane.node.turns import ReadTurns
 from walplane.rpc.errors import ErrorCode, WalError
@@ -119,12 +119,12 @@ class ConsumeStream:
             await self._wait_for_credit()
 
     async def _send_batch(self, batch: ScanBatch) -> None:
-        following = parts(batch.entries, self._response_bytes)
-        part: Part | None = next(following, Part([], 0))
+        entries = iter(batch.entries)
+        part = await next_part(entries, self._response_bytes) or Part([], 0)
         begins_at = batch.begins_at
-        while part is not None:
+        while True:
             await self._wait_for_credit()
-            after = next(following, None)
+            after = await next_part(entries, self._response_bytes)
             self._credit -= part.credit
             self._edge.wal.meter.delivered_bytes += part.credit
             rest = streaming_pb2.ConsumeResponse()
@@ -138,6 +138,8 @@ class ConsumeStream:
                     rest.position.CopyFrom(position.to_proto())
             await self._write(response(part.pieces, rest))
             self._turns.taken(self._lost)
+            if after is None:
+                return
             part = after
 
     async def _wait_for_credit(self, scanner: WALScanner | RawScanner | None = None) -> None:

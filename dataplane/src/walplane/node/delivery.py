@@ -5,12 +5,13 @@ Contract: what is made here parses as the message that streaming.proto describes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from walplane.message.codec import encode_entry, varint
 from walplane.rpc.v1 import streaming_pb2
-from walplane.wal.ports import LogEntry
+from walplane.wal.ports import TURN_ENTRIES, LogEntry
 
 # Tags of `ConsumeResponse.entries` and of `DeliveredEntry.entry`, `.message_id`, `.open_number`.
 _ENTRIES_TAG, _ENTRY_TAG, _MESSAGE_ID_TAG, _OPEN_NUMBER_TAG = b"\x0a", b"\x0a", b"\x12", b"\x18"
@@ -23,21 +24,24 @@ class Part(NamedTuple):
     credit: int
 
 
-def parts(entries: Iterable[LogEntry], most: int) -> Iterator[Part]:
-    """The entries in parts; each but the last is full when it holds `most` bytes."""
+async def next_part(entries: Iterator[LogEntry], most: int) -> Part | None:
+    """The next of `entries`, until they fill `most` bytes; None when there are none.
+
+    Others have their turns meanwhile.
+    """
     pieces: list[bytes] = []
     credit = size = 0
-    for log_entry in entries:
+    for number, log_entry in enumerate(entries, 1):
         body = log_entry.entry.body  # a copy: asked for once
         delivered = _delivered(log_entry, body)
         pieces += delivered
         credit += len(body)
         size += sum(map(len, delivered))
         if size >= most:
-            yield Part(pieces, credit)
-            pieces, credit, size = [], 0, 0
-    if pieces:
-        yield Part(pieces, credit)
+            break
+        if not number % TURN_ENTRIES:
+            await asyncio.sleep(0)
+    return Part(pieces, credit) if pieces else None
 
 
 def response(pieces: Sequence[bytes], rest: streaming_pb2.ConsumeResponse) -> bytes:

@@ -2,12 +2,13 @@
 
 Contract: every entry that counts, the log's own among them, in the order of the log and not of the
 ticks, up to the last record that was settled when the read began. What is cut off before the first
-record was read is not missed. Holds what one read of the backend gives.
+record was read is not missed. Holds what one read of the backend gives, and a batch of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from walplane.backends.interface import EARLIEST, Record, RecordScanner, Start, StartAt
@@ -15,9 +16,9 @@ from walplane.message.codec import RecordPlace, decode_frame
 from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.frames import FrameFilter
-from walplane.wal.ports import LogEntry
+from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
 from walplane.wal.scan.request import EVERYTHING, ScanBatch, ScanRequest, StartKind
-from walplane.wal.scan.scanner import LiveLog, record_of
+from walplane.wal.scan.scanner import BATCH_BYTES, LiveLog, record_of
 
 _STARTS = frozenset({StartKind.EARLIEST, StartKind.FROM_ID})
 
@@ -45,7 +46,9 @@ class RawScanner:
         self._end = log.live_position().record
         self._frames = FrameFilter(log.pchannel)
         self._scanner: RecordScanner | None = None
-        self._begun = False
+        self._begun = self._over = False
+        self._work: Iterator[bool] | None = None  # on what was read last
+        self._entries: list[LogEntry] = []  # that this work gave so far
 
     async def __aenter__(self) -> RawScanner:
         """The scanner itself."""
@@ -67,8 +70,8 @@ class RawScanner:
 
     @property
     def holding(self) -> bool:
-        """It never keeps records: `next` gives the entries of all that were read."""
-        return False
+        """Whether it keeps records of which `next` has yet to give the entries."""
+        return self._work is not None
 
     async def rest(self) -> None:
         """Lets go of nothing: it would have to begin again."""
@@ -76,19 +79,43 @@ class RawScanner:
     async def next(self, *, wait: bool = True) -> ScanBatch:
         """The next entries, perhaps none; cancelling it loses nothing.
 
-        It never waits for anything to be appended, whatever `wait` says.
+        It never waits for anything to be appended, whatever `wait` says. Others have their turns
+        meanwhile.
         """
         self._check()
-        entries: list[LogEntry] = []
-        for record in await self._read():
+        if self._work is None:
+            self._work = self._take(await self._read())
+        for enough in self._work:
+            if enough:
+                break
+            await asyncio.sleep(0)
+        else:
+            self._work = None
+        entries, self._entries = self._entries, []
+        return ScanBatch(entries, 0, end=self._over)
+
+    def _take(self, records: list[Record]) -> Iterator[bool]:
+        """Takes `records` apart, a few milliseconds of them at a time.
+
+        Gives whether that is enough for a batch since it said so last.
+        """
+        taken = held = 0
+        for record in records:
             content = decode_frame(record.data, RecordPlace(self._log.pchannel, record.record_id))
             if record.record_id <= self._end and self._frames.admit(content):
+                held += len(record.data) + len(content.entries) * HELD_OVERHEAD_BYTES
                 for index, entry in enumerate(content.entries):
                     message_id = MessageID(self._log.backend_name, record.record_id, index)
-                    entries.append(LogEntry(entry, message_id, content.open_number))
+                    self._entries.append(LogEntry(entry, message_id, content.open_number))
+                    taken += 1
+                    if not taken % TURN_ENTRIES:
+                        yield False
             if record.record_id >= self._end:
-                return ScanBatch(entries, 0, end=True)
-        return ScanBatch(entries, 0)
+                self._over = True
+                return
+            if held >= BATCH_BYTES:
+                held = 0
+                yield True
 
     async def _read(self) -> list[Record]:
         """The next records; the first one moves when the log is cut off in the same moment."""

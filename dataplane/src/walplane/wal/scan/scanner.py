@@ -28,7 +28,7 @@ from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
 from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.scan.request import HIDDEN, ScanBatch, ScanRequest, StartKind
 
-_BATCH_BYTES = 2 << 20
+BATCH_BYTES = 2 << 20
 """What a batch holds, about: a node counts with it. It may be one frame more."""
 
 
@@ -213,7 +213,7 @@ class WALScanner:
 
     async def _read_memory(self, wait: bool) -> ScanBatch | None:
         place = self._place if self._place is not None else 0
-        found = self._log.buffer.read(place, _BATCH_BYTES)
+        found = self._log.buffer.read(place, BATCH_BYTES)
         if found is None:  # overtaken by the writers: from the backend again
             self._place = None
             return None
@@ -404,7 +404,7 @@ class _CatchUp:
                     yield False
             self._released += self.reorder.release(watermark)
             held += len(record.data) + len(entries) * HELD_OVERHEAD_BYTES
-            if held >= _BATCH_BYTES:
+            if held >= BATCH_BYTES:
                 held = 0
                 yield True
 
