@@ -24,8 +24,8 @@ from walplane.wal.interceptors.base import AppendOp
 from walplane.wal.limits import RecordLimits
 from walplane.wal.meter import Durations, LogMeter
 from walplane.wal.ports import AppendResult, LogEntry
+from walplane.wal.scan.live import LivePosition
 from walplane.wal.scan.request import ScanBatch, ScanRequest, StartKind
-from walplane.wal.scan.scanner import LivePosition
 from walplane.wal.wal import WAL
 
 VCHANNEL = "test_0_1v0"

@@ -9,8 +9,9 @@ from walplane.rpc.v1 import log_pb2
 from walplane.testkit.wal_world import CH, entry, payloads_of
 from walplane.wal.meter import Meters
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.live import LivePosition
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
-from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.scan.scanner import WALScanner
 
 
 class Records:

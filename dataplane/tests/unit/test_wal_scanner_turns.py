@@ -97,6 +97,28 @@ async def test_a_batch_from_the_backend_holds_no_more_than_one_from_memory(wal: 
     assert most < len(WRITTEN) * HELD_OVERHEAD_BYTES // 4, "the test has more than that to read"
 
 
+async def test_a_batch_is_part_of_a_frame_when_that_is_large(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry behind it lets all of it go at once."""
+    monkeypatch.setattr(scanner_module, "BATCH_BYTES", BATCH_BYTES)
+    wal = await world.open(1, WALConfig(write_ahead_bytes=50))
+    await asyncio.gather(*(wal.append(entry(payload)) for payload in WRITTEN))
+    await wal.append(entry(b"last"))
+    got: list[bytes] = []
+    watermark = 0
+    async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST, follow=False)) as scanner:
+        while True:
+            batch = await scanner.next()
+            got += payloads_of(list(batch.entries))
+            assert len(batch.entries) <= TURN_ENTRIES
+            assert all(watermark < item.last_tick <= batch.watermark for item in batch.entries)
+            watermark = batch.watermark
+            if batch.end:
+                break
+    assert got == [*WRITTEN, b"last"]
+
+
 async def test_what_was_read_is_sent_before_the_turn_goes_back(wal: WAL) -> None:
     start = streaming_pb2.StartConsume(pchannel=CH, credit_bytes=1 << 24, follow=False)
     async with asyncio.timeout(10):

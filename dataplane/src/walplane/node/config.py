@@ -11,8 +11,7 @@ from walplane.wal.shard.config import GrowthConfig
 TURN_BYTES = 4 << 20
 """What one reader holds while it is sent something: what was read, a batch, and a response of it.
 
-More by the frame that is taken apart, whose entries take more than their bytes: `BATCH_BYTES` in
-`wal.scan.scanner`.
+More by the frames that nothing let go yet, whose entries take more than their bytes.
 """
 
 _BUDGETS = ("node_append_bytes", "read_bytes", "write_ahead_bytes", "segment_bytes")

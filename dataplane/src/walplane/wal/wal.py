@@ -42,8 +42,9 @@ from walplane.wal.recovery.truncation import Truncation
 from walplane.wal.reopening import requeue, settle_known
 from walplane.wal.running import Running, answer_of, failure_of
 from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.live import LivePosition
 from walplane.wal.scan.request import ScanRequest
-from walplane.wal.scan.scanner import LivePosition, WALScanner
+from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.shard.manager import ShardManager
 from walplane.wal.spans import AppendSpans
 from walplane.wal.status import WALStatus

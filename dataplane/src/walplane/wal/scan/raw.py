@@ -17,8 +17,9 @@ from walplane.message.ids import MessageID
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.wal.frames import FrameFilter
 from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
+from walplane.wal.scan.live import LiveLog
 from walplane.wal.scan.request import EVERYTHING, ScanBatch, ScanRequest, StartKind
-from walplane.wal.scan.scanner import BATCH_BYTES, LiveLog, record_of
+from walplane.wal.scan.scanner import BATCH_BYTES, record_of
 
 _STARTS = frozenset({StartKind.EARLIEST, StartKind.FROM_ID})
 

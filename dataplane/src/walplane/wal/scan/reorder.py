@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 
 from walplane.message.txn import concerns_txns
 from walplane.rpc.v1 import log_pb2
@@ -50,10 +51,14 @@ class ReorderBuffer:
         self._added += 1
         heapq.heappush(self._heap, (first, self._added, last, log_entry))
 
-    def release(self, watermark: int) -> list[LogEntry]:
-        """The entries at or below `watermark`, in tick order."""
-        ready, heap = [], self._heap
+    def release(self, watermark: int, most: int = sys.maxsize) -> list[LogEntry]:
+        """The entries at or below `watermark`, in tick order; `most` at a time."""
+        ready: list[LogEntry] = []
+        heap = self._heap
         while heap and heap[0][2] <= watermark:
+            if len(ready) == most:
+                watermark = ready[-1].last_tick
+                break
             ready.append(heapq.heappop(heap)[3])
         self.released = max(self.released, watermark)
         return ready

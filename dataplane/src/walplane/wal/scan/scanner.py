@@ -4,7 +4,7 @@ Contract: entries come in tick order, each once; after a batch with watermark T 
 T comes, but for this: a read that resumes at a token is given the parts of transactions from the
 token's LastConfirmed on, before all else, since a Commit above the token's tick may need them. A
 reader that falls behind the write-ahead buffer reads from the backend again by itself;
-a slow one holds at most one batch and never slows a writer. Layer: wal.
+a slow one holds at most what it read at once, and never slows a writer. Layer: wal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import NamedTuple, Protocol
 
 from walplane.backends.interface import EARLIEST, Record, RecordScanner, Start, StartAt
 from walplane.message.codec import RecordPlace, decode_frame
@@ -24,59 +23,12 @@ from walplane.rpc.v1 import log_pb2
 from walplane.wal.frames import BEFORE_ANY_OPEN, FrameFilter, OpenKey
 from walplane.wal.meter import LogMeter
 from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
-from walplane.wal.scan.buffer import Signal, WriteAheadBuffer
+from walplane.wal.scan.live import LiveLog, LivePosition
 from walplane.wal.scan.reorder import ReorderBuffer
 from walplane.wal.scan.request import HIDDEN, ScanBatch, ScanRequest, StartKind
 
 BATCH_BYTES = 2 << 20
-"""What a batch holds, about: a node counts with it. It may be one frame more."""
-
-
-class LivePosition(NamedTuple):
-    """Every message at or below `watermark` lies in a record at or below `record`.
-
-    Every message above it lies at or after `last_confirmed`, None = anywhere, and was written by
-    the open `open_number` or a later one.
-    """
-
-    watermark: int
-    record: RecordID
-    last_confirmed: MessageID | None
-    open_number: int = 0
-
-
-class LiveLog(Protocol):
-    """What a scanner sees of the WAL it reads."""
-
-    pchannel: str
-    buffer: WriteAheadBuffer
-    moved: Signal
-    meter: LogMeter
-
-    @property
-    def backend_name(self) -> str:
-        """The backend's name in MessageIDs."""
-        ...
-
-    def live_position(self) -> LivePosition:
-        """How far the log is settled now."""
-        ...
-
-    def watermark(self) -> int:
-        """That of `live_position`, asked for by each reader whenever it moved."""
-        ...
-
-    def spans(self, tick: int) -> bool:
-        """Whether some transaction may begin at or below `tick` and end above it."""
-        ...
-
-    def last_appended(self) -> int:
-        """The highest tick given to an append so far: the end of a read that does not follow."""
-        ...
-
-    async def open_scanner(self, start: Start) -> RecordScanner:
-        """A scanner of the data topic."""
-        ...
+"""What a batch holds, about: a node counts with it."""
 
 
 class WALScanner:
@@ -402,7 +354,10 @@ class _CatchUp:
                 if taken >= TURN_ENTRIES:
                     taken = 0
                     yield False
-            self._released += self.reorder.release(watermark)
+            while len(some := self.reorder.release(watermark, TURN_ENTRIES)) == TURN_ENTRIES:
+                self._released += some
+                yield len(self._released) * HELD_OVERHEAD_BYTES >= BATCH_BYTES
+            self._released += some
             held += len(record.data) + len(entries) * HELD_OVERHEAD_BYTES
             if held >= BATCH_BYTES:
                 held = 0

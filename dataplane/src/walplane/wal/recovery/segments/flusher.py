@@ -34,8 +34,9 @@ from walplane.wal.recovery.segments.table import StreamKey
 from walplane.wal.recovery.segments.units import Unit, key_of
 from walplane.wal.scan.assembly import TxnAssembler
 from walplane.wal.scan.buffer import Signal
+from walplane.wal.scan.live import LiveLog
 from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
-from walplane.wal.scan.scanner import LiveLog, WALScanner
+from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.shard.seal import seal_of
 from walplane.wal.shard.table import collection_of
 
