@@ -1,4 +1,4 @@
-"""The fast suite, with a real Pulsar and S3 if possible: `python -m devservices.test [ARG…]`.
+"""The fast suite, with a real Pulsar, S3 and Azure if possible: `python -m devservices.test [ARG…]`.
 
 Contract: arguments go to pytest after the defaults, so that they win. Where one cannot run, what
 is missing is named and the tests that need one are skipped. What was started is stopped. The last
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from devservices.peers import s3
+from devservices.peers import azure, s3
 from devservices.pulsar import (
     URL_VARIABLE,
     PrerequisiteMissingError,
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         url = _pulsar()
         if url:
             environment[URL_VARIABLE] = url
-        _fetch_s3()
+        _fetch_stores()
         return _pytest(arguments, environment)
     finally:
         stop_after_tests()
@@ -53,12 +53,13 @@ def _pulsar() -> str | None:
     return url
 
 
-def _fetch_s3() -> None:
-    """Has the S3 of the tests installed here, where no test's time limit runs."""
-    try:
-        s3.installed()
-    except PrerequisiteMissingError as missing:
-        print(f"going on without a real S3: {missing}", flush=True)
+def _fetch_stores() -> None:
+    """Has the stores of the tests installed here, where no test's time limit runs."""
+    for name, installed in (("S3", s3.installed), ("Azure", azure.installed)):
+        try:
+            installed()
+        except PrerequisiteMissingError as missing:
+            print(f"going on without {name}: {missing}", flush=True)
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:

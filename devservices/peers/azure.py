@@ -44,7 +44,7 @@ def azure_server(log: Path, container: str) -> Iterator[Peer]:
         PrerequisiteMissingError: Node or the package could not be had.
         PeerError: it did not get ready.
     """
-    program, port = _installed(), free_port()
+    program, port = installed(), free_port()
     command = [str(program), "--inMemoryPersistence", "--skipApiVersionCheck"]
     command += ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
     with running(command, log, lambda: answers(port)):
@@ -52,8 +52,12 @@ def azure_server(log: Path, container: str) -> Iterator[Peer]:
         yield Peer(port, VERSION)
 
 
-def _installed() -> Path:
-    """The program, installed at the first call: some 20 seconds."""
+def installed() -> Path:
+    """The program, installed at the first call: some 20 seconds.
+
+    Raises:
+        PrerequisiteMissingError: as `azure_server`.
+    """
     directory = HOME / "azurite" / VERSION
     program, complete = directory / "node_modules" / ".bin" / "azurite-blob", directory / "complete"
     with locked(HOME / "azurite.lock"):
