@@ -109,18 +109,21 @@ class NodeReport:
             return text
         shown = {n: each for n, each in shown.items() if each["lastError"] or not each["timeTick"]}
         chars = MAX_ERROR_CHARS
-        while _size(text := self._dump(_cut(shown, chars))) > MAX_BYTES and chars:
+        while _size(text := self._dump(_cut(shown, chars))) > MAX_BYTES and chars > 1:
             chars //= 2
         return text if _size(text) <= MAX_BYTES else self._dump(self._as_many_as_fit(shown))
 
     def _as_many_as_fit(self, shown: _Shown) -> _Shown:
-        """Those that the next grant must lie above, opens under way, then by name; no texts."""
+        """Those that the next grant must lie above, opens under way, then by name.
+
+        Of each text a letter stays: an entry without one would say that its open is under way.
+        """
 
         def rank(name: str) -> tuple[bool, bool, str]:
             return not shown[name]["termFloor"], bool(shown[name]["lastError"]), name
 
         names = sorted(shown, key=rank)
-        bare = _cut({name: shown[name] for name in names}, 0)
+        bare = _cut({name: shown[name] for name in names}, 1)
 
         def size(count: int) -> int:
             return _size(self._dump(dict(islice(bare.items(), count))))
