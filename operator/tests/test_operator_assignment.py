@@ -9,6 +9,7 @@ import pytest
 from walplane.testkit.kube_objects import Object
 from walplane_operator.plan.assignment import MAX_MOVES, Assignment
 from walplane_operator.plan.channels import (
+    OPEN_DEADLINE_S,
     RELEASE_DEADLINE_S,
     SETTLED_S,
     Phase,
@@ -138,6 +139,19 @@ def test_few_channels_are_on_the_move_at_a_time() -> None:
     for release in releases:
         scene.grant(release.index, release.lease.holder, 1, release=1)
     assert scene.step().releases == ()
+
+
+def test_opens_that_take_long_hold_up_no_move() -> None:
+    """They have no deadline, and a node that is emptied cannot wait for them."""
+    scene = Scene(count=MAX_MOVES + 1)
+    scene.node(1)
+    opener = scene.node(0, channels={index: {"term": 1} for index in range(MAX_MOVES)})
+    for index in range(MAX_MOVES):
+        scene.grant(index, opener, 1, ready=False)
+    scene.grant(MAX_MOVES, scene.node(2), 1)
+    assert scene.step("demo-node-2").releases == ()
+    scene.clock += OPEN_DEADLINE_S
+    assert [release.index for release in scene.step("demo-node-2").releases] == [MAX_MOVES]
 
 
 def test_nodes_that_join_get_their_share_and_then_all_is_quiet() -> None:

@@ -169,9 +169,7 @@ class _Step:
             return self._give_up(served)
         if not self._observed.led:
             return []  # it would wait for the next coordinator
-        left = MAX_MOVES - sum(
-            view.phase is not Phase.SERVED and not view.failing for view in self._views
-        )
+        left = MAX_MOVES - sum(map(self._on_the_move, self._views))
         wanted = [*self._complaints(served), *self._to_pinned(served)]
         chosen = {release.index: release for release in wanted[: max(left, 0)]}
         for release in self._balance(left - len(chosen), granted):
@@ -211,6 +209,12 @@ class _Step:
         if view.phase in (Phase.FREE, Phase.DEAD):
             return True
         return any(wait <= 0 for wait in self._deadlines(view))
+
+    def _on_the_move(self, view: ChannelView) -> bool:
+        """Whether it is served again soon; others wait for that."""
+        spent = self._observed.clock - view.since
+        opens_long = view.phase is Phase.OPENING and spent >= OPEN_DEADLINE_S
+        return view.phase is not Phase.SERVED and not view.failing and not opens_long
 
     def _held(self, view: ChannelView) -> bool:
         """Whether it is served, or on the way there."""
