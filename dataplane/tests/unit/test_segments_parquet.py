@@ -60,6 +60,9 @@ def nested(depth: int) -> pa.Array:
             pa.array([{"b": []}, None], pa.struct([("b", pa.list_(pa.int32(), 0))])), id="inside"
         ),
         pytest.param(pa.array([[1]], pa.list_view(pa.int32())), id="views of lists"),
+        pytest.param(
+            pa.array([86_400_000 << 32], pa.int64()).view(pa.date64()), id="a day that 32 bits lack"
+        ),
     ],
 )
 def test_types_that_parquet_lacks_are_kept_as_sent(column: pa.Array) -> None:
@@ -97,6 +100,12 @@ def test_nulls_that_a_schema_denies_are_kept_as_sent(column: pa.Array) -> None:
     payload = table_payload(pa.table([column], schema=required(column.type)))
     (table,) = encoded(unit(10, payload))
     assert table.column(PAYLOAD).to_pylist() == [payload]
+
+
+def test_days_stay_columns() -> None:
+    days = pa.array([0, 86_400_000, None], pa.int64()).cast(pa.date64())
+    (table,) = encoded(unit(10, arrow_payload({"a": days})))
+    assert table.column("a").cast(pa.date64()).to_pylist() == days.to_pylist()
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32(), 2), pa.list_(pa.float32()), INSIDE])

@@ -66,7 +66,9 @@ def _is_sure(kind: pa.DataType) -> bool:
         return kind.list_size > 0 and is_sure(kind.value_field)
     text = types.is_string(kind) or types.is_large_string(kind) or _is_view(kind)
     binary = types.is_binary(kind) or types.is_large_binary(kind)
-    number = types.is_primitive(kind) or types.is_decimal(kind) or types.is_null(kind)
+    # days are written as 32 bits, of which date64 may have more
+    number = types.is_primitive(kind) and not types.is_date64(kind)
+    number = number or types.is_decimal(kind) or types.is_null(kind)
     return bool(text or binary or number or types.is_fixed_size_binary(kind))
 
 
