@@ -201,7 +201,7 @@ def _of_vchannels(run: Run, logs: Sequence[LogView]) -> History:
         for vchannel in sorted({each.vchannel for each in log.messages()}):
             messages = [Delivered(*each) for each in log.messages(vchannel)]
             readings.append(Reading(f"log {log.pchannel}", vchannel, True, messages))
-    return History(history.attempts, readings, txns=history.txns)
+    return History(history.attempts, readings, history.placed, txns=history.txns)
 
 
 def _digest(run: Run, verdict: Verdict) -> str:
@@ -221,7 +221,7 @@ def _digest(run: Run, verdict: Verdict) -> str:
             each.marks,
             [(*message.message_id, message.time_tick) for message in each.messages],
         )
-        for each in run.history.readings
+        for each in [*run.history.readings, *run.history.placed]
     ]
     seen = hashlib.sha256(repr((told, read)).encode())
     for name in sorted(run.cluster.disk.topics):
