@@ -104,7 +104,8 @@ def test_nulls_that_a_schema_denies_are_kept_as_sent(column: pa.Array) -> None:
 
 def test_days_stay_columns() -> None:
     days = pa.array([0, 86_400_000, None], pa.int64()).cast(pa.date64())
-    (table,) = encoded(unit(10, arrow_payload({"a": days})))
+    (table,) = encoded(unit(10, arrow_payload({"a": days, "b": pa.array([float("nan")] * 3)})))
+    assert table.column_names == ["a", "b", TICK, ENTRY]
     assert table.column("a").cast(pa.date64()).to_pylist() == days.to_pylist()
 
 
