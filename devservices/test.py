@@ -1,4 +1,4 @@
-"""The fast suite, with a real Pulsar, S3 and Azure if possible: `python -m devservices.test [ARG…]`.
+"""The fast suite, with real Pulsar, S3 and Azure if possible: `python -m devservices.test [ARG…]`.
 
 Contract: arguments go to pytest after the defaults, so that they win. Where one cannot run, what
 is missing is named and the tests that need one are skipped. What was started is stopped. The last
