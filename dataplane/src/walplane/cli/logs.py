@@ -8,6 +8,8 @@ import sys
 
 import structlog
 
+from walplane.stderr import LOG_STREAM
+
 
 class LogLevel(enum.StrEnum):
     """Least severity that is logged."""
@@ -44,6 +46,5 @@ def configure_logging(level: LogLevel, form: LogFormat) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.value.upper()]
         ),
-        # asked for at each line, so that whoever replaces standard error gets it
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(LOG_STREAM),
     )

@@ -5,14 +5,15 @@ also has errors to name, and so imports this first: what is logged by default is
 """
 
 import logging as _logging
-import sys as _sys
 
 import structlog as _structlog
+
+from walplane.stderr import LOG_STREAM as _LOG_STREAM
 
 # A program that says nothing about logs gets warnings on standard error; structlog's own default
 # would print every debug line between the program's output. Its own configuration wins.
 if not _structlog.is_configured():
     _structlog.configure(
         wrapper_class=_structlog.make_filtering_bound_logger(_logging.WARNING),
-        logger_factory=lambda *_: _structlog.PrintLogger(_sys.stderr),
+        logger_factory=lambda *_: _structlog.WriteLogger(_LOG_STREAM),
     )
