@@ -3,12 +3,14 @@
 import signal
 import sys
 
+from walplane.signals import end_on
+
 
 def main() -> int:
-    """Runs the command line; Ctrl-C while modules are loaded ends it without a stack trace."""
+    """Runs the command line; a signal while modules are loaded ends it without a stack trace."""
     ours = signal.getsignal(signal.SIGINT)
-    if ours is not signal.SIG_IGN:  # a shell's job in the background stays out of its Ctrl-C
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        end_on(number)
     from walplane.cli.main import main as run
 
     signal.signal(signal.SIGINT, ours)

@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -234,7 +233,3 @@ def main() -> int:
     settings = Settings()
     configure_logging()
     return asyncio.run(_main(settings))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
