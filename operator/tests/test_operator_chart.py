@@ -271,6 +271,13 @@ def test_who_leads_is_missed_also_when_nobody_is_there() -> None:
     assert said["WalplaneNoOperator"].endswith(" or absent(walplane_operator_leading)")
 
 
+def test_a_channel_that_fails_over_and_over_is_missed() -> None:
+    """Its state changes with each attempt: what lasts is that it is not served."""
+    (rule,) = (each for each in alerts() if each["alert"] == "WalplaneChannelNotServed")
+    assert rule["expr"] == 'sum without (state) (walplane_coord_pchannels{state!="ASSIGNED"}) > 0'
+    assert "$labels.state" not in rule["annotations"]["summary"]
+
+
 def test_every_alert_has_its_runbook() -> None:
     text = (ROOT / "docs" / "runbooks.md").read_text()
     headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
