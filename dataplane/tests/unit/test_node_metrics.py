@@ -37,10 +37,10 @@ _NOW_TICKS = 1_700_000_000_000 * TICKS_PER_MS
 class Watched:
     """A node that holds one log, and its metrics."""
 
-    def __init__(self, backend: FaultyBackend) -> None:
+    def __init__(self, backend: FaultyBackend, ahead_s: int = 0) -> None:
         self.backend = backend
         self.clock = Runtime.system()
-        self.oracle = TestOracle(_NOW_TICKS)
+        self.oracle = TestOracle(_NOW_TICKS + ahead_s * TICKS_PER_S)
         self.authority = TestAuthority()
         runtime = Runtime(lambda: 1_700_000_000_000, self.clock.monotonic, self.clock.random)
         self.node = StreamingNode(
@@ -71,8 +71,9 @@ class Watched:
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
-    made = Watched(FaultyBackend(await open_backend("memory:")))
+async def watched(request: pytest.FixtureRequest) -> AsyncIterator[Watched]:
+    """Its parameter: how far the coordinator's clock is ahead of the node's, in seconds."""
+    made = Watched(FaultyBackend(await open_backend("memory:")), getattr(request, "param", 0))
     yield made
     async with asyncio.timeout(30):
         await made.node.close()
@@ -101,14 +102,32 @@ async def test_what_is_in_flight_has_an_age_and_holds_the_watermark(watched: Wat
     append = edge.start_append(append_op(entry(b"lost", number=0)))
     await until(lambda: (watched.of_log("oldest_append_seconds") or 0) > 0.01)
     assert (watched.of_log("pending_bytes") or 0) > 0
-    assert (watched.of_log("watermark_lag_seconds") or 0) >= 0
+    lag = watched.of_log("watermark_lag_seconds")
+    assert lag
+    await until(lambda: (watched.of_log("watermark_lag_seconds") or 0) > lag)
     watched.backend.faults = no_faults
     edge.wal.distrust(WalError.from_proto(StaleTerm(CH, 1, 1).to_proto()))
     await append
     assert watched.of_log("self_reopens_total") == 1
     assert watched.of_log("oldest_append_seconds") == 0
+    assert watched.of_log("watermark_lag_seconds") == 0
     assert watched.of_log("pending_bytes") == 0
     assert watched.value("append_seconds_count", type="data") == 2
+
+
+@pytest.mark.parametrize("watched", [-3600, 3600], indirect=True)
+async def test_how_far_readers_are_behind_does_not_depend_on_the_clock_of_the_day(
+    watched: Watched,
+) -> None:
+    """A coordinator that is ahead of the node hides nothing, one that is behind adds nothing."""
+    edge = await watched.assign(1)
+    watched.backend.faults = lambda _topic: Fault.LOSE_ACK
+    append = edge.start_append(append_op(entry(b"lost", number=0)))
+    await until(lambda: (watched.of_log("watermark_lag_seconds") or 0) > 0.01)
+    assert (watched.of_log("watermark_lag_seconds") or 0) < 3000
+    watched.backend.faults = no_faults
+    edge.wal.distrust(WalError.from_proto(StaleTerm(CH, 1, 1).to_proto()))
+    await append
 
 
 async def test_waiting_for_ticks_is_an_age_too(watched: Watched) -> None:

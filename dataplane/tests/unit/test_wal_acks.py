@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def written(ticks: TickRange, record: int) -> LogEntry:
 
 def test_watermark_waits_for_the_lowest_open_tick() -> None:
     confirmed: list[LogEntry] = []
-    acks = AckManager(100, None, confirmed.append)
+    acks = AckManager(100, None, confirmed.append, monotonic)
     low, high = acks.allocate(101, 10), acks.allocate(200, 5)
     acks.confirm(high, written(high, 1))
     assert (acks.watermark, confirmed) == (100, [])
@@ -28,7 +30,7 @@ def test_watermark_waits_for_the_lowest_open_tick() -> None:
 
 
 def test_a_definitely_failed_append_settles() -> None:
-    acks = AckManager(0, None, lambda item: None)
+    acks = AckManager(0, None, lambda item: None, monotonic)
     failed, ok = acks.allocate(1, 1), acks.allocate(2, 1)
     acks.confirm(ok, written(ok, 1))
     acks.settle(failed)
@@ -36,7 +38,7 @@ def test_a_definitely_failed_append_settles() -> None:
 
 
 def test_last_confirmed_stays_behind_ticks_allocated_before_the_record_was_written() -> None:
-    acks = AckManager(0, None, lambda item: None)
+    acks = AckManager(0, None, lambda item: None, monotonic)
     slow, fast = acks.allocate(1, 1), acks.allocate(2, 1)
     acks.confirm(fast, written(fast, 7))
     acks.record_written(MessageID("memory", (7,)))
@@ -47,7 +49,7 @@ def test_last_confirmed_stays_behind_ticks_allocated_before_the_record_was_writt
 
 
 def test_an_idle_watermark_moves_on() -> None:
-    acks = AckManager(5, None, lambda item: None)
+    acks = AckManager(5, None, lambda item: None, monotonic)
     acks.advance(50)
     assert (acks.watermark, acks.last_allocated) == (50, 50)
 
@@ -57,7 +59,7 @@ def test_reading_from_last_confirmed_misses_nothing_above_the_watermark(
     counts: list[int], random: object
 ) -> None:
     """The pair (watermark, LastConfirmed) is a safe start at every moment (I6)."""
-    acks = AckManager(0, None, lambda item: None)
+    acks = AckManager(0, None, lambda item: None, monotonic)
     open_ranges: list[TickRange] = []
     place: dict[int, int] = {}  # first tick -> record
     tick = record = 0

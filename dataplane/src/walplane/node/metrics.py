@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from walplane.node.streaming_node import StreamingNode
 from walplane.runtime import Runtime
-from walplane.ticks import TICKS_PER_MS, TICKS_PER_S
+from walplane.ticks import TICKS_PER_S
 from walplane.wal.meter import LATENCY_BOUNDS_S, Durations, LogMeter
 from walplane.wal.wal import WAL
 
@@ -114,7 +114,7 @@ class NodeCollector(Collector):
             yield GaugeMetricFamily(f"walplane_{name}", text, value=value)
 
     def _states(self, wals: list[WAL]) -> Iterator[Metric]:
-        lag = ("watermark_lag_seconds", "How long readers of what is in flight wait already.")
+        lag = ("watermark_lag_seconds", "For how long the oldest tick has not been settled.")
         oldest = ("oldest_append_seconds", "Age of the oldest append without an answer.")
         yield _gauge(*lag, wals, self._watermark_lag)
         yield _gauge(*oldest, wals, self._oldest)
@@ -123,14 +123,9 @@ class NodeCollector(Collector):
         yield _held_up(wals)
 
     def _watermark_lag(self, wal: WAL) -> float:
-        """Nobody waits for the watermark of an idle log, which moves only when it is looked at.
-
-        So it is moved here, too: else the first append after a silence would seem to be late.
-        """
-        wal.move_idle()
-        if wal.acks.idle:
-            return 0.0
-        return max(self._runtime.wall_ms() - wal.acks.watermark // TICKS_PER_MS, 0) / 1000
+        """Not by the watermark: the clocks of ticks and node differ, and an idle one stands."""
+        oldest = wal.acks.oldest
+        return 0.0 if oldest is None else self._runtime.monotonic() - oldest.since
 
     def _oldest(self, wal: WAL) -> float:
         since = [next(iter(wal.meter.waiting.values()), None), wal.appender.oldest_append]

@@ -380,8 +380,9 @@ class WAL:
         txns = self.recovery.txns
         txns.renew(opened.barrier_tick)
         self.shards.rebuild(opened.barrier_tick)
+        monotonic = self._deps.runtime.monotonic
         self._acks = AckManager(
-            opened.barrier_tick, opened.last_confirmed, self.buffer.add, txns.floor_at
+            opened.barrier_tick, opened.last_confirmed, self.buffer.add, monotonic, txns.floor_at
         )
         self._appender = Appender(
             opened.sender,
@@ -390,7 +391,7 @@ class WAL:
             self._acks,
             self.config,
             self.limits,
-            self._deps.runtime.monotonic,
+            monotonic,
             self.meter,
             self._upkeep.stalled,
             self._written,

@@ -17,14 +17,15 @@ from walplane.wal.ports import LogEntry
 
 
 class TickRange:
-    """Consecutive ticks of one entry, from allocation to settlement."""
+    """Consecutive ticks of one entry, from allocation, at `since`, to settlement."""
 
-    __slots__ = ("first", "last", "log_entry", "settled")
+    __slots__ = ("first", "last", "log_entry", "settled", "since")
 
-    def __init__(self, first: int, count: int) -> None:
+    def __init__(self, first: int, count: int, since: float) -> None:
         """Allocated, not settled."""
         self.first = first
         self.last = first + count - 1
+        self.since = since
         self.settled = False
         self.log_entry: LogEntry | None = None
 
@@ -36,6 +37,7 @@ class AckManager:
         watermark: every tick up to here is settled already.
         last_confirmed: the recovered LastConfirmed.
         on_confirmed: takes each written entry, in tick order, as the watermark passes it.
+        monotonic: seconds, for the age of what is not settled.
         floor: the record of the oldest Begin that is open at a watermark; None = none is.
     """
 
@@ -44,6 +46,7 @@ class AckManager:
         watermark: int,
         last_confirmed: MessageID | None,
         on_confirmed: Callable[[LogEntry], None],
+        monotonic: Callable[[], float],
         floor: Callable[[int], MessageID | None] = lambda _: None,
     ) -> None:
         """Starts with nothing allocated."""
@@ -52,6 +55,7 @@ class AckManager:
         self._confirmed = last_confirmed
         self._floor = floor
         self._on_confirmed = on_confirmed
+        self._monotonic = monotonic
         self._open: deque[TickRange] = deque()
         self._written: deque[tuple[MessageID, int]] = deque()
 
@@ -75,7 +79,7 @@ class AckManager:
         """Registers ticks `first` .. `first + count - 1`, which lie above all before."""
         if first <= self.last_allocated:
             raise AssertionError(f"tick {first} given after {self.last_allocated}")
-        ticks = TickRange(first, count)
+        ticks = TickRange(first, count, self._monotonic())
         self.last_allocated = ticks.last
         self._open.append(ticks)
         return ticks
