@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, cast
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from walplane.backends.interface import Backend
 from walplane.backends.memory import MemoryBackend
 from walplane.cli.errors import CommandError
 from walplane.cli.main import main
-from walplane.cli.node_wiring import NodeOptions, config_of
+from walplane.cli.node_wiring import NodeOptions, config_of, run_node
 from walplane.cli.pods import Pod, advertised, new_identity, unless
 from walplane.lease.contract import Identity, PChannelLease
 from walplane.lease.decide import Mode
@@ -21,10 +26,12 @@ from walplane.lease.follower import Follower
 from walplane.node.config import NodeConfig
 from walplane.node.reporting import node_report
 from walplane.node.streaming_node import OpenWAL, StreamingNode
+from walplane.rpc.channel import connect
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import FaultyBackend
 from walplane.testkit.outside import TestAuthority, TestOracle
+from walplane.testkit.standalone import free_port
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_owner import numbered_entry
 from walplane.testkit.wal_world import create
@@ -32,6 +39,7 @@ from walplane.wal.ports import StaleTerm
 from walplane.wal.status import QUARANTINED, SEGMENTS_WAIT
 from walplane.wal.wal import WAL
 
+Health = health_pb2.HealthCheckResponse
 ME = "demo-node-0_uid_aaaaaaaa"
 P0 = "test_0"
 OVER = WalError(ErrorCode.CHANNEL_FENCED, "granted to another")
@@ -293,6 +301,51 @@ def test_budgets_of_a_pod_fit_its_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     config = config_of(NodeOptions(pod, "memory:", "coord:7650", 30.0, retention_s=7.0))
     assert config.write_ahead_bytes < NodeConfig().write_ahead_bytes
     assert (config.wal.retention_s, config.wal.stall_limit_s) == (7.0, 5.0)
+
+
+async def test_a_node_that_waits_for_its_backend_lives_and_serves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would be killed for it, again and again, and show no metrics either."""
+
+    async def away(_url: str) -> Backend:
+        raise WalError(ErrorCode.INNER, "the backend does not answer")
+
+    monkeypatch.setattr("walplane.cli.pods.open_backend", away)
+    listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    pod = Pod(Identity("p", "u", "i"), "demo", "", "ns", 10.0, listen, listen)
+    options = NodeOptions(pod, "memory:", "coord:7650", 30.0, metrics=metrics)
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_node(options, stop))
+    async with asyncio.timeout(60), connect(listen) as channel:
+        assert await _health(channel, "grpc.health.v1.Health") == Health.SERVING
+        assert await _health(channel, "") == Health.NOT_SERVING
+        assert "process_resident_memory_bytes" in await asyncio.to_thread(_scraped, metrics)
+        stop.set()
+        await running
+
+
+async def _health(channel: grpc.aio.Channel, service: str) -> int:
+    """What it says of `service`, once it knows of it."""
+    request = health_pb2.HealthCheckRequest(service=service)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True)
+    async for answer in watch:
+        if answer.status != Health.SERVICE_UNKNOWN:
+            status: int = answer.status
+            return status
+    raise AssertionError(f"it ended, and said nothing of {service!r}")
+
+
+def _scraped(address: str) -> str:
+    """The metrics at an address, once somebody listens there."""
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+                text: str = answer.read().decode()
+                return text
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
 
 
 async def test_work_ends_when_something_else_does() -> None:

@@ -9,7 +9,8 @@ session Lease. When its session belongs to another process it ends at once, writ
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +85,26 @@ async def run_node(options: NodeOptions, stop: asyncio.Event) -> None:
     """
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
-        backend = await unless(backend_when_there(options.backend, lambda _: None), stopping)
-        if backend is not None:
-            async with AsyncExitStack() as taken:
-                taken.push_async_callback(backend.close)
+        async with AsyncExitStack() as taken:
+            async with _waiting(options):
+                there = backend_when_there(options.backend, lambda _: None)
+                if (backend := await unless(there, stopping)) is not None:
+                    taken.push_async_callback(backend.close)
+            if backend is not None:
                 await _Process(options, backend).run(taken, stopping)
     finally:
         stopping.cancel()
+
+
+@asynccontextmanager
+async def _waiting(options: NodeOptions) -> AsyncIterator[None]:
+    """Answers that the process lives and serves nothing, or it would be killed for its silence."""
+    server = await start_server(options.pod.listen, {})
+    try:
+        async with serving_metrics(options.metrics, []):
+            yield
+    finally:
+        await server.stop(0)
 
 
 class _Process:
