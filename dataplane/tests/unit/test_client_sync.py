@@ -117,6 +117,50 @@ def test_a_read_that_is_garbage_holds_nobody_up_wherever_it_is_collected(tmp_pat
     assert "Exception ignored" not in ran.stderr
 
 
+FORKED = """
+import os, sys, walplane.rpc.errors as errors
+from walplane.embedded import open_embedded_sync
+from walplane.message.builder import insert
+
+def told(call):
+    try:
+        call()
+    except errors.WalError as error:
+        print(error.code.name, "start processes by spawn" in str(error), flush=True)
+
+with open_embedded_sync(sys.argv[1], pchannels=1, backend="memory:") as wal:
+    vchannel = wal.create_collection("c").vchannels[0]
+    reader = wal.reader(vchannel, follow=True)
+    txn = wal.txn(vchannel)
+    if (child := os.fork()) == 0:
+        told(lambda: wal.append(insert(vchannel, b"of the child"), timeout=1))
+        told(wal.topology)
+        told(lambda: next(iter(reader)))
+        told(txn.__enter__)
+        told(wal.__enter__)
+        reader.close()
+    else:
+        print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        wal.append(insert(vchannel, b"of the parent"))
+print("ended", flush=True)
+"""
+
+
+def test_a_forked_process_is_told_and_ends(tmp_path: Path) -> None:
+    """What the client runs on is not there: each call would wait for ever, and closing too."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path)],
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    refused = ["INVALID_ARGUMENT True"] * 5
+    assert ran.stdout.splitlines() == [*refused, "ended", "child 0", "ended"]
+    assert "Exception ignored" not in ran.stderr
+    assert "never awaited" not in ran.stderr
+
+
 def test_a_call_under_way_in_another_thread_ends_with_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

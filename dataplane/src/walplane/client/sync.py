@@ -2,12 +2,14 @@
 
 Contract: a thread of its own runs the loop; every call waits for its result there and may be made
 from any thread. Ctrl-C while waiting cancels the call. Closing the client ends every call under way
-in other threads, and returns when nothing is left on the loop.
+in other threads, and returns when nothing is left on the loop. A process that was forked lacks that
+thread: it is told so by every call, and closes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent import futures
@@ -50,6 +52,7 @@ class SyncStreamingClient:
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[StreamingClient]]) -> None:
         """Use `connect`; `opening` is called, entered and left on the client's own loop."""
         self._opening = opening
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="walplane-client", daemon=True)
         self._client: StreamingClient | None = None
@@ -75,8 +78,10 @@ class SyncStreamingClient:
         """Connects; once.
 
         Raises:
-            WalError: INVALID_ARGUMENT when it was entered before; else as `StreamingClient`.
+            WalError: INVALID_ARGUMENT when it was entered before, or made in another process; else
+                as `StreamingClient`.
         """
+        self._check_process()
         if self._thread.ident is not None:
             raise WalError(
                 ErrorCode.INVALID_ARGUMENT,
@@ -100,7 +105,9 @@ class SyncStreamingClient:
         self.close()
 
     def close(self) -> None:
-        """As `StreamingClient.close`; idempotent."""
+        """As `StreamingClient.close`; idempotent. Does nothing in a process that was forked."""
+        if os.getpid() != self._process:
+            return
         client, self._client = self._client, None
         if client is not None:
             try:
@@ -245,8 +252,17 @@ class SyncStreamingClient:
         client = self._client
         return self._stopped or self._closing.is_set() or (client is not None and client.closed)
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise WalError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"this client is of process {self._process} and does not work in one that was "
+                "forked from it: start processes by spawn, and make a client in each",
+            )
+
     @property
     def _connected(self) -> StreamingClient:
+        self._check_process()
         if self._client is None:
             if self.closed:
                 raise WalError(ErrorCode.ON_SHUTDOWN, "the client is closed")
@@ -326,8 +342,13 @@ class SyncStreamingClient:
         """Starts `call` on the loop; one that is started comes to an end, also with the loop.
 
         Raises:
-            WalError: ON_SHUTDOWN once the loop takes no more.
+            WalError: ON_SHUTDOWN once the loop takes no more; INVALID_ARGUMENT in another process.
         """
+        try:
+            self._check_process()  # before the gate, which a thread that is not here may hold
+        except WalError:
+            call.close()
+            raise
         with self._gate:
             if self._stopped:
                 call.close()
