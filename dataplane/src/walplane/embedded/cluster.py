@@ -183,33 +183,33 @@ async def start_cluster(
 
 @asynccontextmanager
 async def drained() -> AsyncIterator[AsyncExitStack]:
-    """What a cluster takes, closed in good order behind the block.
+    """What a cluster takes, closed in good order behind the block, within a bound.
 
     Raises:
         WalError: INNER when that took too long. After a block that failed, its own error: closing
             fails then too, and the first one tells why.
     """
-    failure: BaseException | None = None
+    taken = AsyncExitStack()
     try:
-        async with AsyncExitStack() as taken:
-            try:
-                yield taken
-            except BaseException as error:
-                failure = error
-                raise
-            await _drain(taken)
-    except WalError as error:
-        if failure is None or failure is error:
-            raise
-        raise failure from error
+        yield taken
+    except BaseException as failure:
+        try:
+            await _drain(taken, failure)
+        except WalError as error:
+            raise failure from (None if error is failure else error)
+        raise
+    await _drain(taken, None)
 
 
-async def _drain(taken: AsyncExitStack) -> None:
-    """Closes everything in good order, within a bound."""
+async def _drain(taken: AsyncExitStack, failure: BaseException | None) -> None:
+    """Closes everything in good order, after a block that failed as well."""
     _log.info("draining")
     try:
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
-            await taken.aclose()
+            if failure is None:
+                await taken.aclose()
+            else:
+                await taken.__aexit__(type(failure), failure, failure.__traceback__)
     except TimeoutError as error:
         raise WalError(
             ErrorCode.INNER,
