@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from walplane.client import Only, StreamingClient
+from walplane.client import Only, StreamingClient, Txn
+from walplane.client.config import ClientConfig
+from walplane.coord.settings import CoordSettings
 from walplane.embedded import open_embedded
+from walplane.limits import MOST_SECONDS
 from walplane.message.builder import insert
 from walplane.message.registry import MessageType
+from walplane.node.config import NodeConfig
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.testkit.reading import payloads
+from walplane.wal.config import WALConfig
+from walplane.wal.shard.config import ShardConfig
 
 Call = Callable[[StreamingClient, str], Awaitable[object]]
 
@@ -62,6 +70,31 @@ async def among_others(wal: StreamingClient, vchannel: str) -> None:
     await wal.append_many([insert(vchannel, b"y"), b"x"])  # type: ignore[list-item]
 
 
+def named(seconds: Any) -> Call:  # noqa: ANN401 - any wrong value
+    async def append(wal: StreamingClient, vchannel: str) -> None:
+        async with wal.producer("loader", vchannel) as producer:
+            await producer.append(insert(vchannel, b"x"), timeout=seconds)
+
+    return append
+
+
+TIMED: dict[str, Callable[[StreamingClient, str, Any], Awaitable[object]]] = {
+    "append": lambda wal, vchannel, s: wal.append(insert(vchannel, b"x"), timeout=s),
+    "append_many": lambda wal, vchannel, s: wal.append_many([insert(vchannel, b"x")], timeout=s),
+    "txn": lambda wal, vchannel, s: wal.txn(vchannel, timeout=s).__aenter__(),
+    "run_txn": lambda wal, vchannel, s: wal.run_txn(vchannel, _fill, timeout=s),
+    "producer": lambda wal, vchannel, s: wal.producer("p", vchannel, timeout=s).__aenter__(),
+    "of a producer": lambda wal, vchannel, s: named(s)(wal, vchannel),
+    "patience": lambda wal, vchannel, s: reading(patience=s)(wal, vchannel),
+    "assignment": lambda wal, _, s: wal.wait_for_assignment("wal_0", s),
+    "connect": lambda wal, _, s: StreamingClient.connect(wal.address, timeout=s).__aenter__(),
+}
+
+
+async def _fill(txn: Txn) -> None:
+    await txn.flush()
+
+
 NOT_A_TICK = "give a tick, a whole number; 0 for none"
 WRONG: list[tuple[Call, str]] = [
     (reading(start=5), "5 is no start: earliest, latest, a resume token or a message id"),
@@ -99,6 +132,44 @@ async def test_a_wrong_value_is_named_and_nothing_is_lost(
     await wal.append(insert(vchannel, b"b"))
     assert await payloads(wal, vchannel) == [b"a", b"b"]
     assert [each.name for each in await wal.list_collections()] == ["c"]
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), 0, -1, "5"])
+@pytest.mark.parametrize("call", TIMED)
+async def test_a_time_that_cannot_be_is_refused_before_anything_is_sent(
+    wal: StreamingClient, call: str, seconds: float | str
+) -> None:
+    vchannel = (await wal.create_collection("c")).vchannels[0]
+    with pytest.raises(WalError, match=re.escape(f"of {seconds!r} s: give a number")) as caught:
+        await TIMED[call](wal, vchannel, seconds)
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+    assert await payloads(wal, vchannel) == []
+
+
+@pytest.mark.parametrize("call", [each for each in TIMED if each != "of a producer"])
+async def test_a_time_without_end_is_one(wal: StreamingClient, call: str) -> None:
+    vchannel = (await wal.create_collection("c")).vchannels[0]
+    async with asyncio.timeout(30):
+        await TIMED[call](wal, vchannel, float("inf"))
+
+
+async def test_a_deadline_without_end_is_one_that_grpc_can_hold(wal: StreamingClient) -> None:
+    config = ClientConfig(call_timeout_s=float("inf"), connect_timeout_s=1e300)
+    async with StreamingClient.connect(wal.address, config=config) as other:
+        vchannel = (await other.create_collection("d")).vchannels[0]
+        await other.append(insert(vchannel, b"x"))
+
+
+@pytest.mark.parametrize("kind", [ClientConfig, NodeConfig, WALConfig, ShardConfig, CoordSettings])
+def test_what_no_configuration_can_hold_is_refused(kind: type[BaseModel]) -> None:
+    for name in kind.model_fields:
+        if name.endswith("_bytes"):
+            with pytest.raises(ValidationError, match="less than or equal"):
+                kind(**{name: 10**30})
+        if name.endswith("_s") and name not in ("retention_s", "retry_s"):
+            assert getattr(kind(**{name: float("inf")}), name) == MOST_SECONDS
+            with pytest.raises(ValidationError):
+                kind(**{name: float("nan")})
 
 
 async def test_ticks_that_meet_are_no_mistake(wal: StreamingClient) -> None:

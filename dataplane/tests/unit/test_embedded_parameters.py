@@ -62,6 +62,9 @@ async def test_spans_of_the_client_go_where_it_is_told(tmp_path: Path) -> None:
     [
         ({"prefix": "a b"}, "'a b' is no channel prefix: letters, digits, - and _ only"),
         ({"prefix": ""}, "'' is no channel prefix"),
+        ({"pchannels": "4"}, "'4' PChannels: give a whole number"),
+        ({"pchannels": 1.5}, "1.5 PChannels: give a whole number"),
+        ({"pchannels": True}, "True PChannels: give a whole number"),
         ({"retention_s": -1}, "a retention of -1 s: give 0 or more"),
         ({"retention_s": float("nan")}, "a retention of nan s: give 0 or more"),
     ],
@@ -70,7 +73,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_made(
     tmp_path: Path, wrong: dict[str, float], sentence: str
 ) -> None:
     with pytest.raises(WalError, match=sentence) as caught:
-        async with open_embedded(tmp_path / "data", pchannels=1, **wrong):  # type: ignore[arg-type]
+        async with open_embedded(tmp_path / "data", **wrong):  # type: ignore[arg-type]
             pass
     assert caught.value.code is ErrorCode.INVALID_ARGUMENT
     assert os.listdir(tmp_path) == []

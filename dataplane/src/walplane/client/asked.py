@@ -1,4 +1,4 @@
-"""What a reader is told to leave out, checked before anything is asked. Layer: client."""
+"""What a caller asks for, checked before anything is sent. Layer: client."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from walplane.wal.scan.request import Only
 
 _MOST = (1 << 64) - 1
 """Highest tick there can be."""
+
+
+def check_seconds(seconds: float, what: str = "timeout") -> float:
+    """`seconds`, which may be without end.
+
+    Raises:
+        WalError: INVALID_ARGUMENT when they are no number above 0.
+    """
+    try:
+        if seconds > 0:  # not so of what is no number
+            return seconds
+    except TypeError:
+        pass
+    raise WalError(ErrorCode.INVALID_ARGUMENT, f"a {what} of {seconds!r} s: give a number above 0")
 
 
 def check_only(only: Only) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from walplane.channel import is_pchannel
 from walplane.client.appends import Appends
-from walplane.client.asked import check_only
+from walplane.client.asked import check_only, check_seconds
 from walplane.client.catalog import CatalogClient, CollectionInfo
 from walplane.client.config import DEFAULT_ADDRESS, ClientConfig
 from walplane.client.discovery import Assignment, Discovery, Topology
@@ -120,10 +120,13 @@ class StreamingClient:
             local_nodes: nodes of this process by their id: used directly, without gRPC.
             dial: makes channels to other processes.
             tracing: makes spans; by default where the process' own go.
+
+        Raises:
+            WalError: INVALID_ARGUMENT for a timeout that cannot be.
         """
         return cls(
             address,
-            timeout,
+            check_seconds(timeout),
             config or ClientConfig(),
             runtime or Runtime.system(),
             local_nodes or {},
@@ -332,6 +335,8 @@ class StreamingClient:
         self._discovery.known(pchannel)
         if patience is None and not follow:
             patience = self._config.append_timeout_s
+        elif patience is not None:
+            check_seconds(patience, "patience")
         position = start_position(start, after=after)
         check_token(position.token, pchannel)
         check_only(only)
@@ -456,7 +461,7 @@ class StreamingClient:
     ) -> Assignment:
         """Waits until `pchannel` is served; see `Discovery.wait_for_assignment`."""
         self._appends.check_open()
-        return await self._discovery.wait_for_assignment(pchannel, timeout)
+        return await self._discovery.wait_for_assignment(pchannel, check_seconds(timeout))
 
     @property
     def _collections(self) -> CatalogClient:
@@ -472,4 +477,4 @@ class StreamingClient:
         return Attempts(self._seconds(timeout), backoff_s, now)
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._config.append_timeout_s if timeout is None else timeout
+        return self._config.append_timeout_s if timeout is None else check_seconds(timeout)

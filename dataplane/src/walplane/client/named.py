@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from walplane.client.asked import check_seconds
 from walplane.client.batcher import Parcel
 from walplane.client.config import ClientConfig
 from walplane.client.naming import NamedPipeline
@@ -157,7 +158,7 @@ class NamedProducer:
             check_messages(messages)
             raise
         self._ready()
-        limit = self._seconds if seconds is None else seconds
+        limit = self._seconds if seconds is None else check_seconds(seconds)
         packed, sent = Packed([], [], []), set[Parcel]()
         try:
             async with asyncio.timeout(limit):

@@ -11,6 +11,8 @@ from walplane.rpc.errors import ErrorCode, WalError
 
 _Value = TypeVar("_Value")
 
+_LEAST_S = 0.001
+
 
 class BeginTxn(Protocol):
     """Makes the transaction of one attempt, with so many seconds for each of its answers."""
@@ -37,8 +39,8 @@ class Attempts:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left."""
-        return self._deadline - self._now()
+        """Seconds that are left; hardly any for who comes too late, and is to be told so."""
+        return max(self._deadline - self._now(), _LEAST_S)
 
     def again(self, error: WalError) -> float:
         """Seconds to pause before the attempt that follows the one that failed with `error`.

@@ -60,7 +60,7 @@ async def open_embedded(
         WalError: RESOURCE_ACQUIRED while another process has the directory; INVALID_ARGUMENT for
             what cannot be; UNRECOVERABLE for damage; what ended the coordinator.
     """
-    _check(data, prefix, retention_s)
+    _check(data, pchannels, prefix, retention_s)
     path = Path(data).absolute()  # noqa: ASYNC240 - asks for no disk
     options = ClusterOptions(
         listen=listen,
@@ -86,7 +86,7 @@ async def open_embedded(
                 yield client
 
 
-def _check(data: Path | str, prefix: str, retention_s: float) -> None:
+def _check(data: Path | str, pchannels: int | None, prefix: str, retention_s: float) -> None:
     """Refuses what cannot be, before anything is made.
 
     Raises:
@@ -95,6 +95,8 @@ def _check(data: Path | str, prefix: str, retention_s: float) -> None:
     wrong = ""
     if not str(data):
         wrong = "no data directory: for the present one, give '.'"
+    elif pchannels is not None and type(pchannels) is not int:  # a bool is none either
+        wrong = f"{pchannels!r} PChannels: give a whole number"
     elif not retention_s >= 0:  # also of what is no number
         wrong = f"a retention of {retention_s:g} s: give 0 or more"
     try:

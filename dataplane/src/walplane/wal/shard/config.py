@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from walplane.limits import MOST_BYTES, Bytes, Seconds
 
 
 class ShardConfig(BaseModel):
@@ -10,16 +12,16 @@ class ShardConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    segment_bytes: PositiveInt = 64 << 20
+    segment_bytes: Bytes = 64 << 20
     """Capacity: an Insert that would make a segment larger begins another."""
     segment_rows: PositiveInt = 1_000_000
     """The same for its messages."""
-    segment_lifetime_s: PositiveFloat = 600.0
+    segment_lifetime_s: Seconds = 600.0
     """A segment is sealed this long after its creation, and one that recovery finds at once when
     it got nothing for this long."""
-    segment_idle_s: PositiveFloat = 60.0
+    segment_idle_s: Seconds = 60.0
     """A segment of at least `segment_idle_bytes` is sealed when it got nothing for this long."""
-    segment_idle_bytes: NonNegativeInt = 4 << 20
+    segment_idle_bytes: int = Field(default=4 << 20, ge=0, le=MOST_BYTES)
     segment_files: PositiveInt = 32
     """A growing segment is sealed when its data lies in this many files already."""
     kept_segments: PositiveInt = 1000
@@ -31,11 +33,11 @@ class GrowthConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    high_bytes: PositiveInt = 512 << 20
+    high_bytes: Bytes = 512 << 20
     """Above this many growing bytes the largest segments are sealed, the oldest of equals first."""
     low_share: float = Field(default=0.75, gt=0, le=1)
     """Until no more than this share of them is left."""
     memory_share: float = Field(default=0.85, gt=0, le=1)
     """Above this share of the node's memory the largest segment is sealed, one at a look."""
-    memory_look_s: PositiveFloat = 1.0
+    memory_look_s: Seconds = 1.0
     """How often the node's memory is looked at."""
