@@ -97,6 +97,29 @@ async def test_one_that_hangs_leaves_room_for_the_others(
         await stream.stop()
 
 
+async def test_streams_that_wait_for_room_are_counted(
+    node: StreamingNode, backend: FaultyBackend
+) -> None:
+    """As much as a PChannel may have in flight is far from what its node may have."""
+
+    def held_back() -> int:
+        return node.meters.of(HUNG).held_back
+
+    backend.faults = lambda topic: Fault.LOSE_ACK if topic == HUNG else Fault.NONE
+    streams = [Stream(node, HUNG) for _ in range(3)]
+    for stream in streams:
+        for request_id in range(10):
+            stream.send(request_id)
+    await until(lambda: held_back() == 3)
+    await streams[0].stop()
+    assert held_back() == 2
+    backend.faults = lambda _: Fault.NONE
+    node.wal(HUNG).distrust(WalError(ErrorCode.OUTCOME_UNKNOWN, "as the watchdog would"))
+    await until(lambda: held_back() == 0)
+    for stream in streams[1:]:
+        await stream.stop()
+
+
 @pytest.mark.parametrize("full", range(3))
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_who_waits_for_any_of_the_three_leaves_no_trace(

@@ -167,6 +167,9 @@ def _by_word(logs: Sequence[tuple[str, LogMeter]]) -> Iterator[Metric]:
         "walplane_frames_dropped", "Frames that do not count.", labels=["pchannel", "why"]
     )
     readers = GaugeMetricFamily("walplane_readers", "Open readers.", labels=["pchannel", "mode"])
+    writers = GaugeMetricFamily(
+        "walplane_held_back_streams", "Of writers, that wait for room.", labels=["pchannel"]
+    )
     for pchannel, meter in logs:
         for code, count in sorted(meter.refused.items()):
             errors.add_metric([pchannel, code.name], count)
@@ -177,7 +180,8 @@ def _by_word(logs: Sequence[tuple[str, LogMeter]]) -> Iterator[Metric]:
         tailing = sum(reader.tailing for reader in meter.readers)
         readers.add_metric([pchannel, "tailing"], tailing)
         readers.add_metric([pchannel, "catching_up"], len(meter.readers) - tailing)
-    yield from (errors, opens, dropped, readers)
+        writers.add_metric([pchannel], meter.held_back)
+    yield from (errors, opens, dropped, readers, writers)
 
 
 def _fill(family: HistogramMetricFamily, labels: list[str], durations: Durations) -> None:

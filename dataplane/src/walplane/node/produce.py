@@ -138,7 +138,8 @@ class ProduceStream:
         Raises:
             WalError: RESOURCE_ACQUIRED at the append's deadline. Then, and cancelled, it has none.
         """
-        taken = list(self.budgets[:full])
+        taken, meter = list(self.budgets[:full]), self._edge.wal.meter
+        meter.held_back += 1
         try:
             async with asyncio.timeout_at(op.deadline):
                 for budget in self.budgets[full:]:
@@ -150,6 +151,8 @@ class ProduceStream:
             if isinstance(error, TimeoutError):
                 raise waited_too_long(op, "room among what is in flight") from None
             raise
+        finally:
+            meter.held_back -= 1
 
     def _answer(self, request_id: int, result: AppendResult) -> None:
         self._in_flight -= 1

@@ -81,6 +81,7 @@ class LogMeter:
         expired: transactions that were rolled back because nothing was heard of them.
         delivered_bytes: bodies sent to readers in other processes.
         readers: open ones.
+        held_back: Produce streams that are not read on, since an append waits for room in flight.
         waiting: since when, in monotonic seconds, appends wait for a lock or for ticks; oldest
             first.
     """
@@ -96,6 +97,7 @@ class LogMeter:
         self.expired = 0
         self.delivered_bytes = 0
         self.readers: set[MeteredReader] = set()
+        self.held_back = 0
         self.waiting: dict[int, float] = {}
         self._lock_waits = lock_waits
         self._latencies = latencies
