@@ -10,6 +10,7 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -18,11 +19,13 @@ from prometheus_client import Metric
 from walplane.backends.registry import open_backend
 from walplane.coord.coord import Coord
 from walplane.coord.metrics import CoordCollector
+from walplane.lease.metrics import SessionCollector
 from walplane.node import StreamingNode
 from walplane.node.metrics import NodeCollector
 from walplane.rpc.errors import ErrorCode
 from walplane.runtime import Runtime
 from walplane.testkit.kube_objects import walcluster
+from walplane.testkit.segments import MemoryStore, segment_deps
 from walplane.wal.frames import FrameFilter
 from walplane_operator.api import names
 from walplane_operator.api.names import Object
@@ -199,12 +202,20 @@ async def shown() -> dict[str, set[str]]:
     """Every sample that pods of either kind can show, with the names of its labels."""
     backend = await open_backend("memory:")
     async with Coord.open(backend, "p", Runtime.system(), pchannel_count=1) as coord:
-        node = StreamingNode("n", backend, coord.oracle, coord.channels, Runtime.system())
+        node = StreamingNode(
+            *("n", backend, coord.oracle, coord.channels, Runtime.system()),
+            segments=segment_deps(MemoryStore()),
+        )
         log = node.meters.of("p_0")
         log.refused[ErrorCode.INNER] += 1
         log.opens["served"] += 1
+        log.objects["stored"] += 1
         log.frames_dropped(FrameFilter("p_0"))
-        collectors = (NodeCollector(node, Runtime.system()), CoordCollector(lambda: coord))
+        session = Mock(age_s=1.0)
+        collectors = (
+            *(NodeCollector(node, Runtime.system()), CoordCollector(lambda: coord)),
+            SessionCollector(session),
+        )
         families = [family for each in collectors for family in each.collect()]
         families += operator_families()
         await node.close()

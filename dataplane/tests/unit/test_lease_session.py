@@ -15,6 +15,7 @@ from walplane.lease import contract
 from walplane.lease.contract import Identity
 from walplane.lease.kube import KubeLeases
 from walplane.lease.leader import Leadership
+from walplane.lease.metrics import SessionCollector
 from walplane.lease.report import NodeReport
 from walplane.lease.session import Session
 from walplane.lease.store import ApiError
@@ -95,6 +96,16 @@ async def test_a_session_says_who_lives_where(api: KubeApi, store: KubeLeases) -
         assert metadata["ownerReferences"] == [pod]
         assert (spec["holderIdentity"], spec["leaseDurationSeconds"]) == (str(ME), 1)
         assert json.loads(metadata["annotations"][contract.REPORT])["address"] == "10.0.0.1:7651"
+
+
+async def test_its_age_is_that_of_the_latest_renewal(store: KubeLeases) -> None:
+    running = Running(store, ME, 30.0)
+    (family,) = SessionCollector(running.session).collect()
+    assert family.samples == []
+    async with session(store, duration_s=30.0) as running:
+        running.clock.ahead += 7.0
+        (family,) = SessionCollector(running.session).collect()
+        assert [7.0 <= sample.value < 17.0 for sample in family.samples] == [True]
 
 
 async def test_it_is_renewed_every_third_and_at_once_when_there_is_something_to_say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,6 +20,7 @@ from walplane.rpc.v1 import streaming_pb2
 from walplane.runtime import Runtime
 from walplane.testkit.faulty import Fault, FaultyBackend, no_faults
 from walplane.testkit.outside import TestAuthority, TestOracle
+from walplane.testkit.segments import BUDGET_BYTES, MemoryStore, at_once, segment_deps
 from walplane.testkit.txns import begin, exclusive_entry
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, EARLIEST, V, create, entry
@@ -26,7 +28,9 @@ from walplane.ticks import TICKS_PER_MS, TICKS_PER_S
 from walplane.wal.config import WALConfig
 from walplane.wal.interceptors.base import append_op
 from walplane.wal.ports import StaleTerm
+from walplane.wal.recovery.segments.storing import SegmentDeps
 from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+from walplane.wal.shard.config import ShardConfig
 from walplane.wal.status import QUARANTINED, SEGMENTS_WAIT
 
 CONFIG = NodeConfig(wal=WALConfig(idle_tick_s=0.02, silence_s=3600, checkpoint_s=3600))
@@ -37,14 +41,21 @@ _NOW_TICKS = 1_700_000_000_000 * TICKS_PER_MS
 class Watched:
     """A node that holds one log, and its metrics."""
 
-    def __init__(self, backend: FaultyBackend, ahead_s: int = 0) -> None:
+    def __init__(
+        self,
+        backend: FaultyBackend,
+        ahead_s: int = 0,
+        config: NodeConfig = CONFIG,
+        segments: SegmentDeps | None = None,
+    ) -> None:
         self.backend = backend
         self.clock = Runtime.system()
         self.oracle = TestOracle(_NOW_TICKS + ahead_s * TICKS_PER_S)
         self.authority = TestAuthority()
         runtime = Runtime(lambda: 1_700_000_000_000, self.clock.monotonic, self.clock.random)
         self.node = StreamingNode(
-            *("n1", backend, self.oracle, self.authority, runtime, CONFIG),
+            *("n1", backend, self.oracle, self.authority, runtime, config),
+            segments=segments,
         )
         self.base: dict[str, float] = {}
         self.registry = CollectorRegistry()
@@ -163,8 +174,38 @@ async def test_refusals_are_counted_by_code(watched: Watched) -> None:
     assert watched.of_log("append_errors_total", code="OUTCOME_UNKNOWN") == 1
 
 
+async def test_segments_are_measured_from_their_growth_to_the_store() -> None:
+    store = MemoryStore()
+    away = store.before = AsyncMock(side_effect=OSError("no route"))
+    wal = CONFIG.wal.model_copy(update={"shard": ShardConfig(segment_rows=1)})
+    config = CONFIG.model_copy(update={"wal": wal})
+    backend = FaultyBackend(await open_backend("memory:"))
+    watched = Watched(backend, config=config, segments=segment_deps(store))
+    edge = await watched.assign(1)
+    assert (watched.value("growing_bytes") or 0) > 0
+    assert watched.value("growing_limit_bytes") == config.growth.high_bytes
+    assert watched.value("segment_backlog_limit_bytes") == BUDGET_BYTES
+    await edge.wal.append(entry(b"the first one of the next segment", number=0))
+    await until(lambda: (watched.of_log("segment_objects_total", result="failed") or 0) > 1)
+    assert away.await_count > 1
+    assert (watched.value("segment_backlog_bytes") or 0) > 0
+    assert (watched.of_log("segment_lag_seconds") or 0) > 0
+    store.before = at_once
+    await until(lambda: watched.of_log("segment_objects_total", result="stored") == 2)
+    async with asyncio.timeout(30):
+        await watched.node.close()
+        await backend.close()
+
+
+async def test_without_a_segment_store_nothing_is_said_to_wait_for_it(watched: Watched) -> None:
+    await watched.assign(1)
+    assert watched.value("segment_backlog_bytes") is None
+    assert watched.of_log("segment_lag_seconds") is None
+
+
 async def test_opens_and_losses_outlive_the_log_they_happened_to(watched: Watched) -> None:
     edge = await watched.assign(3)
+    assert watched.value("open_seconds_count") == 1
     edge.wal.fence(StaleTerm(CH, 3, 4))
     await until(lambda: watched.of_log("channels_lost_total") == 1)
     with pytest.raises(StaleTerm):

@@ -30,6 +30,7 @@ from walplane.lease import contract
 from walplane.lease.contract import Body
 from walplane.lease.kube import KubeLeases
 from walplane.lease.leader import Leadership
+from walplane.lease.metrics import SessionCollector
 from walplane.lease.report import (
     BACKEND_UNREACHABLE,
     CLAIMED,
@@ -82,7 +83,7 @@ async def run_coord(options: CoordOptions, stop: asyncio.Event) -> None:
     try:
         async with KubeLeases.connect(pod.namespace, pod.call_timeout_s) as store:
             process = _Process(options, store)
-            async with serving_metrics(options.metrics, [process.collector]):
+            async with serving_metrics(options.metrics, process.collectors):
                 await process.run(stopping)
     finally:
         stopping.cancel()
@@ -100,13 +101,13 @@ class _Process:
         self._leading = self._draining = False
         self._reason = self._message = ""
         self._coord: Coord | None = None
-        self.collector = CoordCollector(lambda: self._coord)
         self._grown = asyncio.Event()
         self._view = LeaseView(options.prefix, self._on_view, lambda: self._session.changed())
         self._session = Session(
             *(store, pod.identity, pod.cluster, contract.COORD, pod.lease_s, self._runtime),
             self._report,
         )
+        self.collectors = [CoordCollector(lambda: self._coord), SessionCollector(self._session)]
         self._watch = LeaseWatch(
             *(store, contract.selector(pod.cluster), self._runtime, self._observe),
             on_live=lambda live: self._leadership.set_live(live),

@@ -26,6 +26,7 @@ from walplane.lease.contract import PChannelLease
 from walplane.lease.decide import Mode
 from walplane.lease.follower import Follower
 from walplane.lease.kube import KubeLeases
+from walplane.lease.metrics import SessionCollector
 from walplane.lease.session import Session
 from walplane.lease.watch import LeaseWatch
 from walplane.node.config import NodeConfig
@@ -154,8 +155,8 @@ class _Process:
             pod.listen, {SERVICE_NAME: StreamingNodeService(self._node).add_to}
         )
         taken.push_async_callback(server.stop, GRACE_S)
-        collector = NodeCollector(self._node, runtime)
-        await taken.enter_async_context(serving_metrics(self._options.metrics, [collector]))
+        collectors = [NodeCollector(self._node, runtime), SessionCollector(self._session)]
+        await taken.enter_async_context(serving_metrics(self._options.metrics, collectors))
         await self._live(watch, server, stopping)
 
     async def _live(

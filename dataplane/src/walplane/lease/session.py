@@ -75,6 +75,7 @@ class Session:
         self._report = report
         self._body: Body | None = None
         self._valid_until = float("-inf")
+        self._renewed_at: float | None = None
         self._changes = 0
         self._told = 0
         self._wake = asyncio.Event()
@@ -86,6 +87,11 @@ class Session:
     def live(self) -> bool:
         """Whether no observer can have called this session expired by now."""
         return not self.ended.done() and self._runtime.monotonic() < self._valid_until
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the latest renewal was sent; None before the first."""
+        return None if self._renewed_at is None else self._runtime.monotonic() - self._renewed_at
 
     def changed(self) -> None:
         """Something in the report is worth telling at once."""
@@ -175,7 +181,7 @@ class Session:
                 self._body = None
             raise
         self._body = stored
-        self._valid_until = began + self._duration_s
+        self._renewed_at, self._valid_until = began, began + self._duration_s
         self._told = changes
         self.renewals += 1
         self._renewed.set()

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from walplane.node.streaming_node import StreamingNode
 from walplane.runtime import Runtime
 from walplane.ticks import TICKS_PER_S
-from walplane.wal.meter import LATENCY_BOUNDS_S, Durations, LogMeter
+from walplane.wal.meter import Durations, LogMeter
 from walplane.wal.wal import WAL
 
 
@@ -28,15 +28,22 @@ def _checkpoint_lag(wal: WAL) -> float:
     """Of what was written: idle ticks need no replay."""
     if not wal.unsaved_bytes:
         return 0.0
-    return max(wal.settled_tick() - _replay_begins(wal), 0) / TICKS_PER_S
+    return _seconds_since(wal, wal.recovery.checkpoint_tick)
 
 
-def _replay_begins(wal: WAL) -> int:
-    """Tick of the checkpoint; before the first one, that of the first VChannel or of this open."""
-    recovery = wal.recovery
-    if recovery.checkpoint_tick:
-        return recovery.checkpoint_tick
-    first = next(iter(recovery.shards.vchannels.values()), None)
+def _segment_lag(wal: WAL) -> float:
+    """Of what was written, too; it keeps the log from being cut off, whatever the retention."""
+    return _seconds_since(wal, wal.recovery.segments.position.time_tick)
+
+
+def _seconds_since(wal: WAL, tick: int) -> float:
+    """From a tick to what is settled; 0 is none, and counts from where the log begins."""
+    return max(wal.settled_tick() - (tick or _begins(wal)), 0) / TICKS_PER_S
+
+
+def _begins(wal: WAL) -> int:
+    """The tick of the first VChannel, or of this open."""
+    first = next(iter(wal.recovery.shards.vchannels.values()), None)
     floor = wal.buffer.floor  # that of the open, unless much was written since
     return floor if first is None else min(floor, first.created_tick)
 
@@ -84,14 +91,16 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of now."""
-        yield from self._latencies()
+        yield from self._durations()
         logs = sorted(self._node.meters.logs.items())
         yield from _counters(logs)
         yield from _by_word(logs)
-        yield from self._states([wal for _, wal in sorted(self._node.held().items())])
+        wals = [wal for _, wal in sorted(self._node.held().items())]
+        yield from self._states(wals)
+        yield from self._segments(wals)
         yield from self._budgets()
 
-    def _latencies(self) -> Iterator[Metric]:
+    def _durations(self) -> Iterator[Metric]:
         name, text = "walplane_append_seconds", "From an append to its acknowledgement."
         appends = HistogramMetricFamily(name, text, labels=["type"])
         for kind, durations in self._node.meters.latencies.items():
@@ -101,6 +110,9 @@ class NodeCollector(Collector):
         waits = HistogramMetricFamily(name, text, labels=[])
         _fill(waits, [], self._node.meters.lock_waits)
         yield waits
+        opens = HistogramMetricFamily("walplane_open_seconds", "Of opens that serve.", labels=[])
+        _fill(opens, [], self._node.meters.opens)
+        yield opens
 
     def _budgets(self) -> Iterator[Metric]:
         node = self._node
@@ -109,9 +121,23 @@ class NodeCollector(Collector):
             ("in_flight_limit_bytes", "What is in flight at most.", node.config.node_append_bytes),
             ("read_turns", "Readers that are being sent something.", node.read_turns.held),
             ("read_turns_limit", "How many may be at a time.", node.config.read_turns),
+            ("growing_bytes", "In segments that take more.", node.growth.bytes),
+            ("growing_limit_bytes", "Above it, some are sealed.", node.config.growth.high_bytes),
             ("tick_reserve", "Ticks left of the oracle's latest batch.", node.reserve.left),
         ):
             yield GaugeMetricFamily(f"walplane_{name}", text, value=value)
+
+    def _segments(self, wals: list[WAL]) -> Iterator[Metric]:
+        """Nothing where no segments are stored."""
+        if self._node.segments is None:
+            return
+        budget = self._node.segments.budget
+        for name, text, value in (
+            ("segment_backlog_bytes", "Rows that wait to be stored.", budget.used),
+            ("segment_backlog_limit_bytes", "Above it, some are stored.", budget.max_bytes),
+        ):
+            yield GaugeMetricFamily(f"walplane_{name}", text, value=value)
+        yield _gauge("segment_lag_seconds", "Tick time that is not stored.", wals, _segment_lag)
 
     def _states(self, wals: list[WAL]) -> Iterator[Metric]:
         lag = ("watermark_lag_seconds", "For how long the oldest tick has not been settled.")
@@ -166,6 +192,9 @@ def _by_word(logs: Sequence[tuple[str, LogMeter]]) -> Iterator[Metric]:
     dropped = CounterMetricFamily(
         "walplane_frames_dropped", "Frames that do not count.", labels=["pchannel", "why"]
     )
+    objects = CounterMetricFamily(
+        "walplane_segment_objects", "Attempts to store one.", labels=["pchannel", "result"]
+    )
     readers = GaugeMetricFamily("walplane_readers", "Open readers.", labels=["pchannel", "mode"])
     writers = GaugeMetricFamily(
         "walplane_held_back_streams", "Of writers, that wait for room.", labels=["pchannel"]
@@ -177,14 +206,16 @@ def _by_word(logs: Sequence[tuple[str, LogMeter]]) -> Iterator[Metric]:
             opens.add_metric([pchannel, result], count)
         for why, count in sorted(meter.dropped.items()):
             dropped.add_metric([pchannel, why], count)
+        for result, count in sorted(meter.objects.items()):
+            objects.add_metric([pchannel, result], count)
         tailing = sum(reader.tailing for reader in meter.readers)
         readers.add_metric([pchannel, "tailing"], tailing)
         readers.add_metric([pchannel, "catching_up"], len(meter.readers) - tailing)
         writers.add_metric([pchannel], meter.held_back)
-    yield from (errors, opens, dropped, readers, writers)
+    yield from (errors, opens, dropped, objects, readers, writers)
 
 
 def _fill(family: HistogramMetricFamily, labels: list[str], durations: Durations) -> None:
-    names = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
+    names = [*(str(bound) for bound in durations.bounds), "+Inf"]
     buckets = list(zip(names, accumulate(durations.counts), strict=True))
     family.add_metric(labels, buckets, durations.total_s)

@@ -70,6 +70,8 @@ class StreamingNode:
         read_turns: bounds what all Consume streams hold.
         write_ahead: bounds what all logs keep for tailing readers.
         reserve: ticks for every WAL of the node.
+        growth: bounds what grows in segments.
+        segments: where segment data goes; None = nowhere.
         meters: what is counted about its logs, those it lost among them.
 
     Args:
@@ -111,13 +113,14 @@ class StreamingNode:
         self.reserve = TickReserve(oracle, runtime, self._holdings, self._on_terms_lost)
         self.meters = Meters()
         self.write_ahead = WriteAheadMemory(self.config.write_ahead_bytes)
-        growth = NodeGrowth(self.config.growth, memory)
+        self.growth = NodeGrowth(self.config.growth, memory)
+        self.segments = segments
         self._deps = WALDeps(
             *(backend, self.reserve, oracle, authority, runtime, may_tick_idle),
             write_ahead=self.write_ahead,
             meters=self.meters,
             tracing=tracing or Tracing(),
-            growth=growth,
+            growth=self.growth,
             segments=segments,
         )
         self._open_wal = open_wal or self._open_on_backend
@@ -245,7 +248,7 @@ class StreamingNode:
 
     async def _open(self, channel: _Channel, term: int) -> None:
         channel.attempts += 1
-        opens = self.meters.of(channel.pchannel).opens
+        opens, began = self.meters.of(channel.pchannel).opens, self._deps.runtime.monotonic()
         opening = asyncio.create_task(
             self._open_wal(channel.pchannel, term), name=f"open-{channel.pchannel}"
         )
@@ -270,6 +273,7 @@ class StreamingNode:
             channel.opening = None
         channel.attempts, channel.last_error = 0, ""
         opens["served"] += 1
+        self.meters.opens.add(self._deps.runtime.monotonic() - began)
         held = Edge(wal)
         channel.held = held
         wal.stopped.add_done_callback(partial(self._stopped, channel, held))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from walplane.message.registry import MessageType
@@ -21,6 +21,7 @@ LATENCY_BOUNDS_S = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
+OPEN_BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 180.0, 600.0)
 _CLASSES: dict[int, str] = {
     **dict.fromkeys(DATA_TYPES, "data"),
     **dict.fromkeys(
@@ -33,20 +34,22 @@ class Durations:
     """How many took how long, in seconds.
 
     Attributes:
-        counts: by bucket: at most `LATENCY_BOUNDS_S[i]`; the last one is for what took longer.
+        bounds: of the buckets.
+        counts: by bucket: at most `bounds[i]`; the last one is for what took longer.
         total_s: their sum.
     """
 
-    __slots__ = ("counts", "total_s")
+    __slots__ = ("bounds", "counts", "total_s")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Sequence[float] = LATENCY_BOUNDS_S) -> None:
         """None yet."""
-        self.counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
         """One more."""
-        self.counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_s += seconds
 
 
@@ -79,6 +82,7 @@ class LogMeter:
         dropped: frames that do not count, by why, as opens and readers met them.
         reorder_violations: entries that came at or below a tick that was let go (rules §3).
         expired: transactions that were rolled back because nothing was heard of them.
+        objects: of segments, by what became of each attempt to store one.
         delivered_bytes: bodies sent to readers in other processes.
         readers: open ones.
         held_back: Produce streams that are not read on, since an append waits for room in flight.
@@ -95,6 +99,7 @@ class LogMeter:
         self.dropped: Counter[str] = Counter()
         self.reorder_violations = 0
         self.expired = 0
+        self.objects: Counter[str] = Counter()
         self.delivered_bytes = 0
         self.readers: set[MeteredReader] = set()
         self.held_back = 0
@@ -143,6 +148,7 @@ class Meters:
         latencies: from the append to its acknowledgement, by class of message type: `data`
             (inserts and deletes), `txn` (begins and ends), `other`.
         lock_waits: how long those took that waited for a lock.
+        opens: how long those took that came to serve.
         logs: by PChannel.
     """
 
@@ -150,6 +156,7 @@ class Meters:
         """No log yet."""
         self.latencies = {name: Durations() for name in ("data", "txn", "other")}
         self.lock_waits = Durations()
+        self.opens = Durations(OPEN_BOUNDS_S)
         self.logs: dict[str, LogMeter] = {}
 
     def of(self, pchannel: str) -> LogMeter:

@@ -23,12 +23,21 @@ class Member(Protocol):
 
 
 class SegmentBudget:
-    """Shared by the flushers of one process."""
+    """Shared by the flushers of one process.
+
+    Attributes:
+        max_bytes: above it, something is stored.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Nothing waits yet."""
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._members: set[Member] = set()
+
+    @property
+    def used(self) -> int:
+        """Bytes that wait now."""
+        return sum(each.backlog_bytes for each in self._members)
 
     def join(self, member: Member) -> None:
         """Counts `member` in."""
@@ -40,5 +49,5 @@ class SegmentBudget:
 
     async def wait_below(self) -> None:
         """Returns once no more than the budget waits in memory."""
-        while sum(each.backlog_bytes for each in self._members) > self._max_bytes:
+        while self.used > self.max_bytes:
             await max(self._members, key=lambda each: each.backlog_bytes).relieve()

@@ -108,7 +108,7 @@ class SegmentFlusher:
         self._done = table.position
         self._last: LogEntry | None = None
         self._patience = int(log.config.shard.segment_lifetime_s * TICKS_PER_S)
-        self._writer = SegmentWriter(log.pchannel, table, deps, self._note, on_part)
+        self._writer = SegmentWriter(log.pchannel, table, deps, log.meter, self._note, on_part)
 
     @property
     def backlog_bytes(self) -> int:

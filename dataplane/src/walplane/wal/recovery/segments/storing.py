@@ -18,6 +18,7 @@ from walplane.message import codec
 from walplane.message.ids import ResumeToken
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import log_pb2
+from walplane.wal.meter import LogMeter
 from walplane.wal.recovery.segments.budget import SegmentBudget
 from walplane.wal.recovery.segments.store import Encoded, SegmentFormat, SegmentStore
 from walplane.wal.recovery.segments.table import SegmentTable, StreamKey
@@ -65,6 +66,7 @@ class SegmentWriter:
         pchannel: str,
         table: SegmentTable,
         deps: SegmentDeps,
+        meter: LogMeter,
         note: Callable[[str], None],
         on_part: Callable[[int, int], None],
     ) -> None:
@@ -74,6 +76,7 @@ class SegmentWriter:
             pchannel: whose log it is.
             table: what is stored.
             deps: of the process.
+            meter: counts what becomes of each attempt to store an object.
             note: told what goes wrong.
             on_part: told the id of a segment that got a part, and how many it has.
         """
@@ -81,6 +84,7 @@ class SegmentWriter:
         self._pchannel = pchannel
         self._table = table
         self._deps = deps
+        self._meter = meter
         self._note = note
         self._on_part = on_part
         self._closed = False
@@ -221,9 +225,13 @@ class SegmentWriter:
         delay, most = _BACKOFF_S
         while True:
             try:
-                return await self._create(path, data)
+                found = await self._create(path, data)
             except Exception as error:
+                self._meter.objects["failed"] += 1
                 self._note(f"{path} cannot be stored, trying again: {error!r}")
+            else:
+                self._meter.objects["stored" if found is data else "found"] += 1
+                return found
             await asyncio.sleep(delay)
             delay = min(2 * delay, most)
             if self._closed:
