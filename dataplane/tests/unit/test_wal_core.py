@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from walplane.backends.interface import Start, StartAt
+from walplane.backends.forwarding import ForwardingSession
+from walplane.backends.interface import RecordScanner, Start, StartAt
 from walplane.message import codec
 from walplane.message.ids import MessageID, ResumeToken
 from walplane.prompt import PromptTask
@@ -338,6 +339,32 @@ async def test_a_slow_reader_falls_behind_and_misses_nothing(world: World) -> No
         while len(seen) < 201:
             seen += payloads_of(list((await scanner.next()).entries))
     assert seen == [b"first", *(b"%d" % i * 20 for i in range(200))]
+
+
+async def test_a_start_that_the_backend_looks_for_holds_up_no_other_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Pulsar does for a second, for a record that its broker has not told of yet."""
+    wal = await world.open(1, WALConfig(write_ahead_bytes=50))
+    await wal.append(entry(b"first"))
+    results = [await wal.append(entry(b"%d" % number)) for number in range(2)]
+    looked, found = asyncio.Event(), asyncio.Event()
+    original = ForwardingSession.open_scanner
+
+    async def open_scanner(session: ForwardingSession, topic: str, start: Start) -> RecordScanner:
+        if start.at is StartAt.FROM:
+            looked.set()
+            await found.wait()
+        return await original(session, topic, start)
+
+    monkeypatch.setattr(ForwardingSession, "open_scanner", open_scanner)
+    there = ScanStart(StartKind.FROM_ID, message_id=results[0].message_id)
+    waiting = asyncio.create_task(read_all(wal, there))
+    await looked.wait()
+    assert payloads_of(await read_all(wal)) == [b"first", b"0", b"1"]
+    assert not waiting.done()
+    found.set()
+    assert payloads_of(await waiting) == [b"0", b"1"]
 
 
 async def test_ticks_of_an_idle_channel_advance_for_tailing_readers(world: World) -> None:

@@ -304,7 +304,7 @@ class WAL:
             if self.stopped.done():  # `_release` may have come by before there was one
                 await session.close()
                 self.check()
-            return await session.open_scanner(self.pchannel, start)
+        return await session.open_scanner(self.pchannel, start)
 
     # --- state -------------------------------------------------------------------------------
 
