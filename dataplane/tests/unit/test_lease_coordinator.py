@@ -27,7 +27,7 @@ from walplane.lease import contract
 from walplane.lease.contract import Body
 from walplane.lease.report import BACKEND_UNREACHABLE, CoordinatorAwayError, reason_of
 from walplane.message.builder import insert
-from walplane.node.remote_oracle import RemoteOracle
+from walplane.node.remote_oracle import CALL_TIMEOUT_S, RemoteOracle
 from walplane.node.server import RpcServer, start_server
 from walplane.node.service import SERVICE_NAME
 from walplane.rpc.errors import ErrorCode, WalError
@@ -390,7 +390,9 @@ async def test_a_node_hears_what_its_coordinator_waited_for_in_vain() -> None:
         async def append(self, component: str, data: bytes) -> None:
             await asyncio.get_running_loop().create_future()
 
-    made = CoordOracle(Hung(), OracleState(), Runtime.system(), ["p_0"], CoordSettings())
+    assert CoordSettings().call_timeout_s < CALL_TIMEOUT_S, "or its own deadline comes first"
+    settings = CoordSettings(call_timeout_s=0.1)
+    made = CoordOracle(Hung(), OracleState(), Runtime.system(), ["p_0"], settings)
     async with oracle_server(made) as server:
         oracle = RemoteOracle(server.address, fresh_patience_s=0.0)
         with pytest.raises(WalError, match="could not write its meta topic in time"):
