@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from walplane.backends.interface import Backend
 from walplane.backends.memory import MemoryBackend
+from walplane.channel import meta_topic
 from walplane.cli.errors import CommandError
 from walplane.cli.main import main
 from walplane.cli.node_wiring import NodeOptions, config_of, run_node
@@ -29,7 +30,7 @@ from walplane.node.streaming_node import OpenWAL, StreamingNode
 from walplane.rpc.channel import connect
 from walplane.rpc.errors import ErrorCode, WalError
 from walplane.runtime import Runtime
-from walplane.testkit.faulty import FaultyBackend
+from walplane.testkit.faulty import Fault, FaultyBackend
 from walplane.testkit.outside import TestAuthority, TestOracle
 from walplane.testkit.standalone import free_port
 from walplane.testkit.waiting import until
@@ -143,6 +144,27 @@ async def test_a_close_that_is_stopped_at_any_step_ends_at_once(turns: int) -> N
     releasing = asyncio.create_task(world.node.release(P0, 1))
     for _ in range(turns):
         await asyncio.sleep(0)
+    world.node.stop(P0, OVER)
+    async with asyncio.timeout(2):
+        await releasing
+    await world.node.close()
+
+
+async def test_a_close_that_is_stopped_does_not_wait_for_its_checkpoint() -> None:
+    world = World()
+    await world.node.assign(P0, 1)
+    await create(world.node.wal(P0), f"{P0}_1v0")
+    saving = asyncio.Event()
+
+    def hang(topic: str) -> Fault:
+        if topic != meta_topic(P0):
+            return Fault.NONE
+        saving.set()
+        return Fault.LOSE_ACK
+
+    world.backend.faults = hang
+    releasing = asyncio.create_task(world.node.release(P0, 1))
+    await saving.wait()
     world.node.stop(P0, OVER)
     async with asyncio.timeout(2):
         await releasing

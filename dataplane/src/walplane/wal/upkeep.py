@@ -6,7 +6,7 @@ Contract: one task per WAL, a few steps a second, each cheap when nothing happen
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -17,6 +17,7 @@ from walplane.rpc.errors import ErrorCode, WalError
 from walplane.rpc.v1 import headers_pb2, log_pb2
 from walplane.runtime import Runtime
 from walplane.wal.ports import LogEntry, StaleTerm
+from walplane.wal.running import failure_of
 from walplane.wal.timetick.acks import TickRange
 
 if TYPE_CHECKING:
@@ -92,12 +93,21 @@ class Upkeep:
 
         Nothing is truncated: whoever waits for the log should not wait for that too. What cannot
         be written, or not within `close_timeout_s`, is left: the next owner finds it in the log.
+        So is what a fence finds under way.
         """
+        wal = self._wal
+        draining = asyncio.create_task(self._drain(), name=f"drain-{wal.pchannel}")
+        ends: set[asyncio.Future[Any]] = {draining, wal.stopped}
+        most = wal.config.close_timeout_s
         try:
-            async with asyncio.timeout(self._wal.config.close_timeout_s):
-                await self._drain()
-        except (TimeoutError, WalError) as error:
-            _log.warning("not drained", pchannel=self._wal.pchannel, error=str(error))
+            await asyncio.wait(ends, timeout=most, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            draining.cancel()
+            await asyncio.wait({draining})
+        error = failure_of(draining, wal.pchannel)
+        if draining.cancelled() or error is not None:
+            why = str(error or f"fenced, or not done within {most:g} s")
+            _log.warning("not drained", pchannel=wal.pchannel, error=why)
 
     async def _drain(self) -> None:
         if self._saving is not None:
@@ -105,9 +115,8 @@ class Upkeep:
             await asyncio.wait({self._saving})
         await asyncio.sleep(0)  # what was admitted before reaches the appender
         while not self._wal.appender.idle:
-            self._wal.check()
             await self._wal.moved.wait()
-        self._wal.check()  # it may be fenced at any moment: nothing more is written then
+        self._wal.check()  # it may be fenced in this moment: nothing more is written then
         if self._owed and (written := self._send_time_tick()) is not None:
             await written
         if self._bytes and self._wal.recovery.poison is None:
