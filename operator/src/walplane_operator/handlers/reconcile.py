@@ -214,7 +214,7 @@ class Reconciler:
 
     @staticmethod
     def _present_image(observed: Observed) -> str:
-        """What runs stays, so that an upgrade of the operator restarts nothing.
+        """What runs stays, so that an upgrade of the operator changes no image.
 
         The coordinator's when the StatefulSet was deleted by hand: that is no wish for an upgrade.
         """
