@@ -30,6 +30,7 @@ from walplane.testkit.txns import (
 from walplane.testkit.waiting import until
 from walplane.testkit.wal_world import CH, V, World, entry, payloads_of
 from walplane.wal.config import WALConfig
+from walplane.wal.ports import AppendResult
 from walplane.wal.scan.request import Only, ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
 
@@ -93,11 +94,8 @@ async def test_what_was_cut_off_below_the_asked_tick_is_not_missed(world: World)
     assert shape(got) == [b"4", b"5"]
 
 
-@pytest.mark.parametrize("first", [None, 3])
-async def test_a_log_that_was_cut_off_before_a_read_began_is_read_on_from_any_token(
-    world: World, first: int | None
-) -> None:
-    """What was appended beside an open transaction names a LastConfirmed that is gone by now."""
+async def cut_off_before(world: World) -> tuple[WAL, list[AppendResult]]:
+    """A log of which three messages are left: each names a LastConfirmed that is gone by now."""
     wal = await world.open(1, QUIET)
     txn = await begin(wal, V)
     results = [await wal.append(entry(b"%d" % number)) for number in range(6)]
@@ -105,6 +103,14 @@ async def test_a_log_that_was_cut_off_before_a_read_began_is_read_on_from_any_to
     wal = await world.open(2, QUIET)  # which has none of them in memory
     session = await world.backend.session()
     await session.truncate(CH, results[3].message_id.record)
+    return wal, results
+
+
+@pytest.mark.parametrize("first", [None, 3])
+async def test_a_log_that_was_cut_off_before_a_read_began_is_read_on_from_any_token(
+    world: World, first: int | None
+) -> None:
+    wal, results = await cut_off_before(world)
     start = ScanStart(StartKind.EARLIEST)
     if first is not None:
         start = ScanStart(StartKind.FROM_ID, message_id=results[first].message_id)
@@ -123,13 +129,7 @@ async def test_a_slow_reader_of_a_log_that_was_cut_off_goes_on_where_it_let_go(
 ) -> None:
     """It takes the backend up again, at what it has read: that names what is gone as well."""
     monkeypatch.setattr(memory, "_READ_RECORDS", 1)
-    wal = await world.open(1, QUIET)
-    txn = await begin(wal, V)
-    results = [await wal.append(entry(b"%d" % number)) for number in range(6)]
-    await end(wal, txn, MessageType.ROLLBACK_TXN)
-    wal = await world.open(2, QUIET)  # which has none of them in memory
-    session = await world.backend.session()
-    await session.truncate(CH, results[3].message_id.record)
+    wal, _ = await cut_off_before(world)
     got: list[bytes] = []
     async with wal.scan(ScanRequest(ScanStart(StartKind.EARLIEST), V, follow=False)) as scanner:
         over = False

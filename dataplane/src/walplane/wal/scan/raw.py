@@ -7,7 +7,6 @@ record was read is not missed. Holds what one read of the backend gives, and a b
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -19,7 +18,7 @@ from walplane.wal.frames import FrameFilter
 from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
 from walplane.wal.scan.live import LiveLog
 from walplane.wal.scan.request import EVERYTHING, ScanBatch, ScanRequest, StartKind
-from walplane.wal.scan.scanner import BATCH_BYTES, record_of
+from walplane.wal.scan.scanner import BATCH_BYTES, record_of, took_all
 
 _STARTS = frozenset({StartKind.EARLIEST, StartKind.FROM_ID})
 
@@ -86,11 +85,7 @@ class RawScanner:
         self._check()
         if self._work is None:
             self._work = self._take(await self._read())
-        for enough in self._work:
-            if enough:
-                break
-            await asyncio.sleep(0)
-        else:
+        if await took_all(self._work):
             self._work = None
         entries, self._entries = self._entries, []
         return ScanBatch(entries, 0, end=self._over)

@@ -31,6 +31,18 @@ BATCH_BYTES = 2 << 20
 """What a batch holds, about: a node counts with it."""
 
 
+async def took_all(work: Iterator[bool]) -> bool:
+    """Goes on with `work` until it says that there is enough; whether it came to its end.
+
+    Others have their turns meanwhile; cancelled, it can be gone on with.
+    """
+    for enough in work:
+        if enough:
+            return False
+        await asyncio.sleep(0)
+    return True
+
+
 class WALScanner:
     """Use as an async context manager; `next` until a batch says `end`.
 
@@ -312,11 +324,7 @@ class _CatchUp:
             if self._read_to >= live.record:
                 return self._release_all(live)
             self._work = self._take(await self._records(log), log.backend_name)
-        for enough in self._work:
-            if enough:
-                break
-            await asyncio.sleep(0)
-        else:
+        if await took_all(self._work):
             self._work = None
         released, self._released = self._released, []
         if self._work is None and self._read_to >= live.record:
