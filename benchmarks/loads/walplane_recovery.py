@@ -21,6 +21,7 @@ from benchmarks.loads.common import payloads
 from walplane.backends.registry import open_backend
 from walplane.channel import VChannelName, cchannel_name, pchannel_name
 from walplane.coord.coord import Coord
+from walplane.limits import MOST_BYTES, MOST_SECONDS
 from walplane.message.builder import create_collection, insert
 from walplane.node import NodeConfig, StreamingNode
 from walplane.rpc.errors import WalError
@@ -31,7 +32,6 @@ from walplane.wal.ports import AppendResult
 from walplane.wal.wal import WAL
 
 _AT_ONCE = 64
-_NEVER_S, _NEVER_BYTES = 1e9, 1 << 62
 _FIRST_COLLECTION = 1000
 _CHECKPOINTS = 10
 _AGAIN_S = 1.0
@@ -144,7 +144,7 @@ async def _save(wal: WAL) -> None:
 async def _open(options: argparse.Namespace, taken: AsyncExitStack) -> WAL:
     backend = await open_backend(options.backend)
     runtime = Runtime.system()
-    config = NodeConfig(wal=WALConfig(checkpoint_s=_NEVER_S, checkpoint_bytes=_NEVER_BYTES))
+    config = NodeConfig(wal=WALConfig(checkpoint_s=MOST_SECONDS, checkpoint_bytes=MOST_BYTES))
     coord = await taken.enter_async_context(
         Coord.open(backend, options.prefix, runtime, pchannel_count=1)
     )
