@@ -104,17 +104,17 @@ print("ended")
 """
 
 
+def printed(program: str, data: Path) -> list[str]:
+    """The lines that a program prints, which ends in good order."""
+    command = [sys.executable, "-c", program, str(data)]
+    ran = subprocess.run(command, timeout=60, capture_output=True, text=True, check=True)
+    assert not [each for each in ("Exception ignored", "never awaited") if each in ran.stderr]
+    return ran.stdout.splitlines()
+
+
 def test_a_read_that_is_garbage_holds_nobody_up_wherever_it_is_collected(tmp_path: Path) -> None:
     """On the thread of the loop, and behind the end of the client."""
-    ran = subprocess.run(
-        [sys.executable, "-c", GARBAGE, str(tmp_path)],
-        timeout=30,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ran.stdout == "ended\n"
-    assert "Exception ignored" not in ran.stderr
+    assert printed(GARBAGE, tmp_path) == ["ended"]
 
 
 FORKED = """
@@ -148,17 +148,8 @@ print("ended", flush=True)
 
 def test_a_forked_process_is_told_and_ends(tmp_path: Path) -> None:
     """What the client runs on is not there: each call would wait for ever, and closing too."""
-    ran = subprocess.run(
-        [sys.executable, "-c", FORKED, str(tmp_path)],
-        timeout=60,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     refused = ["INVALID_ARGUMENT True"] * 5
-    assert ran.stdout.splitlines() == [*refused, "ended", "child 0", "ended"]
-    assert "Exception ignored" not in ran.stderr
-    assert "never awaited" not in ran.stderr
+    assert printed(FORKED, tmp_path) == [*refused, "ended", "child 0", "ended"]
 
 
 def test_a_call_under_way_in_another_thread_ends_with_the_client(

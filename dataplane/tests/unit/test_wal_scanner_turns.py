@@ -18,12 +18,21 @@ from walplane.node.edge import Edge
 from walplane.node.turns import ReadTurns
 from walplane.rpc.errors import WalError
 from walplane.rpc.v1 import streaming_pb2
-from walplane.testkit.wal_world import CH, EARLIEST, VCHANNELS, World, entry, payloads_of, read_all
+from walplane.testkit.wal_world import (
+    CH,
+    EARLIEST,
+    VCHANNELS,
+    World,
+    cancelled_ever_later,
+    entry,
+    payloads_of,
+    read_all,
+)
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import HELD_OVERHEAD_BYTES, TURN_ENTRIES, LogEntry
 from walplane.wal.scan import raw as raw_module
 from walplane.wal.scan import scanner as scanner_module
-from walplane.wal.scan.request import Only, ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.request import Only, ScanBatch, ScanRequest, ScanStart, StartKind
 from walplane.wal.scan.scanner import WALScanner
 from walplane.wal.wal import WAL
 
@@ -40,6 +49,16 @@ async def wal(world: World, monkeypatch: pytest.MonkeyPatch) -> WAL:
     wal = await world.open(1, config)
     await asyncio.gather(*(wal.append(entry(payload)) for payload in WRITTEN))
     return wal
+
+
+async def batches(wal: WAL) -> AsyncIterator[ScanBatch]:
+    """Those of a read from the earliest record to the present end."""
+    async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST, follow=False)) as scanner:
+        over = False
+        while not over:
+            batch = await scanner.next()
+            over = batch.end
+            yield batch
 
 
 def inserted(entries: Iterable[LogEntry]) -> list[bytes]:
@@ -84,13 +103,9 @@ async def send_all(wal: WAL, start: streaming_pb2.StartConsume) -> tuple[int, li
 async def test_a_batch_from_the_backend_holds_no_more_than_one_from_memory(wal: WAL) -> None:
     got: list[bytes] = []
     most = 0
-    async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST, follow=False)) as scanner:
-        while True:
-            batch = await scanner.next()
-            got += payloads_of(list(batch.entries))
-            most = max(most, sum(item.held_bytes for item in batch.entries))
-            if batch.end:
-                break
+    async for batch in batches(wal):
+        got += payloads_of(list(batch.entries))
+        most = max(most, sum(item.held_bytes for item in batch.entries))
     assert got == WRITTEN
     of_a_frame = FRAME_BYTES // 40 * HELD_OVERHEAD_BYTES
     assert most <= BATCH_BYTES + 2 * of_a_frame
@@ -107,15 +122,11 @@ async def test_a_batch_is_part_of_a_frame_when_that_is_large(
     await wal.append(entry(b"last"))
     got: list[bytes] = []
     watermark = 0
-    async with asyncio.timeout(10), wal.scan(ScanRequest(EARLIEST, follow=False)) as scanner:
-        while True:
-            batch = await scanner.next()
-            got += payloads_of(list(batch.entries))
-            assert len(batch.entries) <= TURN_ENTRIES
-            assert all(watermark < item.last_tick <= batch.watermark for item in batch.entries)
-            watermark = batch.watermark
-            if batch.end:
-                break
+    async for batch in batches(wal):
+        got += payloads_of(list(batch.entries))
+        assert len(batch.entries) <= TURN_ENTRIES
+        assert all(watermark < item.last_tick <= batch.watermark for item in batch.entries)
+        watermark = batch.watermark
     assert got == [*WRITTEN, b"last"]
 
 
@@ -208,18 +219,12 @@ async def test_others_have_their_turns_while_much_is_read_and_sent(
 async def test_a_raw_read_that_is_cancelled_again_and_again_loses_nothing(wal: WAL) -> None:
     request = ScanRequest(EARLIEST, follow=False, raw=True)
     got: list[bytes] = []
-    steps = cancelled = 0
+    cancelled = 0
     async with asyncio.timeout(10), Edge(wal).scan(request) as scanner:
-        over = False
-        while not over:
-            reading = asyncio.create_task(scanner.next())
-            steps = steps % 3 + 1
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            cancelled += reading.cancel()
-            await asyncio.wait({reading})
-            if not reading.cancelled():
-                got += inserted(reading.result().entries)
-                over = reading.result().end
+        async for batch in cancelled_ever_later(scanner.next):
+            cancelled += batch is None
+            got += inserted(batch.entries) if batch else []
+            if batch and batch.end:
+                break
     assert got == WRITTEN
     assert cancelled

@@ -6,7 +6,9 @@ Layer: testkit; for tests only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from walplane.channel import VChannelName
 from walplane.message import codec
@@ -19,7 +21,7 @@ from walplane.ticks import TICKS_PER_MS
 from walplane.wal.config import WALConfig
 from walplane.wal.ports import LogEntry
 from walplane.wal.recovery.segments.storing import SegmentDeps
-from walplane.wal.scan.request import ScanRequest, ScanStart, StartKind
+from walplane.wal.scan.request import ScanBatch, ScanRequest, ScanStart, StartKind
 from walplane.wal.wal import WAL
 
 CH = "test_0"
@@ -87,6 +89,19 @@ async def create(wal: WAL, *vchannels: str) -> None:
     for vchannel in vchannels:
         if not wal.has_vchannel(vchannel):
             await wal.append(create_entry(vchannel))
+
+
+async def cancelled_ever_later(
+    read: Callable[[], Coroutine[Any, Any, ScanBatch]],
+) -> AsyncIterator[ScanBatch | None]:
+    """What `read` gives, again and again cancelled after one to three turns; None for those."""
+    for turns in itertools.cycle((2, 3, 1)):
+        reading = asyncio.create_task(read())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading})
+        yield None if reading.cancelled() else reading.result()
 
 
 def payloads_of(items: list[LogEntry]) -> list[bytes]:
